@@ -1,0 +1,29 @@
+//! The engine: parameters, optimisers, the moving-average teacher, the training step, the encoder, k-NN.
+//!
+//! - [`Trainer`] owns a compiled step and everything that changes from step to step.
+//! - [`Encoder`] owns a compiled forward pass.
+//! - [`knn`] classifies features by their neighbours.
+
+mod encoder;
+mod error;
+pub mod knn;
+mod monitor;
+mod network;
+mod optimizer;
+pub mod peak;
+mod random;
+pub mod spec;
+mod state;
+mod store;
+mod trainer;
+
+pub use encoder::Encoder;
+pub use error::Error;
+pub use esvit_nn::Role;
+pub use optimizer::OptimizerState;
+pub use state::{Tensor, TensorValues, TrainerState};
+pub use store::{LoadReport, Store};
+pub use trainer::{Knobs, MemoryPlan, Pixels, ProfileRow, StepStats, Trainer};
+
+/// Result of everything here.
+pub type Result<T> = std::result::Result<T, Error>;

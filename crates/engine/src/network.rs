@@ -1,0 +1,246 @@
+//! The training step as a graph: teacher on the global crops, student on all crops, loss, gradients.
+
+use esvit_graph::{DType, Graph, Program, Value};
+use esvit_nn::loss::{self, Pairs, Projection, Term};
+use esvit_nn::{DinoHead, HeadMode, Parameters, RunningStatistics, Scope, backbones};
+use esvit_ops::patchify::Patchify;
+use esvit_ops::region_match::{GLOBAL_CROPS, RegionMatch};
+use esvit_ops::{Layout, Segment};
+
+use crate::spec::TrainerSpec;
+use crate::{Error, Result};
+
+pub(crate) const STUDENT: &str = "student";
+pub(crate) const TEACHER: &str = "teacher";
+
+/// A compiled step and where its results are.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub program: Program,
+    pub student: Parameters,
+    pub teacher: Parameters,
+    /// Gradient of each entry of the student's state dict.
+    pub gradients: Vec<Option<Value>>,
+    pub view: Term,
+    pub region: Option<Term>,
+    /// `[P]`, teacher rows the regions were matched with.
+    pub matches: Option<Value>,
+    /// `[2·B, C]`.
+    pub teacher_views: Value,
+    pub student_statistics: Vec<RunningStatistics>,
+    pub teacher_statistics: Vec<RunningStatistics>,
+    /// Rate of stochastic depth of each residual branch, and the leaf of its factors.
+    pub drop_path: Vec<(f64, String)>,
+    pub view_pairs: Pairs,
+    pub region_weights: Vec<f32>,
+    pub pixels: PixelCounts,
+}
+
+/// Numbers of pixel values (three a pixel).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PixelCounts {
+    pub global: usize,
+    pub local: usize,
+}
+
+/// One network's share of the graph.
+struct Half {
+    view: Projection,
+    region: Option<Projection>,
+    views: Value,
+    regions: Value,
+    crop_tokens: Vec<usize>,
+    statistics: Vec<RunningStatistics>,
+}
+
+pub(crate) fn build(spec: &TrainerSpec, pixels: DType) -> Result<Step> {
+    let crops = &spec.crops;
+    check(spec)?;
+    let batch = crops.batch;
+    let square = |images, side| Segment { images, height: side, width: side };
+    let global = square(GLOBAL_CROPS * batch, crops.global_size);
+    let mut all = vec![global];
+    if crops.local_count > 0 {
+        all.push(square(crops.local_count * batch, crops.local_size));
+    }
+    let images: usize = all.iter().map(|s| s.images).sum();
+    let counts = PixelCounts { global: 3 * global.tokens(), local: 3 * all[1..].iter().map(Segment::tokens).sum::<usize>() };
+
+    let mut g = Graph::new();
+    let (mut student_parameters, mut teacher_parameters) = (Parameters::default(), Parameters::default());
+
+    g.set_phase("teacher");
+    let teacher = half(spec, &mut g, &mut teacher_parameters, TEACHER, pixels, Layout::new(vec![global]), &[])?;
+
+    g.set_phase("student");
+    let mut drop_path = Vec::new();
+    let rates = {
+        // The rates are the backbone's to say; a graph of its own keeps this build out of the program.
+        let mut parameters = Parameters::default();
+        backbones::build(&spec.backbone, &mut Graph::new(), &mut Scope::root(&mut parameters, STUDENT))?.drop_path_rates()
+    };
+    let mut factors = Vec::new();
+    for (branch, &rate) in rates.iter().enumerate() {
+        let name = format!("drop_path.{branch}");
+        factors.push(if rate > 0.0 { Some(g.leaf(&name, &[images], DType::F32)?) } else { None });
+        drop_path.push((rate, name));
+    }
+    let student = half(spec, &mut g, &mut student_parameters, STUDENT, pixels, Layout::new(all), &factors)?;
+
+    g.set_phase("loss");
+    let k = [spec.head.out_dim];
+    let temperature = g.leaf("teacher_temperature", &[1], DType::F32)?;
+    let tau = spec.loss.student_temperature;
+    let ncrops = GLOBAL_CROPS + crops.local_count;
+    let view_pairs = match spec.loss.mixup {
+        true => loss::mixup_pairs(batch, ncrops),
+        false => loss::view_pairs(batch, ncrops, if spec.loss.region { 0.5 } else { 1.0 }),
+    };
+    let (pair_teacher, pair_weight) = loss::pair_leaves(&mut g, "view_pairs", &view_pairs)?;
+    let pair_teacher = pair_teacher.ok_or_else(|| Error::Spec("the view loss has no pairs".into()))?;
+    let centre = g.leaf("center", &k, DType::F32)?;
+    let view = loss::term(&mut g, student.view, teacher.view, tau, centre, temperature, &view_pairs.offsets, pair_teacher, pair_weight)?;
+    let (mut region, mut matches, mut region_weights) = (None, None, Vec::new());
+    if let (Some(s), Some(t)) = (student.region, teacher.region) {
+        let matching = RegionMatch { batch, crop_tokens: student.crop_tokens.clone() };
+        let pairs = loss::region_pairs(&matching, 0.5);
+        let found = g.apply1(matching, &[student.regions, teacher.regions])?;
+        let (_, pair_weight) = loss::pair_leaves(&mut g, "region_pairs", &pairs)?;
+        let centre = g.leaf("center_grid", &k, DType::F32)?;
+        region = Some(loss::term(&mut g, s, t, tau, centre, temperature, &pairs.offsets, found, pair_weight)?);
+        (matches, region_weights) = (Some(found), pairs.weight);
+    }
+
+    g.set_phase("backward");
+    let one = g.leaf("one", &[1], DType::F32)?;
+    let mut seeds = vec![(view.loss, one)];
+    seeds.extend(region.map(|term| (term.loss, one)));
+    let leaves = trained_leaves(&mut g, &student_parameters)?;
+    let wrt: Vec<Value> = leaves.iter().flatten().copied().collect();
+    let mut found = g.gradients(&seeds, &wrt)?.into_iter();
+    let gradients: Vec<Option<Value>> = leaves.iter().map(|leaf| leaf.and_then(|_| found.next().flatten())).collect();
+
+    let mut outputs: Vec<Value> = gradients.iter().flatten().copied().collect();
+    for term in [Some(view), region].into_iter().flatten() {
+        outputs.extend([term.loss, term.teacher_mean, term.entropy]);
+    }
+    outputs.push(teacher.views);
+    outputs.extend(matches);
+    for s in student.statistics.iter().chain(&teacher.statistics) {
+        outputs.extend([s.mean, s.var]);
+    }
+    Ok(Step {
+        program: Program::compile(&g, &outputs),
+        student: student_parameters,
+        teacher: teacher_parameters,
+        gradients,
+        view,
+        region,
+        matches,
+        teacher_views: teacher.views,
+        student_statistics: student.statistics,
+        teacher_statistics: teacher.statistics,
+        drop_path,
+        view_pairs,
+        region_weights,
+        pixels: counts,
+    })
+}
+
+/// Leaf of each trained entry, `None` for the others.
+fn trained_leaves(g: &mut Graph, parameters: &Parameters) -> Result<Vec<Option<Value>>> {
+    let find = |name: &str| g.leaves().iter().find(|leaf| leaf.name == name).map(|leaf| leaf.value);
+    let trained = |e: &esvit_nn::Entry| e.role == esvit_nn::Role::Parameter;
+    Ok(parameters.entries.iter().map(|e| if trained(e) { find(&esvit_nn::leaf_name(STUDENT, &e.name)) } else { None }).collect())
+}
+
+/// Backbone and heads of one network over some crops.
+fn half(
+    spec: &TrainerSpec,
+    g: &mut Graph,
+    parameters: &mut Parameters,
+    network: &str,
+    pixels: DType,
+    crops: Layout,
+    drop_path: &[Option<Value>],
+) -> Result<Half> {
+    let mut scope = Scope::root(parameters, network);
+    let backbone = backbones::build(&spec.backbone, g, &mut scope)?;
+    let view_head = DinoHead::new(&spec.head, g, &mut scope, "head", backbone.width())?;
+    let region_head = match spec.loss.region {
+        true => Some(DinoHead::new(&spec.head, g, &mut scope, "head_dense", backbone.width())?),
+        false => None,
+    };
+    let values = 3 * crops.tokens();
+    let leaf = g.leaf(&format!("{network}_pixels"), &[values], pixels)?;
+    let input =
+        backbones::Input { pixels: leaf, crops: &Patchify { pixels: crops, patch: backbone.patch_size() }, drop_path: drop_path.to_vec() };
+    let features = backbone.forward(g, &input)?;
+    let (z, mut statistics) = view_head.bottleneck(g, features.view, HeadMode::Train)?;
+    let view = Projection { z, prototypes: view_head.prototypes(g)? };
+    let mut region = None;
+    if let Some(head) = region_head {
+        let (z, more) = head.bottleneck(g, features.regions.value, HeadMode::Train)?;
+        statistics.extend(more);
+        region = Some(Projection { z, prototypes: head.prototypes(g)? });
+    }
+    let batch = spec.crops.batch;
+    let crop_tokens = features.regions.layout.segments().iter();
+    let crop_tokens = crop_tokens.flat_map(|s| std::iter::repeat_n(s.tokens_per_image(), s.images / batch)).collect();
+    Ok(Half { view, region, views: features.view, regions: features.regions.value, crop_tokens, statistics })
+}
+
+fn check(spec: &TrainerSpec) -> Result<()> {
+    let fail = |what: &str| Err(Error::Spec(what.into()));
+    if spec.crops.batch == 0 {
+        return fail("crops.batch must be at least 1");
+    }
+    if spec.head.out_dim == 0 || spec.head.hidden_dim == 0 || spec.head.bottleneck_dim == 0 || spec.head.layers == 0 {
+        return fail("head: out_dim, hidden_dim, bottleneck_dim and layers must be at least 1");
+    }
+    if spec.loss.student_temperature.is_nan() || spec.loss.student_temperature <= 0.0 {
+        return fail("loss.student_temperature must be above 0");
+    }
+    if !(0.0..=1.0).contains(&spec.loss.center_momentum) {
+        return fail("loss.center_momentum must be between 0 and 1");
+    }
+    if spec.loss.mixup && spec.loss.region {
+        return fail("loss.mixup works with the view loss only: turn loss.region off");
+    }
+    if spec.clip_grad.is_nan() || spec.clip_grad < 0.0 {
+        return fail("clip_grad must be at least 0");
+    }
+    Ok(())
+}
+
+/// A compiled forward pass for evaluation.
+#[derive(Debug)]
+pub(crate) struct Forward {
+    pub program: Program,
+    pub parameters: Parameters,
+    /// What was asked for, side by side.
+    pub outputs: Vec<Value>,
+    pub widths: Vec<usize>,
+}
+
+/// Results of a backbone in evaluation.
+pub(crate) enum Wanted {
+    View,
+    LastBlocks(usize),
+}
+
+pub(crate) fn build_forward(backbone: &esvit_nn::spec::BackboneSpec, crops: Layout, pixels: DType, wanted: Wanted) -> Result<Forward> {
+    let mut g = Graph::new();
+    let mut parameters = Parameters::default();
+    let backbone = backbones::build(backbone, &mut g, &mut Scope::root(&mut parameters, TEACHER))?;
+    let leaf = g.leaf("pixels", &[3 * crops.tokens()], pixels)?;
+    let crops = Patchify { pixels: crops, patch: backbone.patch_size() };
+    let features = backbone.forward(&mut g, &backbones::Input { pixels: leaf, crops: &crops, drop_path: Vec::new() })?;
+    let outputs = match wanted {
+        Wanted::View => vec![features.view],
+        Wanted::LastBlocks(n) if (1..=features.blocks.len()).contains(&n) => features.blocks[features.blocks.len() - n..].to_vec(),
+        Wanted::LastBlocks(n) => return Err(Error::Spec(format!("last_blocks must be between 1 and {}, got {n}", features.blocks.len()))),
+    };
+    let widths = outputs.iter().map(|v| g.matrix(*v).1).collect();
+    Ok(Forward { program: Program::compile(&g, &outputs), parameters, outputs, widths })
+}

@@ -1,0 +1,92 @@
+//! What a trainer or an encoder is built from. Complete and strict: see `ts/src/native/spec.ts`.
+
+use esvit_nn::spec::{BackboneSpec, HeadSpec};
+use serde::{Deserialize, Serialize};
+
+/// A training run's static part.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainerSpec {
+    /// The network.
+    pub backbone: BackboneSpec,
+    /// Both heads (views and regions).
+    pub head: HeadSpec,
+    /// What one step sees.
+    pub crops: CropSpec,
+    /// Loss terms.
+    pub loss: LossSpec,
+    /// Update rule.
+    pub optimizer: OptimizerKind,
+    /// Largest norm of one parameter's gradient; 0 turns clipping off.
+    pub clip_grad: f32,
+    /// Seed of the initial weights and of stochastic depth.
+    pub seed: u64,
+    /// Compute threads; 0 for one a core.
+    pub threads: usize,
+}
+
+/// Crops of a step: two global ones and some local ones for each image.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CropSpec {
+    /// B: images.
+    pub batch: usize,
+    /// Side of the global crops, in pixels.
+    pub global_size: usize,
+    /// Side of the local crops, in pixels.
+    pub local_size: usize,
+    /// Local crops of an image.
+    pub local_count: usize,
+}
+
+/// Loss terms.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct LossSpec {
+    /// Half view loss, half region loss; without, the view loss alone.
+    pub region: bool,
+    /// τ.
+    pub student_temperature: f32,
+    /// Momentum of the centres.
+    pub center_momentum: f32,
+    /// Mixed student crops with soft targets (view loss only).
+    pub mixup: bool,
+}
+
+/// Update rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// Adam with decoupled weight decay.
+    Adamw,
+    /// Momentum 0.9.
+    Sgd,
+    /// Layer-wise rates over momentum 0.9.
+    Lars,
+}
+
+/// A forward pass for evaluation.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct EncoderSpec {
+    /// The network.
+    pub backbone: BackboneSpec,
+    /// Side of the images, in pixels.
+    pub image_size: usize,
+    /// Images of one pass.
+    pub batch: usize,
+    /// Compute threads; 0 for one a core.
+    pub threads: usize,
+    /// Which features.
+    pub output: FeatureOutput,
+}
+
+/// Which features an encoder returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FeatureOutput {
+    /// The pooled feature.
+    View,
+    /// Token means of the last n blocks, side by side.
+    LastBlocks(usize),
+}

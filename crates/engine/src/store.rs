@@ -1,0 +1,162 @@
+//! The values of one network's state dict.
+
+use std::collections::HashMap;
+
+use esvit_graph::{Bindings, Slice};
+use esvit_nn::{Entry, Init, Parameters, Role, leaf_name};
+
+use crate::random::Stream;
+use crate::{Error, Result, Tensor, TensorValues};
+
+/// Entries with their values.
+#[derive(Clone, Debug)]
+pub struct Store {
+    entries: Vec<Entry>,
+    values: Vec<Vec<f32>>,
+    leaf_names: Vec<String>,
+    index: HashMap<String, usize>,
+}
+
+/// What became of a set of weights.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadReport {
+    /// Entries that were replaced.
+    pub loaded: usize,
+    /// Entries that were not given.
+    pub missing: Vec<String>,
+    /// Tensors that no entry has.
+    pub unexpected: Vec<String>,
+}
+
+/// The name under which the reference counts a batch norm's batches, as an integer.
+const COUNTER: &str = "num_batches_tracked";
+
+impl Store {
+    /// Draws every value; the draw of an entry depends on the seed and its name alone.
+    pub fn new(parameters: &Parameters, network: &str, seed: u64) -> Store {
+        let entries = parameters.entries.clone();
+        let values = entries.iter().map(|e| if is_constant(e) { Vec::new() } else { draw(e, seed) }).collect();
+        let leaf_names = entries.iter().map(|e| leaf_name(network, &e.name)).collect();
+        let index = entries.iter().enumerate().map(|(i, e)| (e.name.clone(), i)).collect();
+        Store { entries, values, leaf_names, index }
+    }
+
+    /// The entries, in the reference's order.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Values of entry `i`.
+    pub fn values(&self, i: usize) -> &[f32] {
+        &self.values[i]
+    }
+
+    /// Values of entry `i`, to change.
+    pub fn values_mut(&mut self, i: usize) -> &mut Vec<f32> {
+        &mut self.values[i]
+    }
+
+    /// Number of the entry with this name.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.index.get(name).copied()
+    }
+
+    /// Name of the leaf of entry `i`.
+    pub fn leaf(&self, i: usize) -> &str {
+        &self.leaf_names[i]
+    }
+
+    /// Bytes of all values.
+    pub fn bytes(&self) -> usize {
+        self.values.iter().map(|v| v.len() * 4).sum()
+    }
+
+    /// Gives every leaf its values.
+    pub fn bind<'a>(&'a self, bindings: &mut Bindings<'a>) {
+        for (name, values) in self.leaf_names.iter().zip(&self.values) {
+            bindings.bind(name, Slice::F32(values));
+        }
+    }
+
+    /// The state dict.
+    pub fn tensors(&self) -> Vec<Tensor> {
+        let tensor = |(entry, values): (&Entry, &Vec<f32>)| Tensor {
+            name: entry.name.clone(),
+            shape: entry.shape.clone(),
+            values: match &entry.role {
+                Role::Constant(integers) => TensorValues::I64(integers.clone()),
+                Role::Buffer if entry.name.ends_with(COUNTER) => TensorValues::I64(values.iter().map(|&v| v as i64).collect()),
+                _ => TensorValues::F32(values.clone()),
+            },
+        };
+        self.entries.iter().zip(&self.values).map(tensor).collect()
+    }
+
+    /// Replaces values by tensors of the same names. Unless `partial`, every entry must be given and every tensor used;
+    /// on an error nothing is changed.
+    pub fn load(&mut self, tensors: &[Tensor], partial: bool) -> Result<LoadReport> {
+        let mut report = LoadReport::default();
+        let mut replacements: Vec<Option<Vec<f32>>> = vec![None; self.entries.len()];
+        for tensor in tensors {
+            let Some(&i) = self.index.get(&tensor.name) else {
+                report.unexpected.push(tensor.name.clone());
+                continue;
+            };
+            let entry = &self.entries[i];
+            if tensor.shape != entry.shape || tensor.values.len() != entry.volume() {
+                return Err(Error::State(format!("`{}` must have shape {:?}, got {:?}", tensor.name, entry.shape, tensor.shape)));
+            }
+            replacements[i] = match (&entry.role, &tensor.values) {
+                (Role::Constant(want), TensorValues::I64(got)) if want == got => Some(Vec::new()),
+                (Role::Constant(_), _) => {
+                    return Err(Error::State(format!("`{}` holds other values than this architecture's", tensor.name)));
+                }
+                (_, TensorValues::F32(v)) => Some(v.clone()),
+                (Role::Buffer, TensorValues::I64(v)) => Some(v.iter().map(|&n| n as f32).collect()),
+                _ => return Err(Error::State(format!("`{}` must hold floats", tensor.name))),
+            };
+        }
+        let missing = self.entries.iter().zip(&replacements).filter(|(e, r)| r.is_none() && !is_constant(e));
+        report.missing = missing.map(|(e, _)| e.name.clone()).collect();
+        report.loaded = replacements.iter().flatten().count();
+        let fits = report.missing.is_empty() && report.unexpected.is_empty();
+        if !partial && !fits {
+            return Err(Error::State(mismatch(&report)));
+        }
+        for (values, replacement) in self.values.iter_mut().zip(replacements) {
+            if let Some(new) = replacement.filter(|_| !values.is_empty()) {
+                *values = new;
+            }
+        }
+        Ok(report)
+    }
+}
+
+fn is_constant(entry: &Entry) -> bool {
+    matches!(entry.role, Role::Constant(_))
+}
+
+/// One sentence naming what does not fit, a few names of each kind.
+fn mismatch(report: &LoadReport) -> String {
+    let list = |what: &str, names: &[String]| {
+        let shown: Vec<&str> = names.iter().take(4).map(String::as_str).collect();
+        let more = if names.len() > 4 { format!(" and {} more", names.len() - 4) } else { String::new() };
+        (!names.is_empty()).then(|| format!("{what} {}{more}", shown.join(", ")))
+    };
+    let parts: Vec<String> = [list("missing", &report.missing), list("unexpected", &report.unexpected)].into_iter().flatten().collect();
+    format!("the weights are those of another architecture: {}", parts.join("; "))
+}
+
+fn draw(entry: &Entry, seed: u64) -> Vec<f32> {
+    let n = entry.volume();
+    let mut stream = Stream::new(seed, &entry.name, &[]);
+    match entry.init {
+        Init::Constant(value) => vec![value; n],
+        Init::Uniform(bound) => (0..n).map(|_| (2.0 * stream.uniform() - 1.0) * bound).collect(),
+        Init::Normal(deviation) => {
+            let mut values: Vec<f32> = (0..n.div_ceil(2)).flat_map(|_| stream.normal_pair()).map(|v| v * deviation).collect();
+            values.truncate(n);
+            values
+        }
+    }
+}

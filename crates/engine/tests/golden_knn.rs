@@ -1,0 +1,46 @@
+//! k-NN votes and accuracies against the reference's.
+
+use esvit_engine::knn::{Labelled, classify, votes};
+use esvit_simd::Pool;
+use esvit_testkit::{fixtures, golden_or_skip};
+
+#[test]
+fn votes_and_accuracies_are_the_references() -> Result<(), Box<dyn std::error::Error>> {
+    if golden_or_skip("knn").is_none() {
+        return Ok(());
+    }
+    let pool = Pool::new(2)?;
+    for fixture in fixtures("knn", "")? {
+        let (shape, train) = fixture.floats("train_features")?;
+        let (_, test) = fixture.floats("test_features")?;
+        let labels = |name: &str| -> Result<Vec<u32>, Box<dyn std::error::Error>> {
+            Ok(fixture.integers(name)?.1.iter().map(|&l| l as u32).collect())
+        };
+        let (train_labels, test_labels) = (labels("train_labels")?, labels("test_labels")?);
+        let (width, classes) = (shape[1], 10);
+        let bank = Labelled { features: &train, labels: &train_labels };
+        let mut checked = 0;
+        for k in [10usize, 20, 100] {
+            let (_, want) = fixture.floats(&format!("k{k}.votes"))?;
+            let got = votes(&pool, bank, &test, width, classes, k, 0.07)?;
+            for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+                assert!(
+                    (got - want).abs() <= 2e-5 * want.abs().max(1.0),
+                    "{} k {k}: vote {i} is {got}, the reference has {want}",
+                    fixture.name
+                );
+            }
+        }
+        for result in fixture.json["results"].as_array().into_iter().flatten() {
+            let get = |key: &str| result[key].as_f64().ok_or_else(|| format!("`{key}` is missing"));
+            let (k, classes) = (get("k")? as usize, get("num_classes")? as usize);
+            let query = Labelled { features: &test, labels: &test_labels };
+            let accuracy = classify(&pool, bank, query, width, classes, &[k], 0.07)?[0];
+            assert!((accuracy.top1 - get("top1")?).abs() < 1e-9, "{} k {k} classes {classes}: {accuracy:?}", fixture.name);
+            assert!((accuracy.top5 - get("top5")?).abs() < 1e-9, "{} k {k} classes {classes}: {accuracy:?}", fixture.name);
+            checked += 1;
+        }
+        assert!(checked > 0, "{}: no results", fixture.name);
+    }
+    Ok(())
+}

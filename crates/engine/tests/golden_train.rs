@@ -1,0 +1,293 @@
+//! Whole training runs against the reference's: losses, matches, gradient norms, parameters, moments, centres.
+
+// What is skipped is told with its reason.
+#![allow(clippy::print_stderr)]
+
+use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, TrainerSpec};
+use esvit_engine::{Knobs, Pixels, Store, TensorValues, Trainer};
+use esvit_nn::Role;
+use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
+use esvit_testkit::{
+    Fixture, Kind, compare_forward, compare_integers, compare_parameters, compare_trajectory, fill, fill_kind, fixtures, golden_or_skip,
+};
+use serde_json::Value as Json;
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+fn number(json: &Json, key: &str) -> Result<f64, String> {
+    json[key].as_f64().ok_or_else(|| format!("`{key}` is missing"))
+}
+
+fn list(json: &Json) -> Vec<usize> {
+    json.as_array().into_iter().flatten().filter_map(Json::as_u64).map(|v| v as usize).collect()
+}
+
+/// The trainer of a fixture; `None` for families that are not there yet.
+fn spec(fixture: &Fixture) -> Result<Option<TrainerSpec>, Box<dyn std::error::Error>> {
+    let (model, run) = (&fixture.json["model"], &fixture.json["run"]);
+    if model["family"] != "swin" {
+        return Ok(None);
+    }
+    let s = &model["SPEC"];
+    let flag = |json: &Json, key: &str| json[key].as_bool().unwrap_or(false);
+    let backbone = BackboneSpec::Swin(SwinSpec {
+        image_size: model["IMAGE_SIZE"][0].as_u64().ok_or("IMAGE_SIZE")? as usize,
+        patch_size: number(s, "PATCH_SIZE")? as usize,
+        dim: number(s, "DIM_EMBED")? as usize,
+        depths: list(&s["DEPTHS"]),
+        heads: list(&s["NUM_HEADS"]),
+        window: number(s, "WINDOW_SIZE")? as usize,
+        mlp_ratio: number(s, "MLP_RATIO")?,
+        qkv_bias: flag(s, "QKV_BIAS"),
+        absolute_position: flag(s, "USE_APE"),
+        patch_norm: flag(s, "PATCH_NORM"),
+        drop_path: number(s, "DROP_PATH_RATE")?,
+    });
+    let optimizer = match run["optimizer"].as_str() {
+        Some("adamw") => OptimizerKind::Adamw,
+        Some("sgd") => OptimizerKind::Sgd,
+        Some("lars") => OptimizerKind::Lars,
+        other => return Err(format!("optimizer {other:?}").into()),
+    };
+    Ok(Some(TrainerSpec {
+        backbone,
+        head: HeadSpec {
+            out_dim: number(run, "out_dim")? as usize,
+            hidden_dim: number(&run["head"], "hidden_dim")? as usize,
+            bottleneck_dim: number(&run["head"], "bottleneck_dim")? as usize,
+            layers: 3,
+            batch_norm: flag(run, "use_bn_in_head"),
+            norm_last_layer: flag(run, "norm_last_layer"),
+        },
+        crops: CropSpec {
+            batch: number(run, "batch")? as usize,
+            global_size: number(run, "global_size")? as usize,
+            local_size: number(run, "local_size")? as usize,
+            local_count: number(run, "local_crops")? as usize,
+        },
+        loss: LossSpec {
+            region: flag(run, "dense"),
+            student_temperature: 0.1,
+            center_momentum: 0.9,
+            mixup: !fixture.json["mixup"].is_null(),
+        },
+        optimizer,
+        clip_grad: number(run, "clip_grad")? as f32,
+        seed: 0,
+        threads: 2,
+    }))
+}
+
+fn fill_store(store: &mut Store) {
+    for i in 0..store.entries().len() {
+        let entry = store.entries()[i].clone();
+        if !matches!(entry.role, Role::Constant(_)) {
+            *store.values_mut(i) = fill(&entry.name, &entry.shape);
+        }
+    }
+}
+
+/// The reference's order of matches (global crop, other crop, image, token), as token of the teacher's image, from ours
+/// (student row, then global crop; absolute teacher rows).
+fn reference_matches(ours: &[u32], batch: usize, crop_tokens: &[usize]) -> Vec<i32> {
+    let mut by_pair = vec![Vec::new(); 2 * crop_tokens.len()];
+    let mut at = 0;
+    for (crop, &tokens) in crop_tokens.iter().enumerate() {
+        for image in 0..batch {
+            for _ in 0..tokens {
+                for q in (0..2).filter(|&q| q != crop) {
+                    let first = (q * batch + image) * crop_tokens[q];
+                    by_pair[q * crop_tokens.len() + crop].push(ours[at] as i32 - first as i32);
+                    at += 1;
+                }
+            }
+        }
+    }
+    by_pair.concat()
+}
+
+fn check(fixture: &Fixture, spec: TrainerSpec) -> Outcome {
+    let run = &fixture.json["run"];
+    let crops = spec.crops.clone();
+    let mut trainer = Trainer::with_pixels(spec, esvit_graph::DType::F32)?;
+    fill_store(trainer.student_mut());
+    fill_store(trainer.teacher_mut());
+    let steps = fixture.json["steps"].as_array().ok_or("steps")?;
+    let per_epoch = number(run, "iters_per_epoch")? as usize;
+    let ncrops = 2 + crops.local_count;
+    let mut lambdas = fixture.json["mixup"]["lam_cycle"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Json::as_f64)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .cycle();
+    let views = number(run, "num_mixup_views").unwrap_or(0.0) as usize;
+    let (norms_shape, norms) = fixture.doubles("grad_norm_before_clip")?;
+    let norm_names: Vec<&str> = fixture.json["grad_norm_names"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
+    let (mut losses, mut golden_losses) = (Vec::new(), Vec::new());
+    for (t, step) in steps.iter().enumerate() {
+        let epoch = t / per_epoch;
+        let image = |c: usize| {
+            let side = if c < 2 { crops.global_size } else { crops.local_size };
+            fill_kind(&format!("step{t}.crop{c}"), &[crops.batch, 3, side, side], Kind::Input)
+        };
+        let global: Vec<f32> = (0..2).flat_map(image).collect();
+        let local: Vec<f32> = (2..ncrops).flat_map(image).collect();
+        let (warm, temp) = (number(run, "warmup_teacher_temp")?, number(run, "teacher_temp")?);
+        let warm_epochs = number(run, "warmup_teacher_temp_epochs")? as usize;
+        let teacher_temperature = if epoch < warm_epochs && warm_epochs > 1 {
+            warm + (temp - warm) * epoch as f64 / (warm_epochs - 1) as f64
+        } else if epoch < warm_epochs {
+            warm
+        } else {
+            temp
+        };
+        let knobs = Knobs {
+            step: t as u64,
+            learning_rate: number(step, "lr")?,
+            weight_decay: number(step, "wd")?,
+            momentum: number(step, "momentum")?,
+            teacher_temperature,
+            freeze_last_layer: epoch < number(run, "freeze_last_layer")? as usize,
+        };
+        let mixup: Option<Vec<f32>> = (!fixture.json["mixup"].is_null())
+            .then(|| (0..ncrops).map(|c| if c < views { lambdas.next().unwrap_or(1.0) as f32 } else { 1.0 }).collect());
+        let stats = trainer.step(Pixels::F32 { global: &global, local: &local }, mixup.as_deref(), &knobs)?;
+        losses.push(stats.loss);
+        golden_losses.push(number(step, "loss")?);
+
+        if let Some(matches) = trainer.matches() {
+            let (_, want) = fixture.integers(&format!("match.step{t}"))?;
+            // Tokens of an image, from the fixture's sizes: the grid is halved with rounding up after each stage.
+            let tokens = |side: usize| (0..3).fold(side / 4, |s, _| s.div_ceil(2)).pow(2);
+            let crop_tokens: Vec<usize> = (0..ncrops).map(|c| tokens(if c < 2 { crops.global_size } else { crops.local_size })).collect();
+            compare_integers(&format!("{} match.step{t}", fixture.name), &reference_matches(matches, crops.batch, &crop_tokens), &want)?;
+        }
+        let row = &norms[t * norms_shape[1]..(t + 1) * norms_shape[1]];
+        let median = {
+            let mut sorted = row.to_vec();
+            sorted.sort_by(f64::total_cmp);
+            sorted[sorted.len() / 2]
+        };
+        for (name, want) in norm_names.iter().zip(row) {
+            let gradient = trainer.gradient(name).ok_or_else(|| format!("{}: `{name}` has no gradient", fixture.name))?;
+            let got = gradient.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+            // Key biases carry rounding noise only, and every step's parameters differ by what went before.
+            let tolerance = 2e-4 * want + 1e-4 * median;
+            assert!((got - want).abs() <= tolerance, "{} step {t}: |gradient of {name}| = {got}, the reference has {want}", fixture.name);
+        }
+        if t + 1 == per_epoch {
+            compare_parameters(&fixture.group("epoch1.student.params")?, |name| value(trainer.student(), name))?;
+        }
+    }
+    compare_trajectory(&fixture.name, &losses, &golden_losses)?;
+    compare_parameters(&fixture.group("final.student.params")?, |name| value(trainer.student(), name))?;
+    compare_parameters(&fixture.group("final.teacher.params")?, |name| value(trainer.teacher(), name))?;
+    for name in ["center", "center_grid"] {
+        let key = format!("final.{name}");
+        if fixture.has_tensor(&key) {
+            compare_forward(&fixture.tensor(&key)?, trainer.center(name).ok_or("centre")?)?;
+        }
+    }
+    let state = trainer.state();
+    for slot in ["exp_avg", "exp_avg_sq", "momentum_buffer", "mu"] {
+        let key = format!("final.optimizer.{slot}");
+        if fixture.has_group(&key) {
+            let find = |name: &str| state.optimizer.slots.iter().find(|t| t.name == format!("{slot}/{name}"));
+            compare_parameters(&fixture.group(&key)?, |name| match &find(name)?.values {
+                TensorValues::F32(v) => Some(v.clone()),
+                TensorValues::I64(_) => None,
+            })?;
+        }
+    }
+    // `{"6": "all 92 others", "4": [names]}`
+    if let Some(counts) = fixture.json["optimizer_step_counts"].as_object() {
+        let lagging: Vec<&str> = counts.values().filter_map(Json::as_array).flatten().filter_map(Json::as_str).collect();
+        for (count, names) in counts {
+            let count: u32 = count.parse()?;
+            for (name, &steps) in &state.optimizer.steps {
+                let listed = names.as_array().is_some_and(|a| a.iter().any(|n| n == name.as_str()));
+                if listed || (names.is_string() && !lagging.contains(&name.as_str())) {
+                    assert_eq!(steps, count, "{}: updates of {name}", fixture.name);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn trajectories_are_the_references() -> Outcome {
+    if golden_or_skip("trajectories").is_none() {
+        return Ok(());
+    }
+    for fixture in fixtures("train", "")? {
+        match spec(&fixture)? {
+            Some(spec) => check(&fixture, spec).map_err(|e| format!("{}: {e}", fixture.name))?,
+            None => eprintln!("skipped {}: its family is not implemented yet", fixture.name),
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn parameter_groups_are_the_references() -> Outcome {
+    let Some(folder) = golden_or_skip("parameter_groups") else { return Ok(()) };
+    let text = std::fs::read_to_string(folder.join("schedules/param_groups.json"))?;
+    let all: Json = serde_json::from_str(&text)?;
+    let mut checked = 0;
+    for (name, case) in all.as_object().ok_or("an object")? {
+        if case["model"]["family"] != "swin" {
+            eprintln!("skipped param_groups {name}: its family is not implemented yet");
+            continue;
+        }
+        let s = &case["model"]["SPEC"];
+        let names =
+            |key: &str| -> Vec<String> { case[key].as_array().into_iter().flatten().filter_map(Json::as_str).map(String::from).collect() };
+        let (regularized, free) = (names("regularized"), names("not_regularized"));
+        let side = case["model"]["IMAGE_SIZE"][0].as_u64().ok_or("IMAGE_SIZE")? as usize;
+        let region = regularized.iter().any(|n| n.starts_with("head_dense."));
+        let head = regularized.iter().chain(&free);
+        let trainer = Trainer::new(TrainerSpec {
+            backbone: BackboneSpec::Swin(SwinSpec {
+                image_size: side,
+                patch_size: number(s, "PATCH_SIZE")? as usize,
+                dim: number(s, "DIM_EMBED")? as usize,
+                depths: list(&s["DEPTHS"]),
+                heads: list(&s["NUM_HEADS"]),
+                window: 7,
+                mlp_ratio: number(s, "MLP_RATIO")?,
+                qkv_bias: true,
+                absolute_position: s["USE_APE"] == true,
+                patch_norm: true,
+                drop_path: 0.0,
+            }),
+            head: HeadSpec {
+                out_dim: 8,
+                hidden_dim: 8,
+                bottleneck_dim: 4,
+                layers: 3,
+                batch_norm: head.clone().any(|n| n == "head.mlp.1.weight"),
+                norm_last_layer: !head.clone().any(|n| n == "head.last_layer.weight_g"),
+            },
+            crops: CropSpec { batch: 1, global_size: side, local_size: side, local_count: 1 },
+            loss: LossSpec { region, student_temperature: 0.1, center_momentum: 0.9, mixup: false },
+            optimizer: OptimizerKind::Adamw,
+            clip_grad: 0.0,
+            seed: 0,
+            threads: 1,
+        })?;
+        let state = trainer.state().optimizer;
+        assert_eq!(state.decayed, regularized, "{name}: decayed");
+        assert_eq!(state.not_decayed, free, "{name}: not decayed");
+        checked += 1;
+    }
+    assert!(checked > 0, "no swin case was found");
+    Ok(())
+}
+
+fn value(store: &Store, name: &str) -> Option<Vec<f32>> {
+    store.position(name).map(|i| store.values(i).to_vec())
+}

@@ -1,0 +1,107 @@
+//! Reverse-mode differentiation as a graph rewrite: the backward pass is more nodes.
+
+use crate::{DType, Error, Graph, Io, Op, Result, Shape, Value};
+
+impl Graph {
+    /// Adds the nodes that compute `Σ seed·∂value/∂w` for every `w` in `wrt`, given pairs
+    /// (value, seed) with seeds shaped like their values. `None` where no path leads.
+    ///
+    /// # Errors
+    /// When a gradient flows into an operator that has no rule for it.
+    pub fn gradients(&mut self, seeds: &[(Value, Value)], wrt: &[Value]) -> Result<Vec<Option<Value>>> {
+        let forward_nodes = self.nodes.len();
+        // Which values lie downstream of `wrt`: only those need a gradient.
+        let mut needs = vec![false; self.values.len()];
+        for w in wrt {
+            needs[w.index()] = true;
+        }
+        for node in &self.nodes {
+            if node.inputs.iter().any(|v| needs[v.index()]) {
+                for output in &node.outputs {
+                    needs[output.index()] = true;
+                }
+            }
+        }
+        let mut grads: Vec<Vec<Value>> = vec![Vec::new(); self.values.len()];
+        for &(value, seed) in seeds {
+            if self.shape(value) != self.shape(seed) {
+                return Err(Error::Shape {
+                    op: "gradient",
+                    operand: "seed",
+                    want: format!("{:?}", self.shape(value)),
+                    got: self.shape(seed).clone(),
+                });
+            }
+            grads[value.index()].push(seed);
+        }
+        for index in (0..forward_nodes).rev() {
+            let node = self.nodes[index].clone();
+            if !node.inputs.iter().any(|v| needs[v.index()]) {
+                continue;
+            }
+            let mut dys = Vec::with_capacity(node.outputs.len());
+            for output in &node.outputs {
+                dys.push(self.total(std::mem::take(&mut grads[output.index()]))?);
+            }
+            if dys.iter().all(Option::is_none) {
+                continue;
+            }
+            let wants: Vec<bool> = node.inputs.iter().map(|v| needs[v.index()]).collect();
+            let contributions = node.op.gradient(self, &node, &dys, &wants)?;
+            assert_eq!(contributions.len(), node.inputs.len(), "{}: one gradient for each operand", node.op.name());
+            for ((input, want), contribution) in node.inputs.iter().zip(wants).zip(contributions) {
+                if let (true, Some(gradient)) = (want, contribution) {
+                    assert_eq!(self.shape(gradient), self.shape(*input), "{}: gradient has its operand's shape", node.op.name());
+                    grads[input.index()].push(gradient);
+                }
+            }
+        }
+        wrt.iter().map(|w| self.total(std::mem::take(&mut grads[w.index()]))).collect()
+    }
+
+    /// Sum of the contributions to one gradient, in the order they arose.
+    fn total(&mut self, contributions: Vec<Value>) -> Result<Option<Value>> {
+        match contributions.len() {
+            0 => Ok(None),
+            1 => Ok(Some(contributions[0])),
+            _ => Ok(Some(self.apply1(Sum, &contributions)?)),
+        }
+    }
+}
+
+/// `y = x₁ + x₂ + …`: joins the gradients of a value that is used more than once.
+#[derive(Debug)]
+struct Sum;
+
+impl Op for Sum {
+    fn name(&self) -> &'static str {
+        "sum"
+    }
+
+    fn infer(&self, inputs: &[&Shape]) -> Result<Vec<(Shape, DType)>> {
+        if let Some(other) = inputs.iter().find(|s| **s != inputs[0]) {
+            return Err(Error::Shape { op: "sum", operand: "term", want: format!("{:?}", inputs[0]), got: (*other).clone() });
+        }
+        Ok(vec![(inputs[0].clone(), DType::F32)])
+    }
+
+    fn reference(&self, io: &mut Io) {
+        let inputs = io.inputs.clone();
+        let y = io.out();
+        for (i, y) in y.iter_mut().enumerate() {
+            *y = inputs.iter().map(|x| x.f32()[i]).sum();
+        }
+    }
+
+    fn fast(&self, io: &mut Io) {
+        let inputs = io.inputs.clone();
+        let pool = io.pool;
+        pool.for_rows(io.out(), 1, 16384, |first, y| {
+            let range = first..first + y.len();
+            esvit_simd::lanes::add_scaled(&inputs[0].f32()[range.clone()], 1.0, &inputs[1].f32()[range.clone()], y);
+            for x in &inputs[2..] {
+                esvit_simd::lanes::accumulate(&x.f32()[range.clone()], y);
+            }
+        });
+    }
+}

@@ -1,0 +1,24 @@
+//! One static program per step: build it, differentiate it, plan its memory, run it.
+//!
+//! - [`Graph`] collects nodes; [`Op`] is the contract of an operator.
+//! - [`Graph::gradients`] adds the backward nodes: one rule for each operator, no tape at run time.
+//! - [`Program`] drops what nobody needs and gives every buffer an offset in one arena, so the
+//!   memory of a run is known before its first step.
+//! - [`Program::run`] walks the nodes on the CPU.
+
+mod differentiate;
+mod error;
+mod op;
+mod plan;
+mod program;
+mod slice;
+mod value;
+
+pub use error::Error;
+pub use op::{Io, Op, Variant};
+pub use program::{Arena, Bindings, NodeTime, Program};
+pub use slice::{Slice, SliceMut};
+pub use value::{DType, Graph, Leaf, Node, Shape, Value, volume};
+
+/// Result of everything here.
+pub type Result<T> = std::result::Result<T, Error>;

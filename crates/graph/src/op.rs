@@ -1,0 +1,90 @@
+//! The contract of an operator.
+
+use std::fmt::Debug;
+
+use esvit_simd::Pool;
+
+use crate::{DType, Error, Graph, Node, Result, Shape, Slice, SliceMut, Value};
+
+/// Which of an operator's two versions runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// The plain one: what the operator means, without threads or lanes. The oracle of the tests.
+    Reference,
+    /// The one that users run.
+    Fast,
+}
+
+/// What an operator gets at run time. Inputs and outputs never overlap.
+pub struct Io<'a> {
+    /// Operands, in order.
+    pub inputs: Vec<Slice<'a>>,
+    /// Results, in order; contents unspecified at entry.
+    pub outputs: Vec<SliceMut<'a>>,
+    /// Shapes of the operands.
+    pub shapes: Vec<&'a Shape>,
+    /// Threads and scratch memory.
+    pub pool: &'a Pool,
+}
+
+impl<'a> Io<'a> {
+    /// Operand `i` as floats.
+    pub fn f32(&self, i: usize) -> &'a [f32] {
+        self.inputs[i].f32()
+    }
+
+    /// The scalar operand `i`.
+    pub fn scalar(&self, i: usize) -> f32 {
+        self.inputs[i].f32()[0]
+    }
+
+    /// Rows and columns of operand `i`.
+    pub fn matrix(&self, i: usize) -> (usize, usize) {
+        (self.shapes[i][0], self.shapes[i][1..].iter().product())
+    }
+
+    /// The only result, as floats.
+    pub fn out(&mut self) -> &mut [f32] {
+        self.outputs[0].f32()
+    }
+
+    /// The first `N` results as floats, all at once.
+    pub fn outs<const N: usize>(&mut self) -> [&mut [f32]; N] {
+        let mut rest = self.outputs.iter_mut();
+        std::array::from_fn(|_| rest.next().expect("an output each").f32())
+    }
+}
+
+/// An operator: its shape rule, its gradient rule, its two CPU versions.
+pub trait Op: Debug + Send + Sync {
+    /// Name, the same in every table and message.
+    fn name(&self) -> &'static str;
+
+    /// Shapes and types of the results, or why the operands do not fit.
+    fn infer(&self, inputs: &[&Shape]) -> Result<Vec<(Shape, DType)>>;
+
+    /// Adds the nodes of the vector-Jacobian product. `dys` holds the gradient of each result (`None`
+    /// where nothing depends on it), `wants` says which operands need theirs. Every returned gradient
+    /// must consume the incoming one: it is never 1.
+    fn gradient(&self, _graph: &mut Graph, _node: &Node, _dys: &[Option<Value>], _wants: &[bool]) -> Result<Vec<Option<Value>>> {
+        Err(Error::NoGradient { op: self.name() })
+    }
+
+    /// The plain version.
+    fn reference(&self, io: &mut Io);
+
+    /// The fast version. The plain one where that is already as fast as memory.
+    fn fast(&self, io: &mut Io) {
+        self.reference(io);
+    }
+
+    /// Bytes of scratch memory the fast version takes from the pool at once, with so many threads.
+    fn scratch(&self, _inputs: &[&Shape], _threads: usize) -> usize {
+        0
+    }
+
+    /// Multiplications and additions of matrix products in one application, for shares of the peak.
+    fn flops(&self, _inputs: &[&Shape]) -> u64 {
+        0
+    }
+}

@@ -1,0 +1,285 @@
+//! A compiled program: the nodes that matter, their place in the arena, and the walk over them.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use esvit_simd::Pool;
+
+use crate::plan::{ALIGN, Lifetime, place};
+use crate::{DType, Error, Graph, Io, Node, Result, Shape, Slice, SliceMut, Value, Variant, volume};
+
+/// A graph that was planned: run it as often as you like.
+#[derive(Debug)]
+pub struct Program {
+    nodes: Vec<Node>,
+    /// For every value of the graph.
+    places: Vec<Place>,
+    shapes: Vec<Shape>,
+    leaf_names: Vec<String>,
+    leaf_index: HashMap<String, usize>,
+    leaf_types: Vec<(usize, DType)>,
+    arena_bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// Slice number `.0` of the bindings.
+    Leaf(usize),
+    /// Byte offset in the arena.
+    Arena { offset: usize, len: usize, dtype: DType },
+    /// Dropped: nothing needs it.
+    Nowhere,
+}
+
+/// The memory of a program's intermediate values, and after a run its outputs.
+#[derive(Debug)]
+pub struct Arena {
+    /// Zeroed by the operating system, page by page as it is touched; with room to align the start.
+    bytes: Vec<u8>,
+    /// First byte that is aligned for every lane width.
+    start: usize,
+}
+
+/// Slices for a program's leaves, by name.
+#[derive(Default)]
+pub struct Bindings<'a> {
+    slices: Vec<(&'a str, Slice<'a>)>,
+}
+
+impl<'a> Bindings<'a> {
+    /// No slices yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Gives a leaf its slice; names a program does not use are ignored.
+    pub fn bind(&mut self, name: &'a str, slice: Slice<'a>) -> &mut Self {
+        self.slices.push((name, slice));
+        self
+    }
+}
+
+/// How long one node took.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeTime {
+    /// Operator.
+    pub op: &'static str,
+    /// Part of the step.
+    pub phase: &'static str,
+    /// Wall time.
+    pub time: Duration,
+    /// Matrix-product arithmetic in it.
+    pub flops: u64,
+}
+
+impl Program {
+    /// Keeps the nodes that lead to `outputs`, and plans the arena. Outputs stay valid after a run.
+    pub fn compile(graph: &Graph, outputs: &[Value]) -> Program {
+        let mut needed = vec![false; graph.values.len()];
+        for output in outputs {
+            needed[output.index()] = true;
+        }
+        let mut keep = vec![false; graph.nodes.len()];
+        for (index, node) in graph.nodes.iter().enumerate().rev() {
+            if node.outputs.iter().any(|v| needed[v.index()]) {
+                keep[index] = true;
+                for input in &node.inputs {
+                    needed[input.index()] = true;
+                }
+            }
+        }
+        let nodes: Vec<Node> = graph.nodes.iter().zip(&keep).filter(|(_, keep)| **keep).map(|(node, _)| node.clone()).collect();
+
+        // Lifetimes of everything the kept nodes write (also results nobody reads: they are written to).
+        let mut values = Vec::new();
+        let mut lifetimes: Vec<Lifetime> = Vec::new();
+        let mut slot_of = vec![usize::MAX; graph.values.len()];
+        for (time, node) in nodes.iter().enumerate() {
+            for output in &node.outputs {
+                let info = &graph.values[output.index()];
+                slot_of[output.index()] = lifetimes.len();
+                values.push(*output);
+                lifetimes.push(Lifetime { first: time, last: time, bytes: volume(&info.shape) * info.dtype.size() });
+            }
+            for input in &node.inputs {
+                let slot = slot_of[input.index()];
+                if slot != usize::MAX {
+                    lifetimes[slot].last = time;
+                }
+            }
+        }
+        for output in outputs {
+            let slot = slot_of[output.index()];
+            if slot != usize::MAX {
+                lifetimes[slot].last = nodes.len();
+            }
+        }
+        let (offsets, arena_bytes) = place(&lifetimes);
+
+        let mut places = vec![Place::Nowhere; graph.values.len()];
+        for (slot, value) in values.iter().enumerate() {
+            let info = &graph.values[value.index()];
+            places[value.index()] = Place::Arena { offset: offsets[slot], len: volume(&info.shape), dtype: info.dtype };
+        }
+        let (mut leaf_names, mut leaf_types) = (Vec::new(), Vec::new());
+        for leaf in &graph.leaves {
+            if needed[leaf.value.index()] {
+                let info = &graph.values[leaf.value.index()];
+                places[leaf.value.index()] = Place::Leaf(leaf_names.len());
+                leaf_names.push(leaf.name.clone());
+                leaf_types.push((volume(&info.shape), info.dtype));
+            }
+        }
+        let leaf_index = leaf_names.iter().enumerate().map(|(i, name)| (name.clone(), i)).collect();
+        let shapes = graph.values.iter().map(|info| info.shape.clone()).collect();
+        Program { nodes, places, shapes, leaf_names, leaf_index, leaf_types, arena_bytes }
+    }
+
+    /// Bytes of the arena.
+    pub fn arena_bytes(&self) -> usize {
+        self.arena_bytes
+    }
+
+    /// Bytes of scratch memory the largest of the nodes takes, with so many threads.
+    pub fn scratch_bytes(&self, threads: usize) -> usize {
+        let bytes = |node: &Node| {
+            let shapes: Vec<&Shape> = node.inputs.iter().map(|v| &self.shapes[v.index()]).collect();
+            node.op.scratch(&shapes, threads)
+        };
+        self.nodes.iter().map(bytes).max().unwrap_or(0)
+    }
+
+    /// Memory for this program. Pages are touched when they are first written.
+    pub fn arena(&self) -> Arena {
+        let bytes = vec![0u8; self.arena_bytes + ALIGN];
+        let start = bytes.as_ptr().align_offset(ALIGN);
+        Arena { bytes, start }
+    }
+
+    /// Nodes, in running order.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Matrix-product arithmetic of one run.
+    pub fn flops(&self) -> u64 {
+        self.nodes.iter().map(|node| self.node_flops(node)).sum()
+    }
+
+    fn node_flops(&self, node: &Node) -> u64 {
+        let shapes: Vec<&Shape> = node.inputs.iter().map(|v| &self.shapes[v.index()]).collect();
+        node.op.flops(&shapes)
+    }
+
+    /// Runs every node once. With `times`, notes how long each took.
+    ///
+    /// # Errors
+    /// When a leaf has no slice or one of another length or type; then nothing was run.
+    pub fn run(
+        &self,
+        arena: &mut Arena,
+        bindings: &Bindings,
+        pool: &Pool,
+        variant: Variant,
+        mut times: Option<&mut Vec<NodeTime>>,
+    ) -> Result<()> {
+        let leaves = self.resolve(bindings)?;
+        assert!(arena.bytes.len() >= arena.start + self.arena_bytes, "the arena belongs to another program");
+        let base = arena.bytes[arena.start..].as_mut_ptr();
+        for node in &self.nodes {
+            let started = times.as_ref().map(|_| Instant::now());
+            let inputs = node.inputs.iter().map(|v| match self.places[v.index()] {
+                Place::Leaf(i) => leaves[i],
+                // SAFETY: `place` gave this value `len` elements at `offset` inside the arena, aligned to 64,
+                // and no value that is alive at this node overlaps it; so it is only read while this node runs,
+                // and the arena is borrowed mutably for the whole call.
+                Place::Arena { offset, len, dtype } => unsafe { view(base, offset, len, dtype) },
+                Place::Nowhere => unreachable!("an operand of a kept node has a place"),
+            });
+            let outputs = node.outputs.iter().map(|v| match self.places[v.index()] {
+                // SAFETY: as above; a result's life begins at this node and its operands' lives include it, so
+                // the result overlaps neither them nor the node's other results.
+                Place::Arena { offset, len, dtype } => unsafe { view_mut(base, offset, len, dtype) },
+                _ => unreachable!("a result of a kept node lives in the arena"),
+            });
+            let mut io = Io {
+                inputs: inputs.collect(),
+                outputs: outputs.collect(),
+                shapes: node.inputs.iter().map(|v| &self.shapes[v.index()]).collect(),
+                pool,
+            };
+            match variant {
+                Variant::Reference => node.op.reference(&mut io),
+                Variant::Fast => node.op.fast(&mut io),
+            }
+            if let (Some(times), Some(started)) = (times.as_deref_mut(), started) {
+                times.push(NodeTime { op: node.op.name(), phase: node.phase, time: started.elapsed(), flops: self.node_flops(node) });
+            }
+        }
+        Ok(())
+    }
+
+    fn resolve<'a>(&self, bindings: &Bindings<'a>) -> Result<Vec<Slice<'a>>> {
+        let mut leaves: Vec<Option<Slice<'a>>> = vec![None; self.leaf_names.len()];
+        for (name, slice) in &bindings.slices {
+            if let Some(&i) = self.leaf_index.get(*name) {
+                leaves[i] = Some(*slice);
+            }
+        }
+        leaves
+            .into_iter()
+            .enumerate()
+            .map(|(i, slice)| {
+                let (len, dtype) = self.leaf_types[i];
+                match slice {
+                    Some(slice) if slice.len() == len && slice.dtype() == dtype => Ok(slice),
+                    other => Err(Error::Binding {
+                        name: self.leaf_names[i].clone(),
+                        want: format!("{len} x {dtype:?}"),
+                        got: other.map_or("nothing".into(), |s| format!("{} x {:?}", s.len(), s.dtype())),
+                    }),
+                }
+            })
+            .collect()
+    }
+
+    /// An output after a run.
+    ///
+    /// # Panics
+    /// When the value was not among the outputs given to [`Program::compile`] and lives nowhere.
+    pub fn output<'a>(&self, arena: &'a Arena, value: Value) -> Slice<'a> {
+        match self.places[value.index()] {
+            // SAFETY: `place` put the value inside the arena, aligned; the arena is borrowed for as long as the view.
+            Place::Arena { offset, len, dtype } => unsafe { view(arena.bytes[arena.start..].as_ptr().cast_mut(), offset, len, dtype) },
+            _ => panic!("this value is not an output of the program"),
+        }
+    }
+}
+
+/// # Safety
+/// `len` elements of `dtype` lie at `base + offset`, aligned, and nobody writes them during `'a`.
+unsafe fn view<'a>(base: *mut u8, offset: usize, len: usize, dtype: DType) -> Slice<'a> {
+    // SAFETY: the caller's promise; every bit pattern is a value of each of the types.
+    unsafe {
+        let at = base.add(offset);
+        match dtype {
+            DType::F32 => Slice::F32(std::slice::from_raw_parts(at.cast(), len)),
+            DType::U32 => Slice::U32(std::slice::from_raw_parts(at.cast(), len)),
+            DType::U8 => Slice::U8(std::slice::from_raw_parts(at, len)),
+        }
+    }
+}
+
+/// # Safety
+/// `len` elements of `dtype` lie at `base + offset`, aligned, and nobody else reads or writes them during `'a`.
+unsafe fn view_mut<'a>(base: *mut u8, offset: usize, len: usize, dtype: DType) -> SliceMut<'a> {
+    // SAFETY: the caller's promise; every bit pattern is a value of each of the types.
+    unsafe {
+        let at = base.add(offset);
+        match dtype {
+            DType::F32 => SliceMut::F32(std::slice::from_raw_parts_mut(at.cast(), len)),
+            DType::U32 => SliceMut::U32(std::slice::from_raw_parts_mut(at.cast(), len)),
+            DType::U8 => unreachable!("no operator writes pixels"),
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Crop plans: what to do to one image for one crop, as plain numbers, and their execution.
+//!
+//! The structs mirror `ts/src/native/crop-plan.ts` field for field, in camel case; an unknown
+//! field is an error. Order of work: cut, resize, mirror, then the operations as listed.
+
+use serde::Deserialize;
+
+use crate::colour::{adjust, blur, hue};
+use crate::decode::{Limits, decode};
+use crate::error::ImageError;
+use crate::raster::{RgbImage, buffer_bytes, check_buffer};
+use crate::resample::{Filter, Region, check_region, resample, resize_shorter_side_then_center_crop};
+
+/// Longest side of a crop, in pixels.
+pub const MAX_SIDE: u32 = 4096;
+
+/// Largest blur, in pixels.
+pub const MAX_BLUR_RADIUS: f64 = blur::MAX_SIGMA as f64;
+
+/// What to do to one image for one crop.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CropPlan {
+    /// First column of the box in the decoded image.
+    pub left: u32,
+    /// First row of the box.
+    pub top: u32,
+    /// Columns of the box. Cut first, then resized.
+    pub width: u32,
+    /// Rows of the box.
+    pub height: u32,
+    /// Width of the result, 1 to [`MAX_SIDE`].
+    pub out_width: u32,
+    /// Height of the result, 1 to [`MAX_SIDE`].
+    pub out_height: u32,
+    /// Interpolation.
+    pub filter: Filter,
+    /// Mirrors left and right, after the resize.
+    pub flip: bool,
+    /// Applied in this order, after the flip.
+    pub operations: Vec<PixelOperation>,
+}
+
+/// Pillow's and torchvision's definitions, 8 bit in, 8 bit out.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase", deny_unknown_fields)]
+pub enum PixelOperation {
+    /// Blends with black.
+    Brightness {
+        /// 0 is black, 1 no change. Not negative.
+        factor: f64,
+    },
+    /// Blends with the mean grey.
+    Contrast {
+        /// 0 is the mean grey, 1 no change. Not negative.
+        factor: f64,
+    },
+    /// Blends with the own grey.
+    Saturation {
+        /// 0 is grey, 1 no change. Not negative.
+        factor: f64,
+    },
+    /// Shifts the hue circle.
+    Hue {
+        /// In turns, -0.5 to 0.5.
+        shift: f64,
+    },
+    /// Three equal channels.
+    Grayscale {},
+    /// Pillow's `GaussianBlur`.
+    Blur {
+        /// Standard deviation in pixels, 0 to [`MAX_BLUR_RADIUS`].
+        radius: f64,
+    },
+    /// Inverts samples at or above the threshold.
+    Solarize {
+        /// 0 to 256; 256 changes nothing.
+        threshold: u16,
+    },
+}
+
+/// The evaluation transform: the whole image resized so that the shorter side is `resize`, then
+/// the centre of `crop` x `crop`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EvalPlan {
+    /// Shorter side after the resize, 1 to [`MAX_SIDE`].
+    pub resize: u32,
+    /// Side of the result, 1 to `resize`.
+    pub crop: u32,
+    /// Interpolation.
+    pub filter: Filter,
+}
+
+impl CropPlan {
+    /// Bytes of the result, `[out_height, out_width, 3]`.
+    pub fn out_bytes(&self) -> usize {
+        buffer_bytes(self.out_width, self.out_height) as usize
+    }
+
+    /// Checks every field that does not depend on an image.
+    ///
+    /// # Errors
+    /// [`ImageError::Plan`] naming the first field out of range.
+    pub fn check(&self) -> Result<(), ImageError> {
+        check_side("outWidth", self.out_width)?;
+        check_side("outHeight", self.out_height)?;
+        self.operations
+            .iter()
+            .enumerate()
+            .try_for_each(|(index, operation)| operation.check().map_err(|error| within(&format!("operations[{index}]"), error)))
+    }
+
+    fn region(&self) -> Region {
+        Region { left: self.left, top: self.top, width: self.width, height: self.height }
+    }
+}
+
+impl PixelOperation {
+    fn check(&self) -> Result<(), ImageError> {
+        let (field, value, range) = match *self {
+            // A finite f64 may still be infinite as the f32 the blend is computed in.
+            Self::Brightness { factor } | Self::Contrast { factor } | Self::Saturation { factor } => {
+                ("factor", factor, 0.0..=f64::from(f32::MAX))
+            }
+            Self::Hue { shift } => ("shift", shift, -0.5..=0.5),
+            Self::Blur { radius } => ("radius", radius, 0.0..=MAX_BLUR_RADIUS),
+            Self::Solarize { threshold } => ("threshold", f64::from(threshold), 0.0..=256.0),
+            Self::Grayscale {} => return Ok(()),
+        };
+        if range.contains(&value) {
+            return Ok(());
+        }
+        let want = match field {
+            "factor" => "finite and not negative".to_owned(),
+            _ => format!("from {} to {}", range.start(), range.end()),
+        };
+        Err(ImageError::Plan { field: field.into(), want, got: value.to_string() })
+    }
+
+    /// Applies the operation in place to `[height, width, 3]`.
+    fn apply(&self, pixels: &mut [u8], width: u32, height: u32) {
+        match *self {
+            Self::Brightness { factor } => adjust::brightness(pixels, factor as f32),
+            Self::Contrast { factor } => adjust::contrast(pixels, factor as f32),
+            Self::Saturation { factor } => adjust::saturation(pixels, factor as f32),
+            Self::Hue { shift } => hue::shift_hue(pixels, shift),
+            Self::Grayscale {} => adjust::grayscale(pixels),
+            Self::Blur { radius } => blur::gaussian_blur(pixels, width, height, radius as f32),
+            Self::Solarize { threshold } => adjust::solarize(pixels, threshold),
+        }
+    }
+}
+
+/// Executes `plan` on `image` and writes `[out_height, out_width, 3]` to `out`.
+///
+/// # Errors
+/// [`ImageError::Plan`] naming the field that is out of range, [`ImageError::Buffer`] when `out`
+/// has another length than [`CropPlan::out_bytes`].
+pub fn render(image: &RgbImage, plan: &CropPlan, out: &mut [u8]) -> Result<(), ImageError> {
+    plan.check()?;
+    check_region(image, plan.region())?;
+    let (width, height) = (plan.out_width, plan.out_height);
+    check_buffer(width, height, out.len())?;
+    let window = Region { left: 0, top: 0, width, height };
+    resample(image, plan.region(), (width, height), window, plan.filter, out)?;
+    if plan.flip {
+        adjust::flip_horizontal(out, width);
+    }
+    for operation in &plan.operations {
+        operation.apply(out, width, height);
+    }
+    Ok(())
+}
+
+/// Decodes `encoded` once and executes all `plans` on it; the crops' pixels follow each other.
+///
+/// # Errors
+/// As [`decode`] and [`render`]; a field is named `plans[i].field`. Plans are checked before the
+/// image is decoded, boxes after it.
+pub fn render_all(encoded: &[u8], plans: &[CropPlan], limits: &Limits) -> Result<Vec<u8>, ImageError> {
+    let named = |index: usize| move |error| within(&format!("plans[{index}]"), error);
+    for (index, plan) in plans.iter().enumerate() {
+        plan.check().map_err(named(index))?;
+    }
+    let image = decode(encoded, limits)?;
+    let mut pixels = vec![0; plans.iter().map(CropPlan::out_bytes).sum()];
+    let mut rest = pixels.as_mut_slice();
+    for (index, plan) in plans.iter().enumerate() {
+        let (out, others) = rest.split_at_mut(plan.out_bytes());
+        render(&image, plan, out).map_err(named(index))?;
+        rest = others;
+    }
+    Ok(pixels)
+}
+
+/// Decodes `encoded` and applies the evaluation transform: `[crop, crop, 3]`.
+///
+/// # Errors
+/// As [`decode`], and [`ImageError::Plan`] naming `resize` or `crop`.
+pub fn render_eval(encoded: &[u8], plan: &EvalPlan, limits: &Limits) -> Result<Vec<u8>, ImageError> {
+    check_side("resize", plan.resize)?;
+    check_side("crop", plan.crop)?;
+    resize_shorter_side_then_center_crop(&decode(encoded, limits)?, plan.resize, plan.crop, plan.filter)
+}
+
+fn check_side(field: &str, side: u32) -> Result<(), ImageError> {
+    if (1..=MAX_SIDE).contains(&side) {
+        return Ok(());
+    }
+    Err(ImageError::Plan { field: field.into(), want: format!("from 1 to {MAX_SIDE}"), got: side.to_string() })
+}
+
+/// Puts `place` in front of the field an error names.
+fn within(place: &str, error: ImageError) -> ImageError {
+    match error {
+        ImageError::Plan { field, want, got } => ImageError::Plan { field: format!("{place}.{field}"), want, got },
+        other => other,
+    }
+}

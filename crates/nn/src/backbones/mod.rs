@@ -1,0 +1,58 @@
+//! Backbones. Adding one is a file here, an arm of [`build`], and a member of the specification.
+
+mod swin;
+
+use esvit_graph::{Graph, Result, Value};
+use esvit_ops::patchify::Patchify;
+
+use crate::spec::BackboneSpec;
+use crate::{Scope, Tokens};
+
+/// What every backbone offers.
+pub trait Backbone {
+    /// C of its features.
+    fn width(&self) -> usize;
+
+    /// Side of a patch in pixels: crops are cut by it.
+    fn patch_size(&self) -> usize;
+
+    /// Crops to features.
+    fn forward(&self, g: &mut Graph, input: &Input) -> Result<Features>;
+
+    /// Rate of stochastic depth of each residual branch, in the order [`Input::drop_path`] holds their factors.
+    fn drop_path_rates(&self) -> Vec<f64>;
+}
+
+/// Pixels of a step and the randomness of the forward pass.
+pub struct Input<'a> {
+    /// Packed pixels.
+    pub pixels: Value,
+    /// What they are.
+    pub crops: &'a Patchify,
+    /// For each residual branch a factor for every image `[images]`, or none where its rate is 0; empty turns
+    /// stochastic depth off.
+    pub drop_path: Vec<Option<Value>>,
+}
+
+/// Results of a backbone.
+pub struct Features {
+    /// `[images, C]`, pooled.
+    pub view: Value,
+    /// `[N, C]`, one row for each region.
+    pub regions: Tokens,
+    /// Token means after each block `[images, C of its stage]`, normed in the last stage: what linear evaluation
+    /// concatenates. Nodes nobody asks for are dropped when the program is compiled.
+    pub blocks: Vec<Value>,
+    /// Attention of each block, `[windows, H, T, T]`: what the analysis looks at. Dropped like the above.
+    pub attention: Vec<Value>,
+}
+
+/// Builds the backbone a specification names, declaring its parameters in `scope`.
+///
+/// # Errors
+/// When the specification is inconsistent.
+pub fn build(spec: &BackboneSpec, g: &mut Graph, scope: &mut Scope) -> Result<Box<dyn Backbone>> {
+    match spec {
+        BackboneSpec::Swin(spec) => Ok(Box::new(swin::Swin::new(spec, g, scope)?)),
+    }
+}

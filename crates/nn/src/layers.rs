@@ -1,0 +1,89 @@
+//! Linear layer, layer norm and MLP as the backbones use them.
+
+use esvit_graph::{Graph, Result, Value};
+use esvit_ops::gelu::Gelu;
+use esvit_ops::layer_norm::LayerNorm;
+
+use crate::{Init, Role, Scope};
+
+/// Deviation of every linear weight and bias table at the start.
+pub const INIT_STD: f32 = 0.02;
+
+/// Weight `[out, in]` and bias `[out]` of a linear layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Linear {
+    weight: Value,
+    /// The bias, if there is one.
+    pub bias: Option<Value>,
+}
+
+impl Linear {
+    /// Declares `weight` and, if wanted, `bias` in `scope`.
+    pub fn new(g: &mut Graph, scope: &mut Scope, input: usize, output: usize, bias: bool) -> Result<Linear> {
+        let weight = scope.parameter(g, "weight", &[output, input], Init::Normal(INIT_STD))?;
+        let bias = if bias { Some(scope.parameter(g, "bias", &[output], Init::Constant(0.0))?) } else { None };
+        Ok(Linear { weight, bias })
+    }
+
+    /// Declares a convolution whose stride is its kernel, applied to patches as a linear layer: weight
+    /// `[out, 3, P, P]`, both it and the bias uniform within 1/√(3·P·P), PyTorch's default.
+    pub fn patch_convolution(g: &mut Graph, scope: &mut Scope, patch: usize, output: usize) -> Result<Linear> {
+        let input = 3 * patch * patch;
+        let bound = Init::Uniform(1.0 / (input as f32).sqrt());
+        let weight = scope.declare_as(g, "weight", &[output, 3, patch, patch], &[output, input], bound, Role::Parameter)?;
+        Ok(Linear { weight, bias: Some(scope.parameter(g, "bias", &[output], bound)?) })
+    }
+
+    /// `[N, in]` to `[N, out]`.
+    pub fn forward(&self, g: &mut Graph, x: Value) -> Result<Value> {
+        let mut operands = vec![x, self.weight];
+        operands.extend(self.bias);
+        g.apply1(esvit_ops::linear::Linear, &operands)
+    }
+}
+
+/// Scale and shift of a layer norm.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm {
+    gamma: Value,
+    beta: Value,
+    eps: f32,
+}
+
+impl Norm {
+    /// Declares `weight` and `bias` in `scope`.
+    pub fn new(g: &mut Graph, scope: &mut Scope, width: usize, eps: f32) -> Result<Norm> {
+        let gamma = scope.parameter(g, "weight", &[width], Init::Constant(1.0))?;
+        let beta = scope.parameter(g, "bias", &[width], Init::Constant(0.0))?;
+        Ok(Norm { gamma, beta, eps })
+    }
+
+    /// `[N, C]` to `[N, C]`.
+    pub fn forward(&self, g: &mut Graph, x: Value) -> Result<Value> {
+        Ok(g.apply(LayerNorm { eps: self.eps }, &[x, self.gamma, self.beta])?[0])
+    }
+}
+
+/// `fc1`, GELU, `fc2`.
+#[derive(Clone, Copy, Debug)]
+pub struct Mlp {
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl Mlp {
+    /// Declares both layers in `scope`.
+    pub fn new(g: &mut Graph, scope: &mut Scope, width: usize, hidden: usize) -> Result<Mlp> {
+        Ok(Mlp {
+            fc1: Linear::new(g, &mut scope.child("fc1"), width, hidden, true)?,
+            fc2: Linear::new(g, &mut scope.child("fc2"), hidden, width, true)?,
+        })
+    }
+
+    /// `[N, C]` to `[N, C]`.
+    pub fn forward(&self, g: &mut Graph, x: Value) -> Result<Value> {
+        let hidden = self.fc1.forward(g, x)?;
+        let hidden = g.apply1(Gelu, &[hidden])?;
+        self.fc2.forward(g, hidden)
+    }
+}

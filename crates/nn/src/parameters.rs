@@ -1,0 +1,114 @@
+//! Declared parameters and buffers: names, shapes and initial values, in the order of the reference's state dict.
+
+use esvit_graph::{DType, Graph, Result, Shape, Value, volume};
+
+/// How a parameter starts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// The same value everywhere.
+    Constant(f32),
+    /// Normal with this deviation. The reference's truncated normal cuts at ±2, a hundred deviations away: it never cuts.
+    Normal(f32),
+    /// Uniform between plus and minus this bound.
+    Uniform(f32),
+}
+
+/// What an entry of the state dict is for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Role {
+    /// Trained by the optimiser.
+    Parameter,
+    /// In the model and in the teacher's average, but never trained: frozen gains.
+    Frozen,
+    /// Running statistic, or a count kept as a float.
+    Buffer,
+    /// Integers that follow from the architecture; only written to checkpoints.
+    Constant(Vec<i64>),
+}
+
+/// One entry of the state dict.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The reference's name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Shape,
+    /// Its start.
+    pub init: Init,
+    /// Its use.
+    pub role: Role,
+}
+
+impl Entry {
+    /// Whether weight decay applies: not to biases and other one-dimensional tensors.
+    pub fn is_decayed(&self) -> bool {
+        self.shape.len() > 1 && !self.name.ends_with(".bias")
+    }
+
+    /// Whether it belongs to the prototypes, which stay frozen for the first epochs.
+    pub fn is_last_layer(&self) -> bool {
+        self.name.contains("last_layer")
+    }
+
+    /// Number of elements.
+    pub fn volume(&self) -> usize {
+        volume(&self.shape)
+    }
+}
+
+/// Everything one network declared, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Parameters {
+    /// The entries.
+    pub entries: Vec<Entry>,
+}
+
+/// A name prefix in a network: `student:` or `teacher:`, then the module path. Layers declare their parameters through it.
+pub struct Scope<'a> {
+    parameters: &'a mut Parameters,
+    /// Distinguishes the leaves of two networks in one graph.
+    network: &'a str,
+    path: String,
+}
+
+impl<'a> Scope<'a> {
+    /// The root of a network.
+    pub fn root(parameters: &'a mut Parameters, network: &'a str) -> Scope<'a> {
+        Scope { parameters, network, path: String::new() }
+    }
+
+    /// A sub-module.
+    pub fn child(&mut self, name: &str) -> Scope<'_> {
+        Scope { path: format!("{}{name}.", self.path), parameters: self.parameters, network: self.network }
+    }
+
+    /// Declares a trained parameter and returns its leaf.
+    pub fn parameter(&mut self, g: &mut Graph, name: &str, shape: &[usize], init: Init) -> Result<Value> {
+        self.declare(g, name, shape, init, Role::Parameter)
+    }
+
+    /// Declares an entry with a float leaf.
+    pub fn declare(&mut self, g: &mut Graph, name: &str, shape: &[usize], init: Init, role: Role) -> Result<Value> {
+        self.declare_as(g, name, shape, shape, init, role)
+    }
+
+    /// Declares an entry whose leaf has another shape of the same size: operators see matrices, checkpoints
+    /// the reference's shapes.
+    pub fn declare_as(&mut self, g: &mut Graph, name: &str, shape: &[usize], leaf: &[usize], init: Init, role: Role) -> Result<Value> {
+        let name = format!("{}{name}", self.path);
+        let leaf = g.leaf(&leaf_name(self.network, &name), leaf, DType::F32)?;
+        self.parameters.entries.push(Entry { name, shape: shape.to_vec(), init, role });
+        Ok(leaf)
+    }
+
+    /// Declares integers that only checkpoints hold.
+    pub fn constant(&mut self, name: &str, shape: &[usize], values: Vec<i64>) {
+        let name = format!("{}{name}", self.path);
+        self.parameters.entries.push(Entry { name, shape: shape.to_vec(), init: Init::Constant(0.0), role: Role::Constant(values) });
+    }
+}
+
+/// Name of the leaf of a network's parameter.
+pub fn leaf_name(network: &str, parameter: &str) -> String {
+    format!("{network}:{parameter}")
+}

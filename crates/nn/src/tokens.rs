@@ -1,0 +1,11 @@
+use esvit_graph::Value;
+use esvit_ops::Layout;
+
+/// A packed token matrix `[N, C]` and what its rows are.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    /// The matrix.
+    pub value: Value,
+    /// Its segments.
+    pub layout: Layout,
+}

@@ -1,0 +1,100 @@
+//! GELU in its exact form: `y = x·Φ(x)`, Φ the normal distribution function by erf.
+//!
+//! - `x`, `y` any shape; `dx = dy·(Φ(x) + x·φ(x))`
+//!
+//! Source: Hendrycks and Gimpel 2016, <https://arxiv.org/abs/1606.08415>.
+
+use esvit_graph::{DType, Graph, Io, Node, Op, Result, Shape, Value};
+use esvit_simd::math;
+
+use crate::Input::Wave;
+use crate::{Case, check};
+
+/// The operator.
+#[derive(Debug)]
+pub struct Gelu;
+
+impl Op for Gelu {
+    fn name(&self) -> &'static str {
+        "gelu"
+    }
+
+    fn infer(&self, inputs: &[&Shape]) -> Result<Vec<(Shape, DType)>> {
+        check::arity("gelu", inputs, 1)?;
+        Ok(vec![(inputs[0].clone(), DType::F32)])
+    }
+
+    fn gradient(&self, g: &mut Graph, node: &Node, dys: &[Option<Value>], _wants: &[bool]) -> Result<Vec<Option<Value>>> {
+        let Some(dy) = dys[0] else { return Ok(vec![None]) };
+        Ok(vec![Some(g.apply1(GeluGradient, &[node.inputs[0], dy])?)])
+    }
+
+    fn reference(&self, io: &mut Io) {
+        let x = io.f32(0);
+        for (y, &x) in io.out().iter_mut().zip(x) {
+            *y = (x as f64 * normal_cdf(x as f64)) as f32;
+        }
+    }
+
+    fn fast(&self, io: &mut Io) {
+        let x = io.f32(0);
+        let pool = io.pool;
+        pool.for_rows(io.out(), 1, PIECE, |first, y| math::gelu(&x[first..first + y.len()], y));
+    }
+}
+
+/// The gradient: `dx` from `x` and `dy`.
+#[derive(Debug)]
+struct GeluGradient;
+
+impl Op for GeluGradient {
+    fn name(&self) -> &'static str {
+        "gelu_dx"
+    }
+
+    fn infer(&self, inputs: &[&Shape]) -> Result<Vec<(Shape, DType)>> {
+        check::arity("gelu_dx", inputs, 2)?;
+        check::shape("gelu_dx", "dy", inputs[1], inputs[0])?;
+        Ok(vec![(inputs[0].clone(), DType::F32)])
+    }
+
+    fn reference(&self, io: &mut Io) {
+        let (x, dy) = (io.f32(0), io.f32(1));
+        for ((dx, &x), &dy) in io.out().iter_mut().zip(x).zip(dy) {
+            let x = x as f64;
+            let pdf = (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
+            *dx = dy * (normal_cdf(x) + x * pdf) as f32;
+        }
+    }
+
+    fn fast(&self, io: &mut Io) {
+        let (x, dy) = (io.f32(0), io.f32(1));
+        let pool = io.pool;
+        pool.for_rows(io.out(), 1, PIECE, |first, dx| {
+            let range = first..first + dx.len();
+            math::gelu_backward(&x[range.clone()], &dy[range], dx);
+        });
+    }
+}
+
+/// Elements of one piece of parallel work.
+const PIECE: usize = 8192;
+
+/// Φ(x) by the power series of erf, summed in f64; ±6 is 0 or 1 to f32.
+fn normal_cdf(x: f64) -> f64 {
+    let t = (x / std::f64::consts::SQRT_2).clamp(-5.0, 5.0);
+    let (mut term, mut sum) = (t, t);
+    for n in 1..200 {
+        term *= -t * t / n as f64;
+        sum += term / (2 * n + 1) as f64;
+    }
+    0.5 * (1.0 + sum * 2.0 / std::f64::consts::PI.sqrt())
+}
+
+/// Inputs worth trying.
+pub fn cases() -> Vec<Case> {
+    vec![
+        Case::new("around zero, where the slope changes", Gelu, vec![Wave(vec![7, 9])]),
+        Case::new("more than one piece", Gelu, vec![Wave(vec![100, 96])]),
+    ]
+}

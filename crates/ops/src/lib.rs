@@ -1,0 +1,53 @@
+//! The operators of the program, one folder each: contract, shape rule and gradient rule in `mod.rs`,
+//! the plain and the fast version in `cpu.rs`, the inputs worth trying in `cases.rs`.
+//!
+//! [`TABLE`] registers them. The same cases serve the parity test (fast against plain), the gradient
+//! test (against finite differences, mid-graph) and the benchmark.
+
+pub mod batch_norm;
+mod case;
+mod check;
+pub mod gelu;
+pub mod l2_normalize;
+pub mod layer_norm;
+pub mod linear;
+mod partial;
+pub mod patch_merge;
+pub mod patchify;
+pub mod position;
+pub mod prototype_loss;
+pub mod region_match;
+pub mod residual;
+mod segment;
+pub mod token_mean;
+pub mod weight_norm;
+pub mod window_attention;
+
+pub use case::{Case, Input};
+pub use segment::{Layout, Segment};
+
+/// An operator and the inputs worth trying.
+pub struct Entry {
+    /// Its name.
+    pub name: &'static str,
+    /// Its cases.
+    pub cases: fn() -> Vec<Case>,
+}
+
+/// Every operator a program can hold.
+pub const TABLE: &[Entry] = &[
+    Entry { name: "batch_norm", cases: batch_norm::cases },
+    Entry { name: "gelu", cases: gelu::cases },
+    Entry { name: "l2_normalize", cases: l2_normalize::cases },
+    Entry { name: "layer_norm", cases: layer_norm::cases },
+    Entry { name: "linear", cases: linear::cases },
+    Entry { name: "patch_merge", cases: patch_merge::cases },
+    Entry { name: "patchify", cases: patchify::cases },
+    Entry { name: "position", cases: position::cases },
+    Entry { name: "prototype_loss", cases: prototype_loss::cases },
+    Entry { name: "region_match", cases: region_match::cases },
+    Entry { name: "residual", cases: residual::cases },
+    Entry { name: "token_mean", cases: token_mean::cases },
+    Entry { name: "weight_norm", cases: weight_norm::cases },
+    Entry { name: "window_attention", cases: window_attention::cases },
+];

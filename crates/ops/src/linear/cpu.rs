@@ -1,0 +1,84 @@
+use esvit_graph::Io;
+use esvit_simd::gemm::gemm;
+use esvit_simd::{Mat, MatMut, lanes};
+
+use crate::partial::column_sums;
+
+pub(super) fn reference(io: &mut Io) {
+    let (x, weight) = (io.f32(0), io.f32(1));
+    let bias = io.inputs.get(2).map(|b| b.f32());
+    let ((_, width), (out, _)) = (io.matrix(0), io.matrix(1));
+    for (x, y) in x.chunks(width).zip(io.out().chunks_mut(out)) {
+        for (o, y) in y.iter_mut().enumerate() {
+            let sum: f64 = x.iter().zip(&weight[o * width..]).map(|(&a, &b)| a as f64 * b as f64).sum();
+            *y = sum as f32 + bias.map_or(0.0, |b| b[o]);
+        }
+    }
+}
+
+pub(super) fn fast(io: &mut Io) {
+    let (x, weight) = (io.f32(0), io.f32(1));
+    let bias = io.inputs.get(2).map(|b| b.f32());
+    let ((rows, width), (out, _)) = (io.matrix(0), io.matrix(1));
+    let pool = io.pool;
+    let y = io.out();
+    if let Some(bias) = bias {
+        // The product is added on top of the bias: one pass over y fewer than adding it afterwards.
+        pool.for_rows(y, out, 64, |_, piece| piece.chunks_mut(out).for_each(|row| row.copy_from_slice(bias)));
+    }
+    gemm(Mat::new(x, rows, width), Mat::new(weight, out, width).t(), MatMut::new(y, rows, out), bias.is_some(), Some(pool));
+}
+
+pub(super) fn input_gradient_reference(io: &mut Io) {
+    let (dy, weight) = (io.f32(0), io.f32(1));
+    let (out, width) = io.matrix(1);
+    for (dy, dx) in dy.chunks(out).zip(io.out().chunks_mut(width)) {
+        for (i, dx) in dx.iter_mut().enumerate() {
+            *dx = dy.iter().enumerate().map(|(o, &g)| g as f64 * weight[o * width + i] as f64).sum::<f64>() as f32;
+        }
+    }
+}
+
+pub(super) fn input_gradient(io: &mut Io) {
+    let (dy, weight) = (io.f32(0), io.f32(1));
+    let ((rows, _), (out, width)) = (io.matrix(0), io.matrix(1));
+    let pool = io.pool;
+    gemm(Mat::new(dy, rows, out), Mat::new(weight, out, width), MatMut::new(io.out(), rows, width), false, Some(pool));
+}
+
+pub(super) fn weight_gradient_reference(io: &mut Io) {
+    let (dy, x) = (io.f32(0), io.f32(1));
+    let ((rows, out), (_, width)) = (io.matrix(0), io.matrix(1));
+    let dw = io.out();
+    for o in 0..out {
+        for i in 0..width {
+            dw[o * width + i] = (0..rows).map(|r| dy[r * out + o] as f64 * x[r * width + i] as f64).sum::<f64>() as f32;
+        }
+    }
+}
+
+pub(super) fn weight_gradient(io: &mut Io) {
+    let (dy, x) = (io.f32(0), io.f32(1));
+    let ((rows, out), (_, width)) = (io.matrix(0), io.matrix(1));
+    let pool = io.pool;
+    gemm(Mat::new(dy, rows, out).t(), Mat::new(x, rows, width), MatMut::new(io.out(), out, width), false, Some(pool));
+}
+
+pub(super) fn column_sum_reference(io: &mut Io) {
+    let x = io.f32(0);
+    let (_, cols) = io.matrix(0);
+    for (c, y) in io.out().iter_mut().enumerate() {
+        *y = x.iter().skip(c).step_by(cols).map(|&v| v as f64).sum::<f64>() as f32;
+    }
+}
+
+pub(super) fn column_sum(io: &mut Io) {
+    let x = io.f32(0);
+    let (rows, cols) = io.matrix(0);
+    let pool = io.pool;
+    column_sums(pool, rows, cols, io.out(), |range, sums| {
+        for row in x[range.start * cols..range.end * cols].chunks(cols) {
+            lanes::accumulate(row, sums);
+        }
+    });
+}

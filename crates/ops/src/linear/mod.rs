@@ -1,0 +1,152 @@
+//! Linear layer over the last axis: `y = x·Wᵀ + b`.
+//!
+//! - `x` `[N, I]`, `weight` `[O, I]` (PyTorch's layout), `bias` `[O]` (optional), `y` `[N, O]`
+//! - `dx = dy·W`, `dW = dyᵀ·x`, `db = Σ_rows dy`
+
+mod cases;
+mod cpu;
+
+pub use cases::cases;
+
+use esvit_graph::{DType, Graph, Io, Node, Op, Result, Shape, Value};
+
+use crate::check;
+
+/// The layer; with two operands there is no bias.
+#[derive(Debug)]
+pub struct Linear;
+
+impl Op for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn infer(&self, inputs: &[&Shape]) -> Result<Vec<(Shape, DType)>> {
+        if inputs.len() != 2 {
+            check::arity("linear", inputs, 3)?;
+        }
+        let (rows, width) = check::matrix("linear", "x", inputs[0])?;
+        let (out, _) = check::matrix("linear", "weight", inputs[1])?;
+        check::shape("linear", "weight", inputs[1], &[out, width])?;
+        if let Some(bias) = inputs.get(2) {
+            check::shape("linear", "bias", bias, &[out])?;
+        }
+        Ok(vec![(vec![rows, out], DType::F32)])
+    }
+
+    fn gradient(&self, g: &mut Graph, node: &Node, dys: &[Option<Value>], wants: &[bool]) -> Result<Vec<Option<Value>>> {
+        let Some(dy) = dys[0] else { return Ok(vec![None; node.inputs.len()]) };
+        let (x, weight) = (node.inputs[0], node.inputs[1]);
+        let mut grads = vec![None; node.inputs.len()];
+        if wants[1] {
+            grads[1] = Some(g.apply1(WeightGradient, &[dy, x])?);
+        }
+        if wants.get(2) == Some(&true) {
+            grads[2] = Some(g.apply1(ColumnSum, &[dy])?);
+        }
+        if wants[0] {
+            grads[0] = Some(g.apply1(InputGradient, &[dy, weight])?);
+        }
+        Ok(grads)
+    }
+
+    fn reference(&self, io: &mut Io) {
+        cpu::reference(io);
+    }
+
+    fn fast(&self, io: &mut Io) {
+        cpu::fast(io);
+    }
+
+    fn flops(&self, inputs: &[&Shape]) -> u64 {
+        2 * (inputs[0][0] * inputs[1][0] * inputs[1][1]) as u64
+    }
+}
+
+/// `dx[N, I] = dy[N, O]·W[O, I]`.
+#[derive(Debug)]
+struct InputGradient;
+
+impl Op for InputGradient {
+    fn name(&self) -> &'static str {
+        "linear_dx"
+    }
+
+    fn infer(&self, inputs: &[&Shape]) -> Result<Vec<(Shape, DType)>> {
+        check::arity("linear_dx", inputs, 2)?;
+        let (rows, out) = check::matrix("linear_dx", "dy", inputs[0])?;
+        let (_, width) = check::matrix("linear_dx", "weight", inputs[1])?;
+        check::shape("linear_dx", "weight", inputs[1], &[out, width])?;
+        Ok(vec![(vec![rows, width], DType::F32)])
+    }
+
+    fn reference(&self, io: &mut Io) {
+        cpu::input_gradient_reference(io);
+    }
+
+    fn fast(&self, io: &mut Io) {
+        cpu::input_gradient(io);
+    }
+
+    fn flops(&self, inputs: &[&Shape]) -> u64 {
+        2 * (inputs[0][0] * inputs[1][0] * inputs[1][1]) as u64
+    }
+}
+
+/// `dW[O, I] = dy[N, O]ᵀ·x[N, I]`.
+#[derive(Debug)]
+struct WeightGradient;
+
+impl Op for WeightGradient {
+    fn name(&self) -> &'static str {
+        "linear_dw"
+    }
+
+    fn infer(&self, inputs: &[&Shape]) -> Result<Vec<(Shape, DType)>> {
+        check::arity("linear_dw", inputs, 2)?;
+        let (rows, out) = check::matrix("linear_dw", "dy", inputs[0])?;
+        let (_, width) = check::matrix("linear_dw", "x", inputs[1])?;
+        check::shape("linear_dw", "x", inputs[1], &[rows, width])?;
+        Ok(vec![(vec![out, width], DType::F32)])
+    }
+
+    fn reference(&self, io: &mut Io) {
+        cpu::weight_gradient_reference(io);
+    }
+
+    fn fast(&self, io: &mut Io) {
+        cpu::weight_gradient(io);
+    }
+
+    fn flops(&self, inputs: &[&Shape]) -> u64 {
+        2 * (inputs[0][0] * inputs[0][1] * inputs[1][1]) as u64
+    }
+}
+
+/// `y[C] = Σ_rows x[rows, C]`: the gradient of a bias.
+#[derive(Debug)]
+pub struct ColumnSum;
+
+impl Op for ColumnSum {
+    fn name(&self) -> &'static str {
+        "column_sum"
+    }
+
+    fn infer(&self, inputs: &[&Shape]) -> Result<Vec<(Shape, DType)>> {
+        check::arity("column_sum", inputs, 1)?;
+        let (_, cols) = check::matrix("column_sum", "x", inputs[0])?;
+        Ok(vec![(vec![cols], DType::F32)])
+    }
+
+    fn reference(&self, io: &mut Io) {
+        cpu::column_sum_reference(io);
+    }
+
+    fn fast(&self, io: &mut Io) {
+        cpu::column_sum(io);
+    }
+
+    fn scratch(&self, inputs: &[&Shape], _threads: usize) -> usize {
+        crate::partial::scratch(inputs[0][0], inputs[0][1])
+    }
+}

@@ -1,0 +1,139 @@
+//! Last layer, teacher softmax, student log-softmax and cross entropy in one operator: no `[rows, K]` matrix is ever stored.
+//!
+//! With logits `s = z·W` of the student and `t = ζ·V` of the teacher, and pairs p = (student row i, teacher row j, weight w):
+//!
+//! `loss = Σ_p w_p·CE(q_j, softmax(s_i/τ))`, `q_j = softmax((t_j − centre)/T)`, `CE = logsumexp(s_i/τ) − Σ_k q_jk·s_ik/τ` since Σq = 1
+//!
+//! - operands: `z` `[Ns, D]`, `W` `[K, D]`, `ζ` `[Nt, D]`, `V` `[K, D]`, `centre` `[K]`, `T` `[1]`,
+//!   `pair_teacher` `[P]` (teacher rows), `pair_weight` `[P]`; the pairs of student row i are `offsets[i]..offsets[i + 1]`
+//! - results: `loss` `[1]`; `lse_s` `[Ns]` and `lse_t` `[Nt]` for the backward pass; `teacher_mean` `[K]`, the mean teacher
+//!   logit, for the centre; `entropy` `[1]`, the mean entropy of q in nats
+//! - gradient: `G_ik = (w_i·softmax(s_i/τ)_k − Σ_p w_p·q_jk)/τ`, `dz = G·W`, `dW = Gᵀ·z`; w_i sums the weights of row i's pairs.
+//!   Teacher, centre, pairs and weights carry none
+//!
+//! K is streamed in tiles. The forward pass keeps running maxima and sums; a pair's `Σ q·s` is rescaled as its teacher row's
+//! maximum grows. The backward pass recomputes each tile's logits. Work is cut into fixed ranges of K, added up in order, so
+//! the result does not depend on the threads. Derivation: docs/derivations/prototype-loss.md.
+//!
+//! Source: Caron et al. 2021 (DINO), <https://arxiv.org/abs/2104.14294>, eq. 3; Li et al. 2022 (EsViT), eq. 1-2. The view term, the
+//! region term and mixup's soft targets differ only in their lists of pairs.
+
+mod cases;
+mod cpu;
+mod reference;
+
+use std::sync::Arc;
+
+pub use cases::cases;
+
+use esvit_graph::{DType, Error, Graph, Io, Node, Op, Result, Shape, Value};
+
+use crate::check;
+
+/// The operator.
+#[derive(Debug, Clone)]
+pub struct PrototypeLoss {
+    /// τ, the student's temperature.
+    pub student_temperature: f32,
+    /// First pair of each student row, and the number of pairs at the end.
+    pub offsets: Arc<[u32]>,
+}
+
+impl PrototypeLoss {
+    fn check(&self, op: &'static str, inputs: &[&Shape]) -> Result<[usize; 4]> {
+        let (student, d) = check::matrix(op, "z", inputs[0])?;
+        let (k, _) = check::matrix(op, "W", inputs[1])?;
+        let (teacher, _) = check::matrix(op, "teacher z", inputs[2])?;
+        check::shape(op, "W", inputs[1], &[k, d])?;
+        check::shape(op, "teacher W", inputs[3], &[k, d])?;
+        check::shape(op, "teacher z", inputs[2], &[teacher, d])?;
+        check::shape(op, "centre", inputs[4], &[k])?;
+        check::shape(op, "teacher temperature", inputs[5], &[1])?;
+        let pairs = self.offsets.last().copied().unwrap_or(0) as usize;
+        check::shape(op, "pair_teacher", inputs[6], &[pairs])?;
+        check::shape(op, "pair_weight", inputs[7], &[pairs])?;
+        if self.offsets.len() != student + 1 {
+            return Err(Error::Attribute { op, what: format!("{} offsets for {student} student rows", self.offsets.len()) });
+        }
+        Ok([student, teacher, k, d])
+    }
+
+    /// Pairs of a student row.
+    fn pairs(&self, row: usize) -> std::ops::Range<usize> {
+        self.offsets[row] as usize..self.offsets[row + 1] as usize
+    }
+}
+
+impl Op for PrototypeLoss {
+    fn name(&self) -> &'static str {
+        "prototype_loss"
+    }
+
+    fn infer(&self, inputs: &[&Shape]) -> Result<Vec<(Shape, DType)>> {
+        check::arity("prototype_loss", inputs, 8)?;
+        let [student, teacher, k, _] = self.check("prototype_loss", inputs)?;
+        Ok([1, student, teacher, k, 1].into_iter().map(|n| (vec![n], DType::F32)).collect())
+    }
+
+    fn gradient(&self, g: &mut Graph, node: &Node, dys: &[Option<Value>], _wants: &[bool]) -> Result<Vec<Option<Value>>> {
+        if dys[1..].iter().any(Option::is_some) {
+            return Err(Error::NoGradient { op: "prototype_loss (through anything but the loss)" });
+        }
+        let Some(dloss) = dys[0] else { return Ok(vec![None; 8]) };
+        let mut inputs = node.inputs.clone();
+        inputs.extend([node.outputs[1], node.outputs[2], dloss]);
+        let grads = g.apply(PrototypeLossGradient(self.clone()), &inputs)?;
+        let mut all = vec![None; 8];
+        all[0] = Some(grads[0]);
+        all[1] = Some(grads[1]);
+        Ok(all)
+    }
+
+    fn reference(&self, io: &mut Io) {
+        reference::forward(self, io);
+    }
+
+    fn fast(&self, io: &mut Io) {
+        cpu::forward(self, io);
+    }
+
+    fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
+        cpu::scratch(inputs, threads, false)
+    }
+
+    fn flops(&self, inputs: &[&Shape]) -> u64 {
+        2 * ((inputs[0][0] + inputs[2][0]) * inputs[1][0] * inputs[1][1]) as u64
+    }
+}
+
+/// The gradient: `dz` and `dW` from the operands, both log-sum-exps and `dloss`.
+#[derive(Debug)]
+struct PrototypeLossGradient(PrototypeLoss);
+
+impl Op for PrototypeLossGradient {
+    fn name(&self) -> &'static str {
+        "prototype_loss_dx"
+    }
+
+    fn infer(&self, inputs: &[&Shape]) -> Result<Vec<(Shape, DType)>> {
+        check::arity("prototype_loss_dx", inputs, 11)?;
+        self.0.check("prototype_loss_dx", inputs)?;
+        Ok(vec![(inputs[0].clone(), DType::F32), (inputs[1].clone(), DType::F32)])
+    }
+
+    fn reference(&self, io: &mut Io) {
+        reference::backward(&self.0, io);
+    }
+
+    fn fast(&self, io: &mut Io) {
+        cpu::backward(&self.0, io);
+    }
+
+    fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
+        cpu::scratch(inputs, threads, true)
+    }
+
+    fn flops(&self, inputs: &[&Shape]) -> u64 {
+        2 * ((3 * inputs[0][0] + inputs[2][0]) * inputs[1][0] * inputs[1][1]) as u64
+    }
+}

@@ -1,0 +1,70 @@
+//! Packed tokens: all crops of a step in one matrix, described by segments.
+
+use std::sync::Arc;
+
+/// `images` equal grids of `height × width` tokens, one after the other, row by row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Number of images.
+    pub images: usize,
+    /// Rows of the token grid.
+    pub height: usize,
+    /// Columns of the token grid.
+    pub width: usize,
+}
+
+impl Segment {
+    /// Tokens of one image.
+    pub fn tokens_per_image(&self) -> usize {
+        self.height * self.width
+    }
+
+    /// Tokens of the segment.
+    pub fn tokens(&self) -> usize {
+        self.images * self.tokens_per_image()
+    }
+}
+
+/// The segments of a token matrix `[N, C]`, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout(Arc<[Segment]>);
+
+impl Layout {
+    /// A layout of these segments.
+    pub fn new(segments: impl Into<Arc<[Segment]>>) -> Layout {
+        Layout(segments.into())
+    }
+
+    /// The segments.
+    pub fn segments(&self) -> &[Segment] {
+        &self.0
+    }
+
+    /// N: tokens of all segments.
+    pub fn tokens(&self) -> usize {
+        self.0.iter().map(Segment::tokens).sum()
+    }
+
+    /// Images of all segments.
+    pub fn images(&self) -> usize {
+        self.0.iter().map(|s| s.images).sum()
+    }
+
+    /// Each image's first token and number of tokens, in order.
+    pub fn image_ranges(&self) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+        let mut next = 0;
+        self.0.iter().flat_map(|s| std::iter::repeat_n(s.tokens_per_image(), s.images)).map(move |tokens| {
+            next += tokens;
+            next - tokens..next
+        })
+    }
+
+    /// The layout after each segment's grid is changed.
+    pub fn map(&self, grid: impl Fn(usize, usize) -> (usize, usize)) -> Layout {
+        let segments = self.0.iter().map(|s| {
+            let (height, width) = grid(s.height, s.width);
+            Segment { images: s.images, height, width }
+        });
+        Layout(segments.collect())
+    }
+}

@@ -1,0 +1,30 @@
+use super::{AttentionMap, WindowAttention};
+use crate::Input::Wave;
+use crate::{Case, Layout, Segment};
+
+/// Inputs worth trying.
+pub fn cases() -> Vec<Case> {
+    let case = |why, segments: &[(usize, usize, usize)], c: usize, heads: usize, window: usize, shift: usize, bias: bool| {
+        let layout = Layout::new(segments.iter().map(|&(images, height, width)| Segment { images, height, width }).collect::<Vec<_>>());
+        let span = 2 * window - 1;
+        let mut inputs = vec![Wave(vec![layout.tokens(), 3 * c]), Wave(vec![span * span, heads])];
+        if bias {
+            inputs.push(Wave(vec![3 * c]));
+        }
+        Case::new(why, WindowAttention::new(&layout, heads, window, shift), inputs)
+    };
+    vec![
+        case("whole windows, no shift", &[(2, 4, 4)], 8, 2, 2, 0, true),
+        case("shifted: four regions in the last window", &[(1, 4, 4)], 6, 2, 2, 1, true),
+        case("padding with a bias: padding tokens are keys and send gradient to the bias", &[(2, 3, 5)], 8, 1, 4, 0, true),
+        case("padding, shift and two grids at once", &[(1, 5, 4), (2, 3, 3)], 12, 3, 4, 2, true),
+        case("no qkv bias: padding is zero", &[(2, 3, 3)], 8, 2, 2, 1, false),
+        case("one window larger than the grid, shifted: the reference masks inside it", &[(2, 3, 3)], 8, 2, 7, 3, true),
+        case("Swin's head width and window", &[(1, 14, 14)], 64, 2, 7, 3, true),
+        {
+            let layout = Layout::new(vec![Segment { images: 2, height: 3, width: 5 }]);
+            let inputs = vec![Wave(vec![layout.tokens(), 18]), Wave(vec![9, 3]), Wave(vec![18])];
+            Case::new("the maps themselves", AttentionMap(WindowAttention::new(&layout, 3, 2, 1)), inputs).differentiate(&[])
+        },
+    ]
+}

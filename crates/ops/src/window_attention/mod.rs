@@ -1,0 +1,148 @@
+//! Attention inside (shifted) windows with a learned bias for every relative position.
+//!
+//! For the tokens i, j of a window and each head, `P = softmax_j(q_i·k_j/√D + bias[i, j] + mask[i, j])`, `y_i = Σ_j P_ij·v_j`.
+//!
+//! - `qkv` `[N, 3·C]`: q, k, v of all heads side by side, head h in columns h·D..(h+1)·D of each third
+//! - `table` `[(2w−1)², H]`: bias of the offset (Δrow, Δcolumn) at row `(Δrow + w − 1)·(2w − 1) + Δcolumn + w − 1`
+//! - `qkv_bias` `[3·C]` (optional): what padding tokens hold, since they are zeros before the projection; zeros without
+//! - `y` `[N, C]`; nothing is saved: the backward pass recomputes the scores, which never leave the cache
+//!
+//! Grids are padded at the bottom and right to multiples of the window *before* the cyclic shift; padding takes part as
+//! keys, unmasked. In a shifted block, pairs from different regions of the padded grid get −100, as the reference adds
+//! (not −∞). Windows are never copied: rows are gathered by index while they are loaded.
+//!
+//! Source: Liu et al. 2021, <https://arxiv.org/abs/2103.14030>, eq. 4 and section 3.2.
+
+mod cases;
+mod cpu;
+mod geometry;
+
+pub use cases::cases;
+
+use esvit_graph::{DType, Error, Graph, Io, Node, Op, Result, Shape, Value};
+
+use crate::{Layout, check};
+use geometry::Geometry;
+
+/// Heads, window and shift, and the tokens they work on.
+#[derive(Clone, Debug)]
+pub struct WindowAttention {
+    heads: usize,
+    geometry: std::sync::Arc<Geometry>,
+}
+
+impl WindowAttention {
+    /// Attention with `heads` heads in windows of `window × window`, shifted by `shift` (0 for none).
+    pub fn new(layout: &Layout, heads: usize, window: usize, shift: usize) -> WindowAttention {
+        WindowAttention { heads, geometry: Geometry::new(layout, window, shift).into() }
+    }
+
+    fn check(&self, op: &'static str, inputs: &[&Shape], has_bias: bool) -> Result<(usize, usize)> {
+        let (rows, three_c) = check::matrix(op, "qkv", inputs[0])?;
+        check::shape(op, "qkv", inputs[0], &[self.geometry.tokens, three_c])?;
+        if self.heads == 0 || three_c % (3 * self.heads) != 0 {
+            return Err(Error::Attribute { op, what: format!("{} channels cannot be split into {} heads", three_c / 3, self.heads) });
+        }
+        check::shape(op, "table", inputs[1], &[self.geometry.table_rows(), self.heads])?;
+        if has_bias {
+            check::shape(op, "qkv_bias", inputs[2], &[three_c])?;
+        }
+        Ok((rows, three_c))
+    }
+}
+
+impl Op for WindowAttention {
+    fn name(&self) -> &'static str {
+        "window_attention"
+    }
+
+    fn infer(&self, inputs: &[&Shape]) -> Result<Vec<(Shape, DType)>> {
+        if inputs.len() != 2 {
+            check::arity("window_attention", inputs, 3)?;
+        }
+        let (rows, three_c) = self.check("window_attention", inputs, inputs.len() == 3)?;
+        Ok(vec![(vec![rows, three_c / 3], DType::F32)])
+    }
+
+    fn gradient(&self, g: &mut Graph, node: &Node, dys: &[Option<Value>], _wants: &[bool]) -> Result<Vec<Option<Value>>> {
+        let Some(dy) = dys[0] else { return Ok(vec![None; node.inputs.len()]) };
+        let mut inputs = node.inputs.clone();
+        inputs.push(dy);
+        let grads = g.apply(WindowAttentionGradient(self.clone()), &inputs)?;
+        Ok(grads.into_iter().map(Some).collect())
+    }
+
+    fn reference(&self, io: &mut Io) {
+        cpu::reference(&self.geometry, self.heads, io);
+    }
+
+    fn fast(&self, io: &mut Io) {
+        cpu::fast(&self.geometry, self.heads, io);
+    }
+
+    fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
+        cpu::scratch(&self.geometry, self.heads, inputs[0][1], threads, false)
+    }
+
+    fn flops(&self, inputs: &[&Shape]) -> u64 {
+        4 * self.geometry.pairs() * (inputs[0][1] / 3) as u64
+    }
+}
+
+/// The attention itself, to look at: `P` of every window and head, from the same operands.
+///
+/// - result `[windows, H, T, T]`: windows image by image, then row by row of the padded, shifted grid; padding tokens
+///   are rows and columns like the others
+/// - no gradient, and no fast version: nothing is trained through it
+#[derive(Debug, Clone)]
+pub struct AttentionMap(pub WindowAttention);
+
+impl Op for AttentionMap {
+    fn name(&self) -> &'static str {
+        "attention_map"
+    }
+
+    fn infer(&self, inputs: &[&Shape]) -> Result<Vec<(Shape, DType)>> {
+        self.0.infer(inputs)?;
+        let area = self.0.geometry.area;
+        Ok(vec![(vec![self.0.geometry.windows(), self.0.heads, area, area], DType::F32)])
+    }
+
+    fn reference(&self, io: &mut Io) {
+        cpu::maps(&self.0.geometry, self.0.heads, io);
+    }
+}
+
+/// The gradient: `dqkv`, `dtable` and, with a bias, `dqkv_bias` from the operands and `dy`.
+#[derive(Debug)]
+struct WindowAttentionGradient(WindowAttention);
+
+impl Op for WindowAttentionGradient {
+    fn name(&self) -> &'static str {
+        "window_attention_dx"
+    }
+
+    fn infer(&self, inputs: &[&Shape]) -> Result<Vec<(Shape, DType)>> {
+        if inputs.len() != 3 {
+            check::arity("window_attention_dx", inputs, 4)?;
+        }
+        self.0.check("window_attention_dx", inputs, inputs.len() == 4)?;
+        Ok(inputs[..inputs.len() - 1].iter().map(|s| ((*s).clone(), DType::F32)).collect())
+    }
+
+    fn reference(&self, io: &mut Io) {
+        cpu::gradient_reference(&self.0.geometry, self.0.heads, io);
+    }
+
+    fn fast(&self, io: &mut Io) {
+        cpu::gradient(&self.0.geometry, self.0.heads, io);
+    }
+
+    fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
+        cpu::scratch(&self.0.geometry, self.0.heads, inputs[0][1], threads, true)
+    }
+
+    fn flops(&self, inputs: &[&Shape]) -> u64 {
+        10 * self.0.geometry.pairs() * (inputs[0][1] / 3) as u64
+    }
+}

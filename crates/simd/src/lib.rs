@@ -1,0 +1,19 @@
+//! Lanes, threads and GEMM: the arithmetic that every operator stands on. Slices in, slices out.
+//!
+//! - [`cpu`]: which instruction set was chosen, once, at the first use.
+//! - [`multiversion!`]: one loop body, built for each instruction set.
+//! - [`math`]: exp, erf and GELU over slices.
+//! - [`lanes`]: sums, dot products and other one-pass loops in a fixed order of additions.
+//! - [`gemm`]: large single-precision products (the `gemm` crate behind one safe function).
+//! - [`panel`]: products of matrices that fit in the first-level cache (attention tiles).
+//! - [`pool`]: the thread pool and its reusable scratch buffers.
+
+pub mod cpu;
+pub mod gemm;
+pub mod lanes;
+pub mod math;
+pub mod panel;
+pub mod pool;
+
+pub use gemm::{Mat, MatMut};
+pub use pool::Pool;

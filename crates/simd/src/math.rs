@@ -1,0 +1,126 @@
+//! exp, erf and GELU over slices, accurate to a few units in the last place of f32.
+
+use crate::cpu::madd;
+use crate::multiversion;
+
+/// exp(x), relative error below 2e-7 on the normal range. Inputs below −87.3 give 0 (−∞ included), inputs above 88
+/// give exp(88): a softmax subtracts its maximum first, so neither end matters there.
+#[inline(always)]
+pub fn exp<const FMA: bool>(x: f32) -> f32 {
+    const LOG2E: f32 = std::f32::consts::LOG2_E;
+    // ln 2 in two parts, so that x − n·ln 2 keeps its low bits (Cody and Waite).
+    const LN2_HI: f32 = 0.693_359_4;
+    const LN2_LO: f32 = -2.121_944_4e-4;
+    // Adding 1.5·2^23 rounds to the nearest integer, and leaves that integer in the low bits: no conversion needed.
+    const ROUND: f32 = 12_582_912.0;
+    let clamped = x.clamp(-87.3, 88.0);
+    let shifted = madd::<FMA>(clamped, LOG2E, ROUND);
+    let n = shifted - ROUND;
+    let r = madd::<FMA>(n, -LN2_HI, clamped);
+    let r = madd::<FMA>(n, -LN2_LO, r);
+    // Minimax polynomial of (e^r − 1 − r)/r² on |r| ≤ ln2/2 (Cephes expf).
+    let p = madd::<FMA>(1.987_569_1e-4, r, 1.398_2e-3);
+    let p = madd::<FMA>(p, r, 8.333_452e-3);
+    let p = madd::<FMA>(p, r, 4.166_579_6e-2);
+    let p = madd::<FMA>(p, r, 1.666_666_5e-1);
+    let p = madd::<FMA>(p, r, 5.0e-1);
+    let y = madd::<FMA>(p, r * r, r) + 1.0;
+    // 2^n by its exponent bits; n lies in [-126, 127] by the clamp.
+    let scale = f32::from_bits(shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23);
+    if x < -87.3 { 0.0 } else { y * scale }
+}
+
+/// erf(x), absolute error below 3e-7: the rational approximation x·P(x²)/Q(x²) on |x| ≤ 4 that Eigen
+/// and XLA use; beyond, ±1 to within f32.
+#[inline(always)]
+pub fn erf<const FMA: bool>(x: f32) -> f32 {
+    let x = x.clamp(-4.0, 4.0);
+    let x2 = x * x;
+    let p = madd::<FMA>(-2.726_142_3e-10, x2, 2.770_681_4e-8);
+    let p = madd::<FMA>(p, x2, -2.101_024e-6);
+    let p = madd::<FMA>(p, x2, -5.692_506_6e-5);
+    let p = madd::<FMA>(p, x2, -7.349_906_4e-4);
+    let p = madd::<FMA>(p, x2, -2.954_6e-3);
+    let p = madd::<FMA>(p, x2, -1.609_603_3e-2);
+    let q = madd::<FMA>(-1.456_607_2e-5, x2, -2.133_740_5e-4);
+    let q = madd::<FMA>(q, x2, -1.682_827e-3);
+    let q = madd::<FMA>(q, x2, -7.373_329e-3);
+    let q = madd::<FMA>(q, x2, -1.426_474e-2);
+    x * p / q
+}
+
+const FRAC_1_SQRT_2PI: f32 = 0.398_942_3;
+
+multiversion! {
+    /// `y = x·Φ(x)`, the exact (erf) GELU.
+    pub fn gelu(x: &[f32], y: &mut [f32]) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            let half = 0.5 * x;
+            *y = madd::<FMA>(half, erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2), half);
+        }
+    }
+}
+
+multiversion! {
+    /// `dx = dy·(Φ(x) + x·φ(x))`.
+    pub fn gelu_backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
+        for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
+            let cdf = madd::<FMA>(0.5, erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2), 0.5);
+            let pdf = FRAC_1_SQRT_2PI * exp::<FMA>(-0.5 * x * x);
+            *dx = dy * madd::<FMA>(x, pdf, cdf);
+        }
+    }
+}
+
+multiversion! {
+    /// Replaces a row by `exp(row·scale − shift)` and returns the sum, in a fixed order.
+    pub fn exp_sum(row: &mut [f32], scale: f32, shift: f32) -> f32 {
+        let mut acc = [0.0f32; crate::lanes::LANES];
+        let (blocks, tail) = row.as_chunks_mut::<{ crate::lanes::LANES }>();
+        for block in blocks {
+            for (v, a) in block.iter_mut().zip(&mut acc) {
+                *v = exp::<FMA>(madd::<FMA>(*v, scale, -shift));
+                *a += *v;
+            }
+        }
+        for (v, a) in tail.iter_mut().zip(&mut acc) {
+            *v = exp::<FMA>(madd::<FMA>(*v, scale, -shift));
+            *a += *v;
+        }
+        acc.iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_accurate_where_softmax_uses_it() {
+        for i in -8729..8800 {
+            let x = i as f32 / 100.0;
+            let mut row = [x];
+            exp_sum(&mut row, 1.0, 0.0);
+            let want = (x as f64).exp();
+            assert!((row[0] as f64 - want).abs() <= 3e-7 * want, "exp({x}) = {} not {want}", row[0]);
+        }
+        let mut row = [f32::NEG_INFINITY, -100.0];
+        assert_eq!(exp_sum(&mut row, 1.0, 0.0), 0.0);
+    }
+
+    #[test]
+    fn gelu_and_its_derivative_match_the_library_erf() {
+        let x: Vec<f32> = (-1200..1200).map(|i| i as f32 / 200.0).collect();
+        let ones = vec![1.0; x.len()];
+        let (mut y, mut dx) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+        gelu(&x, &mut y);
+        gelu_backward(&x, &ones, &mut dx);
+        for i in 0..x.len() {
+            let v = x[i] as f64;
+            let cdf = 0.5 * (1.0 + libm::erf(v / std::f64::consts::SQRT_2));
+            let slope = cdf + v * (-0.5 * v * v).exp() / (2.0 * std::f64::consts::PI).sqrt();
+            assert!((y[i] as f64 - v * cdf).abs() < 1e-6, "gelu({v}) = {} not {}", y[i], v * cdf);
+            assert!((dx[i] as f64 - slope).abs() < 1e-6, "gelu'({v}) = {} not {slope}", dx[i]);
+        }
+    }
+}

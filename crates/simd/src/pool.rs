@@ -1,0 +1,139 @@
+//! The thread pool of an engine and the scratch memory its operators reuse.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+
+/// Threads and scratch buffers. One engine owns one pool; its results do not depend on the number of
+/// threads, because work is always cut into pieces by size, never by thread.
+pub struct Pool {
+    threads: rayon::ThreadPool,
+    free: Mutex<Vec<Vec<f32>>>,
+    held: AtomicUsize,
+    peak: AtomicUsize,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pool({} threads)", self.threads())
+    }
+}
+
+/// The operating system refused to start the threads.
+#[derive(Debug)]
+pub struct PoolError(rayon::ThreadPoolBuildError);
+
+impl std::fmt::Display for PoolError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cannot start the compute threads: {}", self.0)
+    }
+}
+
+impl std::error::Error for PoolError {}
+
+impl Pool {
+    /// A pool of `threads` threads; 0 means one for each core.
+    pub fn new(threads: usize) -> Result<Pool, PoolError> {
+        let threads =
+            rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("esvit-{i}")).build().map_err(PoolError)?;
+        Ok(Pool { threads, free: Mutex::new(Vec::new()), held: AtomicUsize::new(0), peak: AtomicUsize::new(0) })
+    }
+
+    /// Number of threads.
+    pub fn threads(&self) -> usize {
+        self.threads.current_num_threads()
+    }
+
+    /// Runs `work` inside the pool, so that parallel loops in it use these threads.
+    pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.threads.install(work)
+    }
+
+    /// A scratch buffer of `len` floats with unspecified contents, given back when dropped.
+    pub fn scratch(&self, len: usize) -> Scratch<'_> {
+        let mut free = self.free.lock().unwrap_or_else(|e| e.into_inner());
+        // The smallest buffer that is large enough, so that small requests do not use up large buffers.
+        let best = free.iter().enumerate().filter(|(_, b)| b.len() >= len).min_by_key(|(_, b)| b.len()).map(|(i, _)| i);
+        let buffer = match best {
+            Some(i) => free.swap_remove(i),
+            None => {
+                // A new buffer takes the place of the largest that was too small: what is held stays near what one
+                // operator needs at a time, instead of growing with every new size.
+                let largest = free.iter().enumerate().max_by_key(|(_, b)| b.len()).map(|(i, _)| i);
+                if let Some(i) = largest {
+                    self.held.fetch_sub(free.swap_remove(i).len() * 4, Ordering::Relaxed);
+                }
+                drop(free);
+                let held = self.held.fetch_add(len * 4, Ordering::Relaxed) + len * 4;
+                self.peak.fetch_max(held, Ordering::Relaxed);
+                vec![0.0; len]
+            }
+        };
+        Scratch { pool: self, buffer, len }
+    }
+
+    /// Bytes of scratch memory ever held at once.
+    pub fn scratch_peak(&self) -> usize {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    /// Calls `f(piece, rows, out)` for pieces of `out`, each of `rows_per_piece` rows of `width` (the last may be
+    /// shorter); `rows` is the first row. Pieces run in parallel.
+    pub fn for_rows(&self, out: &mut [f32], width: usize, rows_per_piece: usize, f: impl Fn(usize, &mut [f32]) + Sync + Send) {
+        if out.len() <= 4096 {
+            // Not worth waking anybody.
+            for (i, piece) in out.chunks_mut((rows_per_piece * width).max(1)).enumerate() {
+                f(i * rows_per_piece, piece);
+            }
+            return;
+        }
+        out.par_chunks_mut((rows_per_piece * width).max(1)).enumerate().for_each(|(i, piece)| f(i * rows_per_piece, piece));
+    }
+}
+
+/// A borrowed scratch buffer.
+pub struct Scratch<'p> {
+    pool: &'p Pool,
+    buffer: Vec<f32>,
+    len: usize,
+}
+
+impl Deref for Scratch<'_> {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        &self.buffer[..self.len]
+    }
+}
+
+impl DerefMut for Scratch<'_> {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.buffer[..self.len]
+    }
+}
+
+impl Drop for Scratch<'_> {
+    fn drop(&mut self) {
+        let buffer = std::mem::take(&mut self.buffer);
+        self.pool.free.lock().unwrap_or_else(|e| e.into_inner()).push(buffer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scratch_is_reused() {
+        let pool = Pool::new(1).unwrap();
+        drop(pool.scratch(100));
+        drop(pool.scratch(50));
+        assert_eq!(pool.scratch_peak(), 400, "the second request should have taken the first buffer");
+        let (a, b) = (pool.scratch(100), pool.scratch(100));
+        assert_eq!(pool.scratch_peak(), 800);
+        drop((a, b));
+        drop(pool.scratch(150));
+        assert_eq!(pool.scratch_peak(), 1000, "the larger buffer should have replaced a smaller one");
+    }
+}
