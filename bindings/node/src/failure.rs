@@ -1,0 +1,28 @@
+//! Errors for JavaScript: `[CODE] sentence`. `ts/src/native` splits them into `code` and `message`.
+
+use napi::{Error, Status};
+
+/// A specification that cannot be built.
+pub const CONFIG: &str = "CONFIG";
+/// A state or weights that do not fit.
+pub const STATE: &str = "STATE";
+/// An image that cannot be decoded, or a crop outside it.
+pub const IMAGE: &str = "IMAGE";
+/// Anything else, a stopped engine among it.
+pub const ENGINE: &str = "ENGINE";
+
+/// An error with its code.
+pub fn failure(code: &str, sentence: impl std::fmt::Display) -> Error {
+    Error::new(Status::GenericFailure, format!("[{code}] {sentence}"))
+}
+
+/// The engine's error with the code its kind has.
+pub fn from_engine(error: esvit_engine::Error) -> Error {
+    use esvit_engine::Error as E;
+    let code = match error {
+        E::Spec(_) | E::Graph(_) => CONFIG,
+        E::State(_) => STATE,
+        E::Input { .. } | E::Threads(_) => ENGINE,
+    };
+    failure(code, error)
+}

@@ -1,0 +1,188 @@
+//! `Trainer`: one training run.
+
+use std::time::Instant;
+
+use esvit_engine::{Knobs, Pixels, Trainer};
+use napi::bindgen_prelude::{Object, Uint8Array};
+use napi::{Env, Result};
+use napi_derive::napi;
+
+use crate::failure::{CONFIG, failure, from_engine};
+use crate::tensors::{TensorData, TensorShape, TrainerStateData, describe, give_state, take_all, take_state};
+use crate::worker::Worker;
+
+#[napi(object)]
+pub struct Crops {
+    pub global: Uint8Array,
+    pub local: Uint8Array,
+    pub mixup: Option<Mixup>,
+}
+
+#[napi(object)]
+pub struct Mixup {
+    pub lambda: Vec<f64>,
+}
+
+#[napi(object)]
+pub struct StepKnobs {
+    pub step: f64,
+    pub learning_rate: f64,
+    pub weight_decay: f64,
+    pub momentum: f64,
+    pub teacher_temperature: f64,
+    pub freeze_last_layer: bool,
+}
+
+#[napi(object)]
+pub struct StepStats {
+    pub loss: f64,
+    pub view_loss: f64,
+    pub region_loss: f64,
+    pub teacher_entropy: f64,
+    pub feature_deviation: f64,
+    pub gradient_norm: f64,
+    pub finite: bool,
+    pub elapsed_ms: f64,
+}
+
+#[napi(object)]
+pub struct MemoryPlan {
+    pub arena: f64,
+    pub parameters: f64,
+    pub workspace: f64,
+}
+
+#[napi(object)]
+pub struct ProfileRow {
+    pub phase: String,
+    pub operator: String,
+    pub calls: u32,
+    pub ms: f64,
+    pub gflop: f64,
+}
+
+#[napi(object)]
+pub struct LoadReport {
+    pub loaded: u32,
+    pub missing: Vec<String>,
+    pub unexpected: Vec<String>,
+}
+
+impl From<StepKnobs> for Knobs {
+    fn from(k: StepKnobs) -> Knobs {
+        Knobs {
+            step: k.step as u64,
+            learning_rate: k.learning_rate,
+            weight_decay: k.weight_decay,
+            momentum: k.momentum,
+            teacher_temperature: k.teacher_temperature,
+            freeze_last_layer: k.freeze_last_layer,
+        }
+    }
+}
+
+impl Crops {
+    fn pixels(&self) -> Pixels<'_> {
+        Pixels::U8 { global: &self.global, local: &self.local }
+    }
+
+    fn lambda(&self) -> Option<Vec<f32>> {
+        self.mixup.as_ref().map(|m| m.lambda.iter().map(|&l| l as f32).collect())
+    }
+}
+
+/// A training run on a thread of its own.
+#[napi(js_name = "Trainer")]
+pub struct JsTrainer {
+    worker: Worker<Trainer>,
+    memory: esvit_engine::MemoryPlan,
+    shapes: Vec<esvit_engine::Tensor>,
+    parameter_count: f64,
+}
+
+/// Builds a trainer from a complete specification.
+#[napi]
+pub fn create_trainer(spec: serde_json::Value) -> Result<JsTrainer> {
+    let spec = serde_json::from_value(spec).map_err(|e| failure(CONFIG, format_args!("the trainer's specification: {e}")))?;
+    let trainer = Trainer::new(spec).map_err(from_engine)?;
+    let shapes = trainer.state().student;
+    let parameters = trainer.student().entries().iter().filter(|e| e.role == esvit_engine::Role::Parameter);
+    let parameter_count = parameters.map(|e| e.volume() as f64).sum();
+    Ok(JsTrainer { memory: trainer.memory(), shapes, parameter_count, worker: Worker::new("esvit-trainer", trainer)? })
+}
+
+#[napi]
+impl JsTrainer {
+    #[napi(getter)]
+    pub fn memory(&self) -> MemoryPlan {
+        MemoryPlan { arena: self.memory.arena as f64, parameters: self.memory.parameters as f64, workspace: self.memory.workspace as f64 }
+    }
+
+    #[napi(getter)]
+    pub fn parameter_count(&self) -> f64 {
+        self.parameter_count
+    }
+
+    #[napi]
+    pub fn describe(&self) -> Vec<TensorShape> {
+        describe(&self.shapes)
+    }
+
+    #[napi(ts_return_type = "Promise<StepStats>")]
+    pub fn step<'env>(&self, env: &'env Env, crops: Crops, knobs: StepKnobs) -> Result<Object<'env>> {
+        self.worker.call(env, move |trainer| {
+            let started = Instant::now();
+            let stats = trainer.step(crops.pixels(), crops.lambda().as_deref(), &knobs.into()).map_err(from_engine)?;
+            Ok(StepStats {
+                loss: stats.loss,
+                view_loss: stats.view_loss,
+                region_loss: stats.region_loss,
+                teacher_entropy: stats.teacher_entropy,
+                feature_deviation: stats.feature_deviation,
+                gradient_norm: stats.gradient_norm,
+                finite: stats.finite,
+                elapsed_ms: started.elapsed().as_secs_f64() * 1e3,
+            })
+        })
+    }
+
+    #[napi(ts_return_type = "Promise<ProfileRow[]>")]
+    pub fn profile<'env>(&self, env: &'env Env, crops: Crops, knobs: StepKnobs) -> Result<Object<'env>> {
+        self.worker.call(env, move |trainer| {
+            let rows = trainer.profile(crops.pixels(), crops.lambda().as_deref(), &knobs.into()).map_err(from_engine)?;
+            let row = |r: esvit_engine::ProfileRow| ProfileRow {
+                phase: r.phase.into(),
+                operator: r.operator.into(),
+                calls: r.calls,
+                ms: r.time.as_secs_f64() * 1e3,
+                gflop: r.flops as f64 / 1e9,
+            };
+            Ok(rows.into_iter().map(row).collect::<Vec<_>>())
+        })
+    }
+
+    #[napi(ts_return_type = "Promise<TrainerState>")]
+    pub fn state<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
+        self.worker.call(env, |trainer| Ok(give_state(trainer.state())))
+    }
+
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn load<'env>(&self, env: &'env Env, state: TrainerStateData) -> Result<Object<'env>> {
+        let state = take_state(state)?;
+        self.worker.call(env, move |trainer| trainer.load(&state).map_err(from_engine))
+    }
+
+    #[napi(ts_return_type = "Promise<LoadReport>")]
+    pub fn load_weights<'env>(&self, env: &'env Env, weights: Vec<TensorData>, partial: bool) -> Result<Object<'env>> {
+        let weights = take_all(weights)?;
+        self.worker.call(env, move |trainer| {
+            let report = trainer.load_weights(&weights, partial).map_err(from_engine)?;
+            Ok(LoadReport { loaded: report.loaded as u32, missing: report.missing, unexpected: report.unexpected })
+        })
+    }
+
+    #[napi]
+    pub fn dispose(&mut self) {
+        self.worker.dispose();
+    }
+}
