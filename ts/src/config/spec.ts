@@ -1,0 +1,71 @@
+import { availableParallelism } from "node:os";
+import type { BackboneSpec, EncoderSpec, TrainerSpec } from "../native/spec.js";
+import type { Backbone } from "./backbone.js";
+import type { Config } from "./schema.js";
+
+/** The engine's words for a backbone. */
+export function toBackboneSpec(backbone: Backbone): BackboneSpec {
+  return {
+    kind: backbone.kind,
+    image_size: backbone.imageSize,
+    patch_size: backbone.patchSize,
+    dim: backbone.dim,
+    depths: backbone.depths,
+    heads: backbone.heads,
+    window: backbone.window,
+    mlp_ratio: backbone.mlpRatio,
+    qkv_bias: backbone.qkvBias,
+    absolute_position: backbone.absolutePosition,
+    patch_norm: backbone.patchNorm,
+    drop_path: backbone.dropPath,
+  };
+}
+
+/** Threads of the engine: `threads`, or all cores when it is 0. */
+export function engineThreads(threads: number): number {
+  return threads > 0 ? threads : availableParallelism();
+}
+
+/** What the engine's trainer is built from. */
+export function toTrainerSpec(config: Config): TrainerSpec {
+  return {
+    backbone: toBackboneSpec(config.backbone),
+    head: {
+      out_dim: config.head.outDim,
+      hidden_dim: config.head.hiddenDim,
+      bottleneck_dim: config.head.bottleneckDim,
+      layers: config.head.layers,
+      batch_norm: config.head.batchNorm,
+      norm_last_layer: config.head.normLastLayer,
+    },
+    crops: {
+      batch: config.batchSize,
+      global_size: config.crops.globalSize,
+      local_size: config.crops.localSize,
+      local_count: config.crops.localCount,
+    },
+    loss: {
+      region: config.loss.region,
+      student_temperature: config.loss.studentTemperature,
+      center_momentum: config.loss.centerMomentum,
+      mixup: config.mixup.enabled,
+    },
+    optimizer: config.optimizer.kind,
+    clip_grad: config.optimizer.clipGrad,
+    seed: config.seed,
+    threads: engineThreads(config.threads),
+  };
+}
+
+/** What the engine's encoder is built from; images have `config.evaluate.crop` pixels a side, batches its `batchSize`. */
+export function toEncoderSpec(
+  config: Pick<Config, "backbone" | "evaluate" | "threads">, output: EncoderSpec["output"] = "view",
+): EncoderSpec {
+  return {
+    backbone: toBackboneSpec(config.backbone),
+    image_size: config.evaluate.crop,
+    batch: config.evaluate.batchSize,
+    threads: engineThreads(config.threads),
+    output,
+  };
+}

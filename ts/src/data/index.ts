@@ -1,0 +1,8 @@
+/** Data sets of image files, and what turns them into batches of pixels. */
+export { DataError } from "./error.js";
+export { findSplits, openImageFolder, type ImageFile, type ImageFolder, type Splits } from "./image-folder.js";
+export { epochOrder, stepsPerEpoch } from "./sampler.js";
+export type { BadImage } from "./bad-images.js";
+export type { ImageEngine } from "./image-file.js";
+export { openLoader, type Batch, type Loader } from "./loader.js";
+export { labelledImages, type LabelledBatch, type LabelledOptions } from "./labelled.js";

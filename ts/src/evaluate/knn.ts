@@ -1,0 +1,104 @@
+/**
+ * Weighted k-nearest-neighbour classification of frozen features, as the reference's `eval_knn.py` does it: the images
+ * of `train` are the bank, those of `val` the queries, votes are exp(cosine / temperature).
+ */
+import { DataError, type BadImage } from "../data/index.js";
+import { toEncoderSpec, type Config } from "../config/index.js";
+import type { KnnResult, Native, TensorData } from "../native/index.js";
+import { extractFeatures, greyEngine, type Features, type FeatureSource } from "./features.js";
+import type { LabelledSplit } from "./split.js";
+
+/** What an evaluation needs of the configuration. */
+export type KnnConfig = Pick<Config, "backbone" | "evaluate" | "data" | "threads">;
+
+/** How well neighbours tell the classes. */
+export interface KnnReport {
+  /** One for each k, in per cent. A k above the size of the bank is cut to it. */
+  results: KnnResult[];
+  /** Images in the bank, and queries. */
+  bank: number;
+  queries: number;
+  classes: number;
+  /** Width of the features. */
+  width: number;
+  split: LabelledSplit["kind"];
+  /** Whether colour was taken from the queries. */
+  grey: boolean;
+  bad: BadImage[];
+}
+
+/** Where features come from: weights, a network drawn at random, or the pixels themselves. */
+export type FeatureKind = { weights: TensorData[] } | { random: { seed: number } } | "pixels";
+
+/** Side of the pictures that stand for their own features. */
+const pixelSide = 16;
+
+/**
+ * Evaluates features on a labelled split.
+ * @param grey takes the colour from the queries: what remains was learned from shape and texture.
+ * @throws {DataError} too many unusable images, or none left on one side. Errors of the engine (weights that do not fit
+ * the backbone) pass through.
+ */
+export async function knn(
+  options: { split: LabelledSplit; config: KnnConfig; features: FeatureKind; grey?: boolean; signal?: AbortSignal }, engine: Native,
+): Promise<KnnReport> {
+  const { split, features, grey = false, signal } = options;
+  const pixels = features === "pixels";
+  const config = pixels ? atPixelSize(options.config) : options.config;
+  const { ks, temperature } = config.evaluate;
+
+  const source = pixels ? undefined : await openEncoder(features, config, engine);
+  try {
+    const from: FeatureSource = source ?? rawPixels;
+    const bank = await extractFeatures(split.bank, from, config, engine, signal);
+    const queries = await extractFeatures(split.queries, from, config, grey ? greyEngine(engine) : engine, signal);
+    if (bank.rows === 0) throw new DataError(`${split.bank.root}: none of the images can be read`);
+    if (queries.rows === 0) throw new DataError(`${split.queries.root}: none of the images can be read`);
+    if (pixels) removeMean(bank, queries);
+    const classes = split.bank.classes.length;
+    const wanted = [...new Set(ks.map((k) => Math.min(k, bank.rows)))];
+    const results = await engine.knn(bank.values, bank.labels, queries.values, queries.labels, bank.width, classes, wanted, temperature);
+    return {
+      results, bank: bank.rows, queries: queries.rows, classes, width: bank.width, split: split.kind, grey, bad: [...bank.bad, ...queries.bad],
+    };
+  } finally {
+    source?.dispose();
+  }
+}
+
+async function openEncoder(kind: Exclude<FeatureKind, "pixels">, config: KnnConfig, engine: Native): Promise<FeatureSource & { dispose(): void }> {
+  const encoder = engine.createEncoder(toEncoderSpec(config));
+  try {
+    if ("weights" in kind) await encoder.load(backboneOf(kind.weights));
+    else await encoder.initialise(kind.random.seed);
+    return encoder;
+  } catch (error) {
+    encoder.dispose();
+    throw error;
+  }
+}
+
+/** The weights without the projection heads, which evaluation does not use. */
+export function backboneOf(weights: readonly TensorData[]): TensorData[] {
+  return weights.filter(({ name }) => !/^head(_dense)?\./.test(name));
+}
+
+/** The floor under every network: pictures of 16 x 16 pixels compared as they are, without the bank's mean picture. */
+const rawPixels: FeatureSource = {
+  width: pixelSide * pixelSide * 3,
+  encode: (pixels) => Promise.resolve(Float32Array.from(pixels)),
+};
+
+function atPixelSize(config: KnnConfig): KnnConfig {
+  return { ...config, evaluate: { ...config.evaluate, resize: pixelSide, crop: pixelSide } };
+}
+
+/** Without it all pictures look alike to the cosine: they share their brightness. */
+function removeMean(bank: Features, queries: Features): void {
+  const { width } = bank;
+  const mean = new Float64Array(width);
+  for (let i = 0; i < bank.values.length; i++) mean[i % width]! += bank.values[i]! / bank.rows;
+  for (const { values } of [bank, queries]) {
+    for (let i = 0; i < values.length; i++) values[i]! -= mean[i % width]!;
+  }
+}

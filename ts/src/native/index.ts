@@ -1,0 +1,235 @@
+/**
+ * The only import of the addon. Everything the engine does for TypeScript goes through the
+ * types below; each mirrors one struct of `bindings/node`, with camel-case names.
+ *
+ * Pixels are 8-bit RGB, rows top to bottom, three bytes a pixel (height, width, channel).
+ */
+import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
+import { fileURLToPath } from "node:url";
+import type { EncoderSpec, TrainerSpec } from "./spec.js";
+import type { CropPlan } from "./crop-plan.js";
+
+export type * from "./spec.js";
+export type * from "./crop-plan.js";
+
+/** One tensor of a checkpoint. `data` holds little-endian values, row-major. */
+export interface TensorData {
+  name: string;
+  shape: number[];
+  dtype: "f32" | "i64";
+  data: Uint8Array;
+}
+
+/** Everything a run needs to continue bit for bit, apart from the position in the data. */
+export interface TrainerState {
+  /** The student's state dict in the reference's order and names, without `module.`. */
+  student: TensorData[];
+  teacher: TensorData[];
+  /** `center` and, with the region loss, `center_grid`; each `[1, K]`. */
+  loss: TensorData[];
+  optimizer: OptimizerState;
+}
+
+export interface OptimizerState {
+  kind: "adamw" | "sgd" | "lars";
+  /** Names of trainable parameters: those with weight decay, then those without. */
+  decayed: string[];
+  notDecayed: string[];
+  /** Updates made to each parameter, by name; last layers lag while they are frozen. */
+  steps: Record<string, number>;
+  /**
+   * Moment tensors named `<slot>/<parameter>`: slots `exp_avg` and `exp_avg_sq` (AdamW),
+   * `momentum_buffer` (SGD), `mu` (LARS). Parameters never updated are absent.
+   */
+  slots: TensorData[];
+}
+
+/** Values of the schedules for one step. */
+export interface StepKnobs {
+  /** Global step, from 0: keys the random numbers of stochastic depth. */
+  step: number;
+  learningRate: number;
+  weightDecay: number;
+  /** Momentum of the teacher's moving average. */
+  momentum: number;
+  teacherTemperature: number;
+  /** True while `epoch < freeze_last_layer`. */
+  freezeLastLayer: boolean;
+}
+
+export interface StepStats {
+  loss: number;
+  /** The two terms of `loss`, already weighted (their sum is `loss`); region is 0 without it. */
+  viewLoss: number;
+  regionLoss: number;
+  /** Mean entropy of the teacher's view distribution, in nats; ln K means uniform. */
+  teacherEntropy: number;
+  /** Mean over channels of the standard deviation of l2-normalised teacher view features, times sqrt(C): 0 is collapse. */
+  featureDeviation: number;
+  /** L2 norm over all gradients before clipping. */
+  gradientNorm: number;
+  /** False when the loss is not finite: then no parameter, moment or centre was changed. */
+  finite: boolean;
+  elapsedMs: number;
+}
+
+/** Memory of a trainer, known before its first step. Bytes. */
+export interface MemoryPlan {
+  /** Activations and gradients: the arena of the static program. */
+  arena: number;
+  /** Student, teacher, moments, centres. */
+  parameters: number;
+  /** Staging of pixels, and scratch memory of the operators. */
+  workspace: number;
+}
+
+/** Time and arithmetic of one step, by phase and operator. */
+export interface ProfileRow {
+  phase: string;
+  operator: string;
+  calls: number;
+  ms: number;
+  gflop: number;
+}
+
+export interface Trainer {
+  readonly memory: MemoryPlan;
+  readonly parameterCount: number;
+  /** Shapes and names of the state dict, in order, without values. */
+  describe(): { name: string; shape: number[]; dtype: "f32" | "i64" }[];
+  /**
+   * One step. `globalCrops` holds 2·B images of globalSize², all images of crop 0 first;
+   * `localCrops` holds localCount·B images (empty when there are none).
+   * With `mixup`, the student's crops are mixed and matched with soft targets; the teacher's stay as they are.
+   */
+  step(crops: { global: Uint8Array; local: Uint8Array; mixup?: Mixup }, knobs: StepKnobs): Promise<StepStats>;
+  /** The same, with the time of every operator. */
+  profile(crops: { global: Uint8Array; local: Uint8Array }, knobs: StepKnobs): Promise<ProfileRow[]>;
+  state(): Promise<TrainerState>;
+  /** Replaces the whole state. Names, shapes or slots that do not fit reject, and nothing is changed. */
+  load(state: TrainerState): Promise<void>;
+  /** Replaces parameters of both nets only (a pre-trained start); names and shapes must all fit unless `partial`. */
+  loadWeights(weights: TensorData[], partial: boolean): Promise<{ loaded: number; missing: string[]; unexpected: string[] }>;
+  /** Ends the engine's thread and frees its memory. Later calls reject. */
+  dispose(): void;
+}
+
+/** Mixing of the student's crops within the batch (view loss only). */
+export interface Mixup {
+  /** One factor for each crop: `x ← λ·x + (1 − λ)·x[reversed batch]`; 1 leaves the crop alone. */
+  lambda: number[];
+}
+
+export interface Encoder {
+  /** Width of `view` features. */
+  readonly width: number;
+  /** Replaces the weights; every parameter of the backbone must be there. */
+  load(weights: TensorData[]): Promise<void>;
+  /** Weights drawn as at the start of a training run with this seed. */
+  initialise(seed: number): Promise<void>;
+  /** `count` images of size², pixels as u8 → `[count, width]` pooled features, not normalised. */
+  encode(pixels: Uint8Array, count: number): Promise<Float32Array>;
+  dispose(): void;
+}
+
+export interface KnnResult {
+  k: number;
+  /** Per cent. */
+  top1: number;
+  top5: number;
+}
+
+export interface ImageInfo {
+  width: number;
+  height: number;
+}
+
+export interface Native {
+  createTrainer(spec: TrainerSpec): Trainer;
+  createEncoder(spec: EncoderSpec): Encoder;
+  /** Weighted k-NN (votes exp(cosine / temperature)) of test rows against train rows; rows are l2-normalised first. */
+  knn(
+    train: Float32Array, trainLabels: Uint32Array, test: Float32Array, testLabels: Uint32Array,
+    width: number, classes: number, ks: number[], temperature: number,
+  ): Promise<KnnResult[]>;
+  /** Decodes once, renders every crop; the crops' pixels follow each other in the result. Rejects with `code: "IMAGE"`. */
+  renderCrops(encoded: Uint8Array, crops: CropPlan[]): Promise<Uint8Array>;
+  /** Size of an encoded image without decoding its pixels. */
+  imageInfo(encoded: Uint8Array): ImageInfo;
+  /** Lossless PNG of 8-bit RGB pixels. */
+  encodePng(pixels: Uint8Array, width: number, height: number): Uint8Array;
+  /** Single-precision GEMM rate of this machine with `threads` threads, GFLOP/s: what shares of peak refer to. */
+  gemmPeak(threads: number): Promise<number>;
+  /** Instruction set chosen at start: `avx512`, `avx2`, `neon` or `plain`. */
+  cpuFeatures(): string;
+}
+
+/** A failure inside the engine, told in one sentence. */
+export class EngineError extends Error {
+  constructor(
+    /** `CONFIG` a specification that cannot be built, `STATE` weights that do not fit, `IMAGE` an image that cannot be decoded, `ENGINE` anything else. */
+    readonly code: "CONFIG" | "STATE" | "IMAGE" | "ENGINE",
+    message: string,
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+    this.name = "EngineError";
+  }
+}
+
+/** The addon's errors are `[CODE] sentence`. */
+function asEngineError(cause: unknown): unknown {
+  const match = cause instanceof Error ? /^\[(CONFIG|STATE|IMAGE|ENGINE)\] ([^]*)$/.exec(cause.message) : null;
+  return match ? new EngineError(match[1] as EngineError["code"], match[2] as string, { cause }) : cause;
+}
+
+/** An object of the addon whose calls fail with {@link EngineError}, at once or in their promise. */
+function guarded<T extends object>(object: T): T {
+  return new Proxy(object, {
+    get(target, key) {
+      const member: unknown = Reflect.get(target, key, target);
+      if (typeof member !== "function") return member;
+      return (...args: unknown[]): unknown => {
+        try {
+          const result: unknown = Reflect.apply(member, target, args);
+          if (!(result instanceof Promise)) return result;
+          return result.catch((cause: unknown) => {
+            throw asEngineError(cause);
+          });
+        } catch (cause) {
+          throw asEngineError(cause);
+        }
+      };
+    },
+  });
+}
+
+/** The addon's file, from `dist/native` as from `ts/src/native`; `ESVIT_ADDON` names another one. */
+function addonPath(): string {
+  const named = process.env["ESVIT_ADDON"];
+  if (named) return named;
+  const candidates = ["../..", "../../.."].map((up) => fileURLToPath(new URL(`${up}/bindings/node/esvit.node`, import.meta.url)));
+  return candidates.find((path) => existsSync(path)) ?? (candidates[0] as string);
+}
+
+let loaded: Native | undefined;
+
+/** The engine. Throws one sentence when the addon was not built for this machine. */
+export function native(): Native {
+  if (loaded) return loaded;
+  const path = addonPath();
+  let addon: Native;
+  try {
+    addon = createRequire(import.meta.url)(path) as Native;
+  } catch (cause) {
+    throw new Error(`the engine could not be loaded from ${path}; run \`npm run build\` first`, { cause });
+  }
+  const functions = guarded(addon);
+  loaded = {
+    ...Object.fromEntries(Object.keys(addon).map((name) => [name, Reflect.get(functions, name)])),
+    createTrainer: (spec) => guarded(functions.createTrainer(spec)),
+    createEncoder: (spec) => guarded(functions.createEncoder(spec)),
+  } as Native;
+  return loaded;
+}

@@ -1,0 +1,64 @@
+/**
+ * The complete specification the engine builds a program from. The engine has no defaults of its
+ * own: every field is there, and an unknown one is an error. `config/` makes these from a `Config`.
+ * Mirrors `crates/nn/src/spec.rs` and `crates/engine/src/spec.rs` (serde, snake case as here).
+ */
+export interface SwinSpec {
+  kind: "swin";
+  /** Nominal image size: decides windows and shifts of each stage, as the reference does. */
+  image_size: number;
+  patch_size: number;
+  dim: number;
+  depths: number[];
+  heads: number[];
+  window: number;
+  mlp_ratio: number;
+  qkv_bias: boolean;
+  absolute_position: boolean;
+  patch_norm: boolean;
+  drop_path: number;
+}
+
+export type BackboneSpec = SwinSpec;
+
+export interface HeadSpec {
+  /** Prototypes, K. */
+  out_dim: number;
+  hidden_dim: number;
+  bottleneck_dim: number;
+  /** Linear layers before the prototypes, at least 1. */
+  layers: number;
+  batch_norm: boolean;
+  /** Freezes the gains of the last layer at 1. */
+  norm_last_layer: boolean;
+}
+
+export interface TrainerSpec {
+  backbone: BackboneSpec;
+  head: HeadSpec;
+  crops: {
+    /** Images a step, B. */
+    batch: number;
+    global_size: number;
+    local_size: number;
+    /** Local crops an image; 0 for none. */
+    local_count: number;
+  };
+  loss: { region: boolean; student_temperature: number; center_momentum: number; mixup: boolean };
+  optimizer: "adamw" | "sgd" | "lars";
+  /** Largest norm of one parameter's gradient; 0 turns clipping off. */
+  clip_grad: number;
+  seed: number;
+  threads: number;
+}
+
+export interface EncoderSpec {
+  backbone: BackboneSpec;
+  /** Side of the images given to `encode`. */
+  image_size: number;
+  /** Largest number of images in one call of the program. */
+  batch: number;
+  threads: number;
+  /** `view`: the pooled feature; a number n: token means of the last n blocks, concatenated (linear evaluation). */
+  output: "view" | { last_blocks: number };
+}

@@ -1,0 +1,78 @@
+import type { StepKnobs, StepStats } from "../native/index.js";
+
+/** Sums over the steps of an epoch; what is logged are these by `steps`. */
+export interface EpochSums {
+  steps: number;
+  loss: number;
+  viewLoss: number;
+  regionLoss: number;
+  learningRate: number;
+  weightDecay: number;
+  teacherEntropy: number;
+  featureDeviation: number;
+  gradientNorm: number;
+  images: number;
+  /** Wall time of the steps, waiting for images included. */
+  seconds: number;
+}
+
+/** No step yet. */
+export function emptySums(): EpochSums {
+  return {
+    steps: 0, loss: 0, viewLoss: 0, regionLoss: 0, learningRate: 0, weightDecay: 0, teacherEntropy: 0, featureDeviation: 0,
+    gradientNorm: 0, images: 0, seconds: 0,
+  };
+}
+
+/** Adds one step. */
+export function addStep(sums: EpochSums, stats: StepStats, knobs: StepKnobs, images: number, seconds: number): void {
+  sums.steps += 1;
+  sums.loss += stats.loss;
+  sums.viewLoss += stats.viewLoss;
+  sums.regionLoss += stats.regionLoss;
+  sums.learningRate += knobs.learningRate;
+  sums.weightDecay += knobs.weightDecay;
+  sums.teacherEntropy += stats.teacherEntropy;
+  sums.featureDeviation += stats.featureDeviation;
+  sums.gradientNorm += stats.gradientNorm;
+  sums.images += images;
+  sums.seconds += seconds;
+}
+
+/** One line of `log.txt`. The reference's keys come first; all but the last three are means over the epoch's steps. */
+export interface LogLine {
+  train_loss: number;
+  train_lr: number;
+  train_wd: number;
+  epoch: number;
+  train_view_loss: number;
+  train_region_loss: number;
+  /** Nats; ln K is uniform. */
+  teacher_entropy: number;
+  feature_deviation: number;
+  /** L2 norm over all gradients before clipping. */
+  gradient_norm: number;
+  images_per_second: number;
+  seconds: number;
+  /** Files found unreadable so far by this process. */
+  bad_images: number;
+}
+
+/** The line of an epoch that is complete. */
+export function logLine(epoch: number, sums: EpochSums, badImages: number): LogLine {
+  const mean = (sum: number): number => sum / sums.steps;
+  return {
+    train_loss: mean(sums.loss),
+    train_lr: mean(sums.learningRate),
+    train_wd: mean(sums.weightDecay),
+    epoch,
+    train_view_loss: mean(sums.viewLoss),
+    train_region_loss: mean(sums.regionLoss),
+    teacher_entropy: mean(sums.teacherEntropy),
+    feature_deviation: mean(sums.featureDeviation),
+    gradient_norm: mean(sums.gradientNorm),
+    images_per_second: sums.images / Math.max(sums.seconds, 1e-9),
+    seconds: sums.seconds,
+    bad_images: badImages,
+  };
+}

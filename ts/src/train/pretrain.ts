@@ -1,0 +1,313 @@
+/** The loop of pre-training: batches in, steps of the engine, checkpoints and a log out. */
+import { accessSync, constants, mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { drawMixup } from "../augment/index.js";
+import { saveCheckpoint, CHECKPOINT_NAME, writeCheckpoint } from "../checkpoint/index.js";
+import { toTrainerSpec, type Config } from "../config/index.js";
+import { DataError, findSplits, openImageFolder, openLoader, type BadImage, type ImageFolder, type Loader } from "../data/index.js";
+import { knn, openLabelledSplit, type KnnReport } from "../evaluate/index.js";
+import { native, type Native, type StepKnobs, type StepStats, type TensorData, type Trainer } from "../native/index.js";
+import { stream } from "../random/index.js";
+import { trainingSchedule } from "../schedule/index.js";
+import { addStep, emptySums, logLine, type LogLine } from "./averages.js";
+import { CollapseMonitor } from "./collapse.js";
+import { DivergedError, OutputError } from "./errors.js";
+import { appendLog, rewindLog } from "./log.js";
+import { mayBeTooLarge, memoryLimit, memoryLine, requireMemory, runMemory, type MemoryLine, type RunMemory } from "./memory.js";
+import { toCheckpoint, type Position, type Progress } from "./snapshot.js";
+import { prepareStart } from "./start.js";
+
+/** What is known before the first step. */
+export interface RunPlan {
+  memory: RunMemory;
+  parameterCount: number;
+  images: number;
+  classes: number;
+  stepsPerEpoch: number;
+  /** Steps of the whole run; less than its epochs have when `maxSteps` ends it. */
+  totalSteps: number;
+  /** Global step the run begins with. */
+  firstStep: number;
+  /** The checkpoint it goes on from. */
+  resumedFrom: string | undefined;
+}
+
+/** One step that is done. */
+export interface StepEvent {
+  epoch: number;
+  /** Within the epoch, from 0. */
+  step: number;
+  globalStep: number;
+  stats: StepStats;
+  knobs: StepKnobs;
+  /** Wall time since the step before, waiting for images included. */
+  seconds: number;
+}
+
+/** How a run is watched, ended, and tested. All optional. */
+export interface PretrainHooks {
+  /** The engine; the addon unless a test brings another. */
+  engine?: Native;
+  /** Ends the run after the current step, with a checkpoint. */
+  signal?: AbortSignal;
+  /** Milliseconds, for rates and `maxMinutes`; any origin. */
+  now?: () => number;
+  /** Bytes the run may use; what is free unless it is given. */
+  memoryLimit?: number;
+  onPlan?(plan: RunPlan): void;
+  onStep?(event: StepEvent): void;
+  onEpoch?(line: LogLine): void;
+  /** Something worth knowing, in one sentence. */
+  onNote?(sentence: string): void;
+  /** Something that is probably wrong, in one sentence. */
+  onWarning?(sentence: string): void;
+}
+
+/** How a run ended. */
+export interface PretrainResult {
+  /** `finished`: all epochs are done; `stopped`: `maxSteps` or `maxMinutes`; `interrupted`: the signal. */
+  status: "finished" | "stopped" | "interrupted";
+  /** The step that comes next. */
+  position: Position;
+  /** Steps done by this call, and their wall time. */
+  steps: number;
+  seconds: number;
+  imagesPerSecond: number;
+  /** Loss of the last step of this call. */
+  loss: number | undefined;
+  checkpoint: string;
+  plan: RunPlan;
+  bad: BadImage[];
+  /** k-NN accuracy of the teacher; undefined when it was not evaluated. */
+  knn: KnnReport | undefined;
+}
+
+/**
+ * Pre-trains on the images of `config.data.path`, or goes on with the run in `config.outputDir`.
+ *
+ * A run that was interrupted and resumed computes what the uninterrupted one would have, bit for bit, when the
+ * configuration, the images and the number of threads are the same.
+ * @throws {DataError} no images, or too many unreadable ones. {CheckpointError} a checkpoint cannot be read, written or does not
+ * fit. {OutputError} the folder cannot be used. {MemoryError} the run does not fit. {DivergedError} the loss is not finite.
+ */
+export async function pretrain(config: Config, hooks: PretrainHooks = {}): Promise<PretrainResult> {
+  const images = await openTrainingImages(config);
+  prepareOutput(config.outputDir);
+  const engine = hooks.engine ?? native();
+  const loader = openLoader(images, config, engine);
+  let trained: Trained;
+  try {
+    const spec = toTrainerSpec(config);
+    const limit = hooks.memoryLimit ?? memoryLimit();
+    const line = (): MemoryLine => memoryLine(spec, engine);
+    if (mayBeTooLarge(spec, limit)) {
+      const known = line();
+      requireMemory(runMemory(known(config.batchSize), loader), config.batchSize, limit, () => known);
+    }
+    const trainer = engine.createTrainer(spec);
+    try {
+      requireMemory(runMemory(trainer.memory, loader), config.batchSize, limit, line);
+      trained = await train(trainer, loader, images, config, hooks);
+    } finally {
+      trainer.dispose();
+    }
+  } finally {
+    await loader.close();
+  }
+  const { result, teacher } = trained;
+  // The trainer's memory is free again before the encoder takes its own.
+  if (result.status !== "interrupted" && config.evaluate.enabled) await evaluate(result, teacher, config, engine, hooks);
+  return result;
+}
+
+/** The images of `config.data.path`: its `train` folder when it has parts. @throws {DataError} */
+export async function openTrainingImages(config: Pick<Config, "data">): Promise<ImageFolder> {
+  const { path } = config.data;
+  if (path === null) throw new DataError("there are no images to train on: name their folder");
+  return openImageFolder((await findSplits(path)).train);
+}
+
+/** @throws {OutputError} before any work is done for results that could not be kept. */
+function prepareOutput(folder: string): void {
+  try {
+    mkdirSync(folder, { recursive: true });
+    accessSync(folder, constants.W_OK);
+  } catch (error) {
+    throw new OutputError(`${folder}: the results cannot be written there (${(error as Error).message})`, { cause: error });
+  }
+}
+
+interface Trained {
+  result: PretrainResult;
+  teacher: TensorData[];
+}
+
+async function train(trainer: Trainer, loader: Loader, images: ImageFolder, config: Config, hooks: PretrainHooks): Promise<Trained> {
+  const { stepsPerEpoch } = loader;
+  const memory = runMemory(trainer.memory, loader);
+  const start = await prepareStart(trainer, config, stepsPerEpoch);
+  const { progress } = start;
+  for (const note of start.notes) hooks.onNote?.(note);
+  if (start.resumedFrom !== undefined) rewindLog(config.outputDir, progress.position.epoch, progress.lastLine);
+
+  const lastStep = config.epochs * stepsPerEpoch;
+  const plan: RunPlan = {
+    memory,
+    parameterCount: trainer.parameterCount,
+    images: images.files.length,
+    classes: images.classes.length,
+    stepsPerEpoch,
+    totalSteps: Math.min(lastStep, config.maxSteps ?? lastStep),
+    firstStep: globalStep(progress),
+    resumedFrom: start.resumedFrom,
+  };
+  hooks.onPlan?.(plan);
+
+  const run = new Run(trainer, config, progress, plan, hooks);
+  await run.steps(loader);
+  const teacher = await run.finish();
+  const status = globalStep(progress) >= lastStep ? "finished" : hooks.signal?.aborted ? "interrupted" : "stopped";
+  const { stepCount: steps, seconds, loss } = run;
+  return {
+    teacher,
+    result: {
+      status, position: progress.position, steps, seconds, loss, plan, bad: loader.bad, knn: undefined,
+      imagesPerSecond: steps === 0 ? 0 : (steps * config.batchSize) / Math.max(seconds, 1e-9),
+      checkpoint: join(config.outputDir, CHECKPOINT_NAME),
+    },
+  };
+}
+
+function globalStep({ position, stepsPerEpoch }: Progress): number {
+  return position.epoch * stepsPerEpoch + position.step;
+}
+
+/** The loop's state. */
+class Run {
+  stepCount = 0;
+  seconds = 0;
+  loss: number | undefined;
+  private readonly schedule: (step: number) => StepKnobs;
+  private readonly monitor: CollapseMonitor;
+  private readonly now: () => number;
+  private knownBad = 0;
+  /** Global step of the newest checkpoint. */
+  private savedAt: number | undefined;
+  /** The teacher in that checkpoint, until the next step. */
+  private savedTeacher: TensorData[] | undefined;
+
+  constructor(
+    private readonly trainer: Trainer,
+    private readonly config: Config,
+    private readonly progress: Progress,
+    private readonly plan: RunPlan,
+    private readonly hooks: PretrainHooks,
+  ) {
+    this.schedule = trainingSchedule(config, progress.stepsPerEpoch);
+    this.monitor = new CollapseMonitor(config.head.outDim);
+    this.now = hooks.now ?? (() => performance.now());
+    if (plan.resumedFrom !== undefined) this.savedAt = plan.firstStep;
+  }
+
+  /** Steps until the run ends, for whatever reason. */
+  async steps(loader: Loader): Promise<void> {
+    const begun = this.now();
+    if (this.mustStop(begun)) return;
+    const { position } = this.progress;
+    let before = begun;
+    for await (const batch of loader.batches({ epoch: position.epoch, index: position.step })) {
+      const knobs = this.schedule(globalStep(this.progress));
+      const { epoch, index } = batch;
+      this.savedTeacher = undefined;
+      const mixup = this.config.mixup.enabled
+        ? { mixup: drawMixup(this.config.mixup, 2 + this.config.crops.localCount, stream(this.config.seed, "mixup", epoch, index)) }
+        : {};
+      const stats = await this.trainer.step({ global: batch.global, local: batch.local, ...mixup }, knobs);
+      batch.release();
+      this.reportBad(loader.bad);
+      if (!stats.finite) await this.diverged(stats, knobs);
+
+      const at = this.now();
+      const seconds = (at - before) / 1000;
+      before = at;
+      this.stepCount += 1;
+      this.seconds += seconds;
+      this.loss = stats.loss;
+      addStep(this.progress.sums, stats, knobs, this.config.batchSize, seconds);
+      this.hooks.onStep?.({ epoch, step: index, globalStep: knobs.step, stats, knobs, seconds });
+      const warning = this.monitor.observe(stats);
+      if (warning !== undefined) this.hooks.onWarning?.(warning);
+      await this.advance(knobs, loader.bad.length);
+      if (this.mustStop(begun)) return;
+    }
+  }
+
+  /** A checkpoint of the last step, unless there is one. Gives the teacher's weights. */
+  async finish(): Promise<TensorData[]> {
+    const step = globalStep(this.progress);
+    if (this.savedAt !== step) await this.save(this.schedule(Math.max(0, step - 1)));
+    return this.savedTeacher ?? (await this.trainer.state()).teacher;
+  }
+
+  /** Moves to the next step; at the end of an epoch with a line in the log and a checkpoint, else with one when it is time. */
+  private async advance(knobs: StepKnobs, badImages: number): Promise<void> {
+    const { progress, config } = this;
+    const { epoch, step } = progress.position;
+    if (step + 1 < progress.stepsPerEpoch) {
+      progress.position = { epoch, step: step + 1 };
+      if (config.saveSteps > 0 && globalStep(progress) % config.saveSteps === 0) await this.save(knobs);
+      return;
+    }
+    const line = logLine(epoch, progress.sums, badImages);
+    progress.position = { epoch: epoch + 1, step: 0 };
+    progress.sums = emptySums();
+    progress.lastLine = line;
+    const isKept = config.saveEpochs > 0 && epoch % config.saveEpochs === 0;
+    // The checkpoint holds the line too: a process that is killed between the two writes loses nothing.
+    await this.save(knobs, isKept ? epoch : undefined);
+    appendLog(config.outputDir, line);
+    this.hooks.onEpoch?.(line);
+  }
+
+  private async save(knobs: StepKnobs, numbered?: number): Promise<void> {
+    const state = await this.trainer.state();
+    saveCheckpoint(this.config.outputDir, toCheckpoint(state, this.config, this.progress, knobs), numbered);
+    this.savedAt = globalStep(this.progress);
+    this.savedTeacher = state.teacher;
+  }
+
+  private mustStop(begun: number): boolean {
+    const { maxMinutes } = this.config;
+    if (this.hooks.signal?.aborted) return true;
+    if (globalStep(this.progress) >= this.plan.totalSteps) return true;
+    return maxMinutes !== null && this.now() - begun >= maxMinutes * 60_000;
+  }
+
+  private reportBad(bad: readonly BadImage[]): void {
+    for (const { message } of bad.slice(this.knownBad)) this.hooks.onNote?.(`left out ${message}`);
+    this.knownBad = bad.length;
+  }
+
+  private async diverged(stats: StepStats, knobs: StepKnobs): Promise<never> {
+    const file = join(this.config.outputDir, "checkpoint_NaN.pth");
+    writeCheckpoint(file, toCheckpoint(await this.trainer.state(), this.config, this.progress, knobs));
+    throw new DivergedError(
+      `the loss is ${stats.loss} at step ${knobs.step}, so the training stopped; the state before this step is in ${file}`,
+    );
+  }
+}
+
+/** Adds the accuracy of the teacher's neighbours, when the images have classes. */
+async function evaluate(result: PretrainResult, teacher: TensorData[], config: Config, engine: Native, hooks: PretrainHooks): Promise<void> {
+  const split = config.data.path === null ? undefined : await openLabelledSplit(config.data.path);
+  if (!split) {
+    hooks.onNote?.("the images have no classes, so k-NN accuracy is not measured");
+    return;
+  }
+  try {
+    result.knn = await knn({ split, config, features: { weights: teacher }, ...(hooks.signal && { signal: hooks.signal }) }, engine);
+  } catch (error) {
+    if (!hooks.signal?.aborted) throw error;
+    result.status = "interrupted";
+  }
+}
