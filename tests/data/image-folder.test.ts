@@ -1,0 +1,80 @@
+import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { dirname, join, relative } from "node:path";
+import { describe, expect, test } from "vitest";
+import { DataError, findSplits, openImageFolder } from "../../ts/src/data/index.js";
+import { temporaryFolder } from "../support/temporary.js";
+
+const scratch = temporaryFolder();
+let made = 0;
+
+/** A new folder that holds these files. */
+function tree(...paths: string[]): string {
+  const root = join(scratch, `tree${made++}`);
+  mkdirSync(root);
+  for (const path of paths) {
+    mkdirSync(dirname(join(root, path)), { recursive: true });
+    writeFileSync(join(root, path), "x");
+  }
+  return root;
+}
+
+async function opened(root: string, classes?: string[]): Promise<{ files: [string, number | null][]; classes: string[] }> {
+  const folder = await openImageFolder(root, classes);
+  expect(folder.root).toBe(root);
+  return { files: folder.files.map(({ path, label }) => [relative(root, path), label]), classes: folder.classes };
+}
+
+describe("openImageFolder", () => {
+  test("sub-folders are classes, sorted by bytes, images by folder and name", async () => {
+    const root = tree("b/2.png", "b/10.png", "a/x.jpg", "B/z.JPEG", "é/1.webp", "a/deep/0.tiff", "a/y.bmp", "empty/readme.txt");
+    expect(await opened(root)).toEqual({
+      classes: ["B", "a", "b", "é"],
+      files: [["B/z.JPEG", 0], ["a/x.jpg", 1], ["a/y.bmp", 1], ["a/deep/0.tiff", 1], ["b/10.png", 2], ["b/2.png", 2], ["é/1.webp", 3]],
+    });
+  });
+
+  test("images right in the folder have no labels, and those below neither", async () => {
+    expect(await opened(tree("2.gif", "1.tif", "more/3.jpg"))).toEqual({ classes: [], files: [["1.tif", null], ["2.gif", null], ["more/3.jpg", null]] });
+  });
+
+  test("hidden files and folders, and other files, are skipped", async () => {
+    expect(await opened(tree(".hidden.png", ".git/a.png", "a/.b.png", "a/c.png", "a/d.txt", "notes.md"))).toEqual({ classes: ["a"], files: [["a/c.png", 0]] });
+  });
+
+  test("links are followed, circles end", async () => {
+    const root = tree("a/1.png");
+    symlinkSync(join(root, "a"), join(root, "linked"));
+    symlinkSync(root, join(root, "a", "circle"));
+    symlinkSync(join(root, "nowhere"), join(root, "a", "broken.png"));
+    expect((await opened(root)).files).toEqual([["a/1.png", 0], ["linked/1.png", 1]]);
+  });
+
+  test("a second part of the set uses the first one's classes", async () => {
+    const root = tree("b/1.png", "d/2.png");
+    expect((await opened(root, ["a", "b", "c", "d"])).files).toEqual([["b/1.png", 1], ["d/2.png", 3]]);
+    await expect(openImageFolder(root, ["a", "b"])).rejects.toThrow(/tree\d+\/d: there is no class of this name/);
+  });
+
+  test("what cannot be used is named", async () => {
+    await expect(openImageFolder("/no/such/folder")).rejects.toThrow(new DataError("/no/such/folder: there is no such folder"));
+    await expect(openImageFolder(tree("a/readme.txt"))).rejects.toThrow(/there is no image in this folder/);
+    await expect(openImageFolder(join(tree("a.png"), "a.png"))).rejects.toThrow(/this is a file, not a folder/);
+  });
+});
+
+describe("findSplits", () => {
+  test.each([
+    ["train and val below", ["train/a/1.png", "val/a/1.png"], "", "train", "val"],
+    ["train alone", ["train/a/1.png"], "", "train", null],
+    ["train and val among others", ["train/a/1.png", "val/a/1.png", "test/2.png"], "", "train", "val"],
+    ["the reference's .../train", ["train/a/1.png", "val/a/1.png"], "train", "train", "val"],
+    ["classes", ["a/1.png", "b/1.png"], "", "", null],
+    ["a class called train", ["train/1.png", "plane/1.png"], "", "", null],
+    ["images", ["1.png", "train/2.png"], "", "", null],
+  ])("%s", async (_, files, below, train, val) => {
+    const root = tree(...files);
+    const splits = await findSplits(join(root, below));
+    expect(relative(root, splits.train)).toBe(train);
+    expect(splits.val === null ? null : relative(root, splits.val).split("/").at(-1)).toBe(val);
+  });
+});

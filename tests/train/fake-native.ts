@@ -1,0 +1,142 @@
+/** An engine that learns nothing, but whose state is a function of all crops and knobs it was given, in order. */
+import { createHash } from "node:crypto";
+import type {
+  Encoder, KnnResult, Mixup, Native, StepKnobs, StepStats, TensorData, Trainer, TrainerSpec, TrainerState,
+} from "../../ts/src/native/index.js";
+import { FakeEngine } from "../data/fake-engine.js";
+
+export interface FakeStep {
+  knobs: StepKnobs;
+  mixup: Mixup | undefined;
+}
+
+const shapes: [name: string, shape: number[]][] = [["patch.weight", [2, 2]], ["patch.bias", [2]], ["head.last_layer.weight_v", [4, 2]]];
+
+function f32(name: string, shape: number[], values: ArrayLike<number>): TensorData {
+  return { name, shape, dtype: "f32", data: new Uint8Array(Float32Array.from(values).buffer) };
+}
+
+function floats({ data }: TensorData): Float32Array {
+  return new Float32Array(data.slice().buffer);
+}
+
+export class FakeTrainer implements Trainer {
+  readonly memory = { arena: 1000, parameters: 500, workspace: 10 };
+  readonly parameterCount = 14;
+  disposed = false;
+  private state_: TrainerState;
+
+  constructor(private readonly owner: FakeNative, spec: TrainerSpec) {
+    const net = (offset: number): TensorData[] =>
+      shapes.map(([name, shape]) => f32(name, shape, Array.from({ length: shape.reduce((a, b) => a * b) }, (_, i) => spec.seed + offset + i)));
+    this.state_ = {
+      student: net(0), teacher: net(0.5), loss: [f32("center", [1, 4], [0, 0, 0, 0])],
+      optimizer: { kind: spec.optimizer, decayed: ["patch.weight", "head.last_layer.weight_v"], notDecayed: ["patch.bias"], steps: {}, slots: [] },
+    };
+    this.memory = { arena: 1000 + 100 * spec.crops.batch, parameters: 500, workspace: 10 * spec.crops.batch };
+  }
+
+  describe(): { name: string; shape: number[]; dtype: "f32" }[] {
+    return this.owner.shapes.map(([name, shape]) => ({ name, shape, dtype: "f32" }));
+  }
+
+  async step(crops: { global: Uint8Array; local: Uint8Array; mixup?: Mixup }, knobs: StepKnobs): Promise<StepStats> {
+    this.owner.steps.push({ knobs, mixup: crops.mixup });
+    const stats: StepStats = {
+      loss: 0, viewLoss: 1, regionLoss: 2, teacherEntropy: 1, featureDeviation: 1, gradientNorm: 3, finite: true, elapsedMs: 1, ...this.owner.stats,
+    };
+    if (knobs.step === this.owner.nanAt) return { ...stats, loss: NaN, finite: false };
+    const hash = createHash("sha256").update(crops.global).update(crops.local).update(JSON.stringify([knobs, crops.mixup ?? null]));
+    const mixed = hash.digest().readUInt32LE() / 2 ** 32;
+    const touch = (tensor: TensorData): TensorData => f32(tensor.name, tensor.shape, floats(tensor).map((value) => value * 0.9 + mixed));
+    const { student, teacher, loss, optimizer } = this.state_;
+    const slots = optimizer.slots.length > 0
+      ? optimizer.slots.map(touch)
+      : student.flatMap(({ name, shape, data }) => ["exp_avg", "exp_avg_sq"].map((slot) => ({ name: `${slot}/${name}`, shape, dtype: "f32" as const, data })));
+    const steps = Object.fromEntries(student.map(({ name }) => [name, (optimizer.steps[name] ?? 0) + 1]));
+    this.state_ = { student: student.map(touch), teacher: teacher.map(touch), loss: loss.map(touch), optimizer: { ...optimizer, slots, steps } };
+    await this.owner.afterStep?.(knobs.step);
+    return { ...stats, loss: mixed, viewLoss: mixed / 2, regionLoss: mixed / 2 };
+  }
+
+  profile(): Promise<never> {
+    return Promise.reject(new Error("not part of the fake"));
+  }
+
+  state(): Promise<TrainerState> {
+    return Promise.resolve(this.state_);
+  }
+
+  load(state: TrainerState): Promise<void> {
+    const { kind, decayed, notDecayed, steps, slots } = state.optimizer;
+    const order = (a: { name: string }, b: { name: string }): number => (a.name < b.name ? -1 : 1);
+    this.state_ = { ...state, optimizer: { kind, decayed, notDecayed, steps, slots: [...slots].sort(order) } };
+    return Promise.resolve();
+  }
+
+  loadWeights(weights: TensorData[]): Promise<{ loaded: number; missing: string[]; unexpected: string[] }> {
+    const known = new Set(shapes.map(([name]) => name));
+    const fitting = weights.filter(({ name }) => known.has(name));
+    const replace = (net: TensorData[]): TensorData[] => net.map((tensor) => fitting.find(({ name }) => name === tensor.name) ?? tensor);
+    this.state_ = { ...this.state_, student: replace(this.state_.student), teacher: replace(this.state_.teacher) };
+    return Promise.resolve({ loaded: fitting.length, missing: [], unexpected: weights.filter(({ name }) => !known.has(name)).map(({ name }) => name) });
+  }
+
+  dispose(): void {
+    this.disposed = true;
+  }
+}
+
+/** Features are the mean of an image's pixels, and what `knn` is given is kept. */
+export class FakeNative extends FakeEngine implements Native {
+  shapes = shapes;
+  steps: FakeStep[] = [];
+  trainers: FakeTrainer[] = [];
+  specs: TrainerSpec[] = [];
+  stats: Partial<StepStats> = {};
+  nanAt: number | undefined;
+  afterStep: ((step: number) => void | Promise<void>) | undefined;
+  encoded: { weights: TensorData[] | undefined; seed: number | undefined }[] = [];
+  knnCalls: { bank: Float32Array; bankLabels: Uint32Array; queries: Float32Array; queryLabels: Uint32Array; width: number; ks: number[] }[] = [];
+
+  createTrainer(spec: TrainerSpec): Trainer {
+    this.specs.push(spec);
+    const trainer = new FakeTrainer(this, spec);
+    this.trainers.push(trainer);
+    return trainer;
+  }
+
+  createEncoder(): Encoder {
+    const record: { weights: TensorData[] | undefined; seed: number | undefined } = { weights: undefined, seed: undefined };
+    this.encoded.push(record);
+    return {
+      width: 1,
+      load: (weights) => Promise.resolve(void (record.weights = weights)),
+      initialise: (seed) => Promise.resolve(void (record.seed = seed)),
+      encode: (pixels, count) => {
+        const size = pixels.length / count;
+        return Promise.resolve(Float32Array.from({ length: count }, (_, i) => pixels.subarray(i * size, (i + 1) * size).reduce((a, b) => a + b, 0) / size));
+      },
+      dispose: () => undefined,
+    };
+  }
+
+  knn(
+    bank: Float32Array, bankLabels: Uint32Array, queries: Float32Array, queryLabels: Uint32Array, width: number, _: number, ks: number[],
+  ): Promise<KnnResult[]> {
+    this.knnCalls.push({ bank, bankLabels, queries, queryLabels, width, ks });
+    return Promise.resolve(ks.map((k) => ({ k, top1: 50, top5: 100 })));
+  }
+
+  encodePng(): never {
+    throw new Error("not part of the fake");
+  }
+
+  gemmPeak(): Promise<number> {
+    return Promise.resolve(1);
+  }
+
+  cpuFeatures(): string {
+    return "plain";
+  }
+}
