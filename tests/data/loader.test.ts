@@ -2,7 +2,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { completeConfig, type Config } from "../../ts/src/config/index.js";
-import { DataError, epochOrder, openImageFolder, openLoader, type Batch, type ImageFolder } from "../../ts/src/data/index.js";
+import { DataError, epochOrder, openImageFolder, openLoader, planLoader, type Batch, type ImageFolder } from "../../ts/src/data/index.js";
 import { temporaryFolder } from "../support/temporary.js";
 import { collect, FakeEngine } from "./fake-engine.js";
 
@@ -62,7 +62,7 @@ describe("openLoader", () => {
     const settings = config();
     const loader = openLoader(folder, settings, new FakeEngine());
     expect(loader.stepsPerEpoch).toBe(2);
-    expect(loader.batchBytes).toBe(4 * (2 * 192 + 3 * 48));
+    expect(planLoader(settings).batchBytes).toBe(4 * (2 * 192 + 3 * 48));
     const seen = await run(folder, settings);
     expect(seen.map(({ epoch, index }) => [epoch, index])).toEqual([[0, 0], [0, 1], [1, 0], [1, 1], [2, 0], [2, 1]]);
     for (const epoch of [0, 1, 2]) {
@@ -149,7 +149,7 @@ describe("openLoader", () => {
     const settings = config({ data: { workers: 5, prefetchMiB: (3 * 4 * (2 * 192 + 3 * 48)) / 2 ** 20 } });
     const engine = new FakeEngine();
     const loader = openLoader(folder, settings, engine);
-    expect(loader.depth).toBe(3);
+    expect(planLoader(settings).depth).toBe(3);
     const batches = loader.batches({ epoch: 0, index: 0 });
     await batches.next();
     await new Promise((resolve) => setTimeout(resolve, 100));

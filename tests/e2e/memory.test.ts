@@ -35,6 +35,7 @@ describe.skipIf(notBuilt)("memory", () => {
     expect(message).toMatch(/^the run needs \d+ MiB of memory and 500 MiB are free; batchSize \d+ would fit$/);
     const fits = Number(/batchSize (\d+)/.exec(message)![1]);
     expect(fits).toBeLessThan(32);
+    expect(fits).toBeGreaterThan(8);
     const smaller = { ...config, batchSize: fits, maxSteps: 1, evaluate: { ...config.evaluate, enabled: false }, data: { ...config.data, path: images } };
     expect((await pretrain(smaller, options)).steps).toBe(1);
   });

@@ -1,7 +1,7 @@
 /** An engine that learns nothing, but whose state is a function of all crops and knobs it was given, in order. */
 import { createHash } from "node:crypto";
 import type {
-  Encoder, KnnResult, Mixup, Native, StepKnobs, StepStats, TensorData, Trainer, TrainerSpec, TrainerState,
+  Encoder, KnnResult, Mixup, Native, StepKnobs, StepStats, TensorData, Trainer, TrainerPlan, TrainerSpec, TrainerState,
 } from "../../ts/src/native/index.js";
 import { FakeEngine } from "../data/fake-engine.js";
 
@@ -21,8 +21,7 @@ function floats({ data }: TensorData): Float32Array {
 }
 
 export class FakeTrainer implements Trainer {
-  readonly memory = { arena: 1000, parameters: 500, workspace: 10 };
-  readonly parameterCount = 14;
+  readonly plan: TrainerPlan;
   disposed = false;
   private state_: TrainerState;
 
@@ -33,7 +32,7 @@ export class FakeTrainer implements Trainer {
       student: net(0), teacher: net(0.5), loss: [f32("center", [1, 4], [0, 0, 0, 0])],
       optimizer: { kind: spec.optimizer, decayed: ["patch.weight", "head.last_layer.weight_v"], notDecayed: ["patch.bias"], steps: {}, slots: [] },
     };
-    this.memory = { arena: 1000 + 100 * spec.crops.batch, parameters: 500, workspace: 10 * spec.crops.batch };
+    this.plan = owner.planTrainer(spec);
   }
 
   describe(): { name: string; shape: number[]; dtype: "f32" }[] {
@@ -93,11 +92,18 @@ export class FakeNative extends FakeEngine implements Native {
   steps: FakeStep[] = [];
   trainers: FakeTrainer[] = [];
   specs: TrainerSpec[] = [];
+  /** Batch sizes that were planned. */
+  planned: number[] = [];
   stats: Partial<StepStats> = {};
   nanAt: number | undefined;
   afterStep: ((step: number) => void | Promise<void>) | undefined;
   encoded: { weights: TensorData[] | undefined; seed: number | undefined }[] = [];
   knnCalls: { bank: Float32Array; bankLabels: Uint32Array; queries: Float32Array; queryLabels: Uint32Array; width: number; ks: number[] }[] = [];
+
+  planTrainer({ crops }: TrainerSpec): TrainerPlan {
+    this.planned.push(crops.batch);
+    return { memory: { arena: 1000 + 100 * crops.batch, parameters: 500, workspace: 10 * crops.batch }, parameterCount: 14, gflop: 1 };
+  }
 
   createTrainer(spec: TrainerSpec): Trainer {
     this.specs.push(spec);

@@ -1,7 +1,9 @@
 import { describe, expect, test } from "vitest";
 import { CollapseMonitor } from "../../ts/src/train/collapse.js";
-import { mayBeTooLarge, memoryLine, requireMemory, runMemory } from "../../ts/src/train/memory.js";
-import { completeConfig, toTrainerSpec } from "../../ts/src/config/index.js";
+import type { TrainerSpec } from "../../ts/src/native/index.js";
+import { MemoryError } from "../../ts/src/train/index.js";
+import { largestBatch, requireMemory, runMemory } from "../../ts/src/train/memory.js";
+import { completeConfig } from "../../ts/src/config/index.js";
 import { FakeNative } from "./fake-native.js";
 
 describe("the collapse monitor", () => {
@@ -38,26 +40,31 @@ describe("memory", () => {
 
   test("counts one batch more than are kept ready, and two copies of the state", () => {
     expect(runMemory({ arena: 10, parameters: 5, workspace: 1 }, { batchBytes: 100, depth: 2 })).toEqual(
-      { arena: 10, parameters: 5, workspace: 1, loader: 300, batch: 100, checkpoint: 10, total: 326 },
+      { arena: 10, parameters: 5, workspace: 1, loader: 300, checkpoint: 10, total: 326 },
     );
   });
 
-  test("that does not suffice is an error with the batch that would fit", () => {
-    const line = (batch: number) => ({ arena: 1000 * mib + 100 * mib * batch, parameters: 100 * mib, workspace: 0 });
-    const memory = runMemory(line(64), { batchBytes: 0, depth: 1 });
-    expect(() => requireMemory(memory, 64, 8 * gib, () => line)).not.toThrow();
-    // 4096 MiB less 128 for Node, 1000 that do not depend on the batch and 300 for the parameters and their copies, with a reserve.
-    expect(() => requireMemory(memory, 64, 4 * gib, () => line)).toThrow("the run needs 7828 MiB of memory and 4096 MiB are free; batchSize 24 would fit");
-    expect(() => requireMemory(memory, 64, gib, () => line)).toThrow("not even one image a step would fit");
+  const config = completeConfig({ batchSize: 64 });
+  const planner = {
+    planTrainer: ({ crops }: TrainerSpec) => ({
+      memory: { arena: 1000 * mib + 100 * mib * crops.batch, parameters: 100 * mib, workspace: 0 }, parameterCount: 1, gflop: 1,
+    }),
+  };
+
+  test("that does not suffice is an error with the largest batch that fits", () => {
+    expect(requireMemory(config, 16 * gib, planner).arena).toBe(7400 * mib);
+    const fits = largestBatch(config, 4 * gib, planner);
+    expect(() => requireMemory(config, 4 * gib, planner)).toThrow(new RegExp(`^the run needs \\d+ MiB of memory and 4096 MiB are free; batchSize ${fits} would fit$`));
+    expect(() => requireMemory({ ...config, batchSize: fits }, 4 * gib, planner)).not.toThrow();
+    expect(() => requireMemory({ ...config, batchSize: fits + 1 }, 4 * gib, planner)).toThrow(MemoryError);
+    // 4096 MiB less 128 for Node, 1000 that do not depend on the batch, 300 for parameters and copies, and 105 an image.
+    expect(fits).toBe(25);
+    expect(() => requireMemory(config, gib, planner)).toThrow("not even one image a step would fit");
   });
 
-  test("of a batch that is too large to be tried follows from smaller ones", () => {
+  test("of a batch whose images do not fit is not planned at all", () => {
     const engine = new FakeNative();
-    const spec = toTrainerSpec(completeConfig({ batchSize: 5000 }));
-    expect(mayBeTooLarge(spec, gib)).toBe(true);
-    expect(mayBeTooLarge(spec, 10_000 * gib)).toBe(false);
-    expect(memoryLine(spec, engine)(5000)).toEqual({ arena: 1000 + 100 * 5000, parameters: 500, workspace: 10 * 5000 });
-    expect(engine.specs.map(({ crops }) => crops.batch)).toEqual([2, 4]);
-    expect(engine.trainers.every(({ disposed }) => disposed)).toBe(true);
+    expect(() => requireMemory({ ...config, batchSize: 1e9 }, gib, engine)).toThrow(/^the run needs more memory for its images alone than there is and 1024 MiB are free; batchSize \d+ would fit$/);
+    expect(Math.max(...engine.planned)).toBeLessThan(5000);
   });
 });

@@ -19,6 +19,7 @@ pub struct TensorData {
 }
 
 #[napi(object)]
+#[derive(Clone)]
 pub struct TensorShape {
     pub name: String,
     pub shape: Vec<u32>,
@@ -53,6 +54,7 @@ fn dtype(values: &TensorValues) -> &'static str {
     }
 }
 
+/// Names, shapes and types of tensors, in order.
 pub fn describe(tensors: &[Tensor]) -> Vec<TensorShape> {
     let one = |t: &Tensor| TensorShape { name: t.name.clone(), shape: dimensions(&t.shape), dtype: dtype(&t.values).into() };
     tensors.iter().map(one).collect()

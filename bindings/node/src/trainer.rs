@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use esvit_engine::{Knobs, Pixels, Trainer};
+use esvit_engine::spec::TrainerSpec;
+use esvit_engine::{Knobs, Pixels, Plan, Trainer};
 use napi::bindgen_prelude::{Object, Uint8Array};
 use napi::{Env, Result};
 use napi_derive::napi;
@@ -53,6 +54,13 @@ pub struct MemoryPlan {
 }
 
 #[napi(object)]
+pub struct TrainerPlan {
+    pub memory: MemoryPlan,
+    pub parameter_count: f64,
+    pub gflop: f64,
+}
+
+#[napi(object)]
 pub struct ProfileRow {
     pub phase: String,
     pub operator: String,
@@ -95,37 +103,49 @@ impl Crops {
 #[napi(js_name = "Trainer")]
 pub struct JsTrainer {
     worker: Worker<Trainer>,
-    memory: esvit_engine::MemoryPlan,
-    shapes: Vec<esvit_engine::Tensor>,
-    parameter_count: f64,
+    plan: Plan,
+    shapes: Vec<TensorShape>,
+}
+
+/// What a trainer of this specification would need. Nothing is allocated for it.
+#[napi]
+pub fn plan_trainer(spec: serde_json::Value) -> Result<TrainerPlan> {
+    Ok(Plan::new(&read_spec(spec)?).map_err(from_engine)?.into())
 }
 
 /// Builds a trainer from a complete specification.
 #[napi]
 pub fn create_trainer(spec: serde_json::Value) -> Result<JsTrainer> {
-    let spec = serde_json::from_value(spec).map_err(|e| failure(CONFIG, format_args!("the trainer's specification: {e}")))?;
-    let trainer = Trainer::new(spec).map_err(from_engine)?;
-    let shapes = trainer.state().student;
-    let parameters = trainer.student().entries().iter().filter(|e| e.role == esvit_engine::Role::Parameter);
-    let parameter_count = parameters.map(|e| e.volume() as f64).sum();
-    Ok(JsTrainer { memory: trainer.memory(), shapes, parameter_count, worker: Worker::new("esvit-trainer", trainer)? })
+    let trainer = Trainer::new(read_spec(spec)?).map_err(from_engine)?;
+    let shapes = describe(&trainer.student().tensors());
+    Ok(JsTrainer { plan: *trainer.plan(), shapes, worker: Worker::new("esvit-trainer", trainer)? })
+}
+
+fn read_spec(spec: serde_json::Value) -> Result<TrainerSpec> {
+    serde_json::from_value(spec).map_err(|e| failure(CONFIG, format_args!("the trainer's specification: {e}")))
+}
+
+impl From<Plan> for TrainerPlan {
+    fn from(plan: Plan) -> TrainerPlan {
+        let esvit_engine::MemoryPlan { arena, parameters, workspace } = plan.memory;
+        TrainerPlan {
+            memory: MemoryPlan { arena: arena as f64, parameters: parameters as f64, workspace: workspace as f64 },
+            parameter_count: plan.parameter_count as f64,
+            gflop: plan.flops as f64 / 1e9,
+        }
+    }
 }
 
 #[napi]
 impl JsTrainer {
     #[napi(getter)]
-    pub fn memory(&self) -> MemoryPlan {
-        MemoryPlan { arena: self.memory.arena as f64, parameters: self.memory.parameters as f64, workspace: self.memory.workspace as f64 }
-    }
-
-    #[napi(getter)]
-    pub fn parameter_count(&self) -> f64 {
-        self.parameter_count
+    pub fn plan(&self) -> TrainerPlan {
+        self.plan.into()
     }
 
     #[napi]
     pub fn describe(&self) -> Vec<TensorShape> {
-        describe(&self.shapes)
+        self.shapes.clone()
     }
 
     #[napi(ts_return_type = "Promise<StepStats>")]

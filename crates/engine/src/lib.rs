@@ -1,5 +1,6 @@
 //! The engine: parameters, optimisers, the moving-average teacher, the training step, the encoder, k-NN.
 //!
+//! - [`Plan`] says what a run needs before anything is allocated.
 //! - [`Trainer`] owns a compiled step and everything that changes from step to step.
 //! - [`Encoder`] owns a compiled forward pass.
 //! - [`knn`] classifies features by their neighbours.
@@ -11,6 +12,7 @@ mod monitor;
 mod network;
 mod optimizer;
 pub mod peak;
+mod plan;
 mod random;
 pub mod spec;
 mod state;
@@ -21,9 +23,10 @@ pub use encoder::Encoder;
 pub use error::Error;
 pub use esvit_nn::Role;
 pub use optimizer::OptimizerState;
+pub use plan::{MemoryPlan, Plan};
 pub use state::{Tensor, TensorValues, TrainerState};
 pub use store::{LoadReport, Store};
-pub use trainer::{Knobs, MemoryPlan, Pixels, ProfileRow, StepStats, Trainer};
+pub use trainer::{Knobs, Pixels, ProfileRow, StepStats, Trainer};
 
 /// Result of everything here.
 pub type Result<T> = std::result::Result<T, Error>;

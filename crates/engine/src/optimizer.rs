@@ -68,10 +68,9 @@ impl Optimizer {
         Optimizer { kind, moments, steps: vec![0; store.entries().len()] }
     }
 
-    /// Bytes once every parameter was updated.
-    pub fn planned_bytes(&self, store: &Store) -> usize {
-        let trained = store.entries().iter().filter(|e| is_trained(e)).map(Entry::volume).sum::<usize>();
-        trained * 4 * self.kind.slots().len()
+    /// Moments each trained value has once it was updated.
+    pub fn moments_per_value(kind: OptimizerKind) -> usize {
+        kind.slots().len()
     }
 
     /// One update of student and teacher. `gradient(i)` is that of entry i of the store. Returns the norm over all

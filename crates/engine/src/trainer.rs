@@ -14,6 +14,7 @@ use esvit_simd::Pool;
 use crate::monitor::feature_deviation;
 use crate::network::{self, STUDENT, Step, TEACHER};
 use crate::optimizer::Optimizer;
+use crate::plan::{Plan, pixel_type};
 use crate::random::Stream;
 use crate::spec::TrainerSpec;
 use crate::{Error, LoadReport, Result, Store, Tensor, TensorValues, TrainerState};
@@ -73,17 +74,6 @@ pub struct StepStats {
     pub finite: bool,
 }
 
-/// Memory of a trainer in bytes, known before its first step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryPlan {
-    /// Activations and gradients.
-    pub arena: usize,
-    /// Both networks, moments, centres.
-    pub parameters: usize,
-    /// Staging of pixels, and scratch memory of the operators.
-    pub workspace: usize,
-}
-
 /// Time and arithmetic of one operator in one part of the step.
 #[derive(Clone, Debug)]
 pub struct ProfileRow {
@@ -104,6 +94,7 @@ pub struct ProfileRow {
 pub struct Trainer {
     spec: TrainerSpec,
     pool: Pool,
+    plan: Plan,
     step: Step,
     /// Taken at the first step, so that a plan costs no memory.
     arena: Option<Arena>,
@@ -128,7 +119,7 @@ impl Trainer {
     /// # Errors
     /// When the specification cannot be built.
     pub fn new(spec: TrainerSpec) -> Result<Trainer> {
-        let dtype = if spec.loss.mixup { DType::F32 } else { DType::U8 };
+        let dtype = pixel_type(&spec);
         Trainer::with_pixels(spec, dtype)
     }
 
@@ -136,6 +127,7 @@ impl Trainer {
     pub fn with_pixels(spec: TrainerSpec, dtype: DType) -> Result<Trainer> {
         let pool = Pool::new(spec.threads)?;
         let step = network::build(&spec, dtype)?;
+        let plan = Plan::of(&spec, dtype, &step);
         let student = Store::new(&step.student, STUDENT, spec.seed);
         let mut teacher = Store::new(&step.teacher, TEACHER, spec.seed);
         for i in 0..teacher.entries().len() {
@@ -152,7 +144,7 @@ impl Trainer {
             DType::U8 => Staging::U8(vec![0; all]),
             _ => Staging::F32 { student: vec![0.0; all], teacher: vec![0.0; global] },
         };
-        Ok(Trainer { spec, pool, step, arena: None, student, teacher, optimizer, centers, pixels })
+        Ok(Trainer { spec, pool, plan, step, arena: None, student, teacher, optimizer, centers, pixels })
     }
 
     /// What the trainer was built from.
@@ -185,29 +177,14 @@ impl Trainer {
         self.centers.iter().find(|(n, _)| *n == name).map(|(_, c)| c.as_slice())
     }
 
-    /// Memory, known before the first step.
-    pub fn memory(&self) -> MemoryPlan {
-        let moments = self.optimizer.planned_bytes(&self.student);
-        let centers: usize = self.centers.iter().map(|(_, c)| c.len() * 4).sum();
-        let staging = match &self.pixels {
-            Staging::U8(p) => p.len(),
-            Staging::F32 { student, teacher } => 4 * (student.len() + teacher.len()),
-        };
-        MemoryPlan {
-            arena: self.step.program.arena_bytes(),
-            parameters: self.student.bytes() + self.teacher.bytes() + moments + centers,
-            workspace: staging + self.step.program.scratch_bytes(self.pool.threads()),
-        }
+    /// Sizes, known before the first step.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// Bytes of scratch memory the operators have used so far.
     pub fn scratch_peak(&self) -> usize {
         self.pool.scratch_peak()
-    }
-
-    /// Matrix-product arithmetic of one step.
-    pub fn flops(&self) -> u64 {
-        self.step.program.flops()
     }
 
     /// One step. `mixup` gives a factor for each crop where the trainer was built for it.

@@ -36,9 +36,15 @@ impl std::error::Error for PoolError {}
 impl Pool {
     /// A pool of `threads` threads; 0 means one for each core.
     pub fn new(threads: usize) -> Result<Pool, PoolError> {
+        let threads = Pool::threads_for(threads);
         let threads =
             rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("esvit-{i}")).build().map_err(PoolError)?;
         Ok(Pool { threads, free: Mutex::new(Vec::new()), held: AtomicUsize::new(0), peak: AtomicUsize::new(0) })
+    }
+
+    /// Number of threads that [`Pool::new`] makes of this argument.
+    pub fn threads_for(threads: usize) -> usize {
+        if threads > 0 { threads } else { std::thread::available_parallelism().map_or(1, |n| n.get()) }
     }
 
     /// Number of threads.

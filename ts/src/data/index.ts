@@ -4,5 +4,5 @@ export { findSplits, openImageFolder, type ImageFile, type ImageFolder, type Spl
 export { epochOrder, stepsPerEpoch } from "./sampler.js";
 export type { BadImage } from "./bad-images.js";
 export type { ImageEngine } from "./image-file.js";
-export { openLoader, type Batch, type Loader } from "./loader.js";
+export { openLoader, planLoader, type Batch, type Loader, type LoaderPlan } from "./loader.js";
 export { labelledImages, type LabelledBatch, type LabelledOptions } from "./labelled.js";

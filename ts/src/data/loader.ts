@@ -28,10 +28,6 @@ export interface Batch {
 /** Batches of a run. */
 export interface Loader {
   readonly stepsPerEpoch: number;
-  /** Pixels of one batch, in bytes. */
-  readonly batchBytes: number;
-  /** Finished batches that are kept ready. */
-  readonly depth: number;
   /** Images found unusable so far, each once. */
   readonly bad: BadImage[];
   /**
@@ -51,6 +47,20 @@ interface Buffers {
   local: Uint8Array;
 }
 
+/** Memory of a loader's batches. */
+export interface LoaderPlan {
+  /** Pixels of one batch, in bytes. */
+  batchBytes: number;
+  /** Finished batches that are kept ready. */
+  depth: number;
+}
+
+/** What the loader of a configuration keeps in memory. */
+export function planLoader({ batchSize, crops, data }: Pick<Config, "batchSize" | "crops" | "data">): LoaderPlan {
+  const batchBytes = 3 * batchSize * (2 * crops.globalSize ** 2 + crops.localCount * crops.localSize ** 2);
+  return { batchBytes, depth: Math.max(1, Math.min(maxDepth, Math.floor((data.prefetchMiB * 2 ** 20) / batchBytes))) };
+}
+
 /**
  * Reads, augments and batches the images of a folder, ahead of the training loop.
  * @param engine the native addon, or what stands in for it.
@@ -67,8 +77,7 @@ export function openLoader(
   const steps = stepsPerEpoch(files.length, batchSize);
   const globalBytes = crops.globalSize ** 2 * 3;
   const localBytes = crops.localSize ** 2 * 3;
-  const batchBytes = batchSize * (2 * globalBytes + crops.localCount * localBytes);
-  const depth = Math.max(1, Math.min(maxDepth, Math.floor((config.data.prefetchMiB * 2 ** 20) / batchBytes)));
+  const { batchBytes, depth } = planLoader(config);
   const maxFileBytes = config.data.maxFileMiB * 2 ** 20;
 
   const bad = new BadImages(files.length, config.data.maxBadImages);
@@ -156,8 +165,6 @@ export function openLoader(
 
   return {
     stepsPerEpoch: steps,
-    batchBytes,
-    depth,
     get bad() {
       return bad.all;
     },

@@ -84,6 +84,15 @@ export interface MemoryPlan {
   workspace: number;
 }
 
+/** Sizes of a training run. */
+export interface TrainerPlan {
+  memory: MemoryPlan;
+  /** Trained values of the student. */
+  parameterCount: number;
+  /** Matrix-product arithmetic of one step, in 10⁹ operations. */
+  gflop: number;
+}
+
 /** Time and arithmetic of one step, by phase and operator. */
 export interface ProfileRow {
   phase: string;
@@ -94,8 +103,7 @@ export interface ProfileRow {
 }
 
 export interface Trainer {
-  readonly memory: MemoryPlan;
-  readonly parameterCount: number;
+  readonly plan: TrainerPlan;
   /** Shapes and names of the state dict, in order, without values. */
   describe(): { name: string; shape: number[]; dtype: "f32" | "i64" }[];
   /**
@@ -146,6 +154,8 @@ export interface ImageInfo {
 }
 
 export interface Native {
+  /** What `createTrainer` would need; takes milliseconds and no memory to speak of. */
+  planTrainer(spec: TrainerSpec): TrainerPlan;
   createTrainer(spec: TrainerSpec): Trainer;
   createEncoder(spec: EncoderSpec): Encoder;
   /** Weighted k-NN (votes exp(cosine / temperature)) of test rows against train rows; rows are l2-normalised first. */

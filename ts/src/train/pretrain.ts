@@ -13,7 +13,7 @@ import { addStep, emptySums, logLine, type LogLine } from "./averages.js";
 import { CollapseMonitor } from "./collapse.js";
 import { DivergedError, OutputError } from "./errors.js";
 import { appendLog, rewindLog } from "./log.js";
-import { mayBeTooLarge, memoryLimit, memoryLine, requireMemory, runMemory, type MemoryLine, type RunMemory } from "./memory.js";
+import { memoryLimit, requireMemory, type RunMemory } from "./memory.js";
 import { toCheckpoint, type Position, type Progress } from "./snapshot.js";
 import { prepareStart } from "./start.js";
 
@@ -97,17 +97,10 @@ export async function pretrain(config: Config, hooks: PretrainHooks = {}): Promi
   const loader = openLoader(images, config, engine);
   let trained: Trained;
   try {
-    const spec = toTrainerSpec(config);
-    const limit = hooks.memoryLimit ?? memoryLimit();
-    const line = (): MemoryLine => memoryLine(spec, engine);
-    if (mayBeTooLarge(spec, limit)) {
-      const known = line();
-      requireMemory(runMemory(known(config.batchSize), loader), config.batchSize, limit, () => known);
-    }
-    const trainer = engine.createTrainer(spec);
+    const memory = requireMemory(config, hooks.memoryLimit ?? memoryLimit(), engine);
+    const trainer = engine.createTrainer(toTrainerSpec(config));
     try {
-      requireMemory(runMemory(trainer.memory, loader), config.batchSize, limit, line);
-      trained = await train(trainer, loader, images, config, hooks);
+      trained = await train(trainer, memory, loader, images, config, hooks);
     } finally {
       trainer.dispose();
     }
@@ -142,9 +135,8 @@ interface Trained {
   teacher: TensorData[];
 }
 
-async function train(trainer: Trainer, loader: Loader, images: ImageFolder, config: Config, hooks: PretrainHooks): Promise<Trained> {
+async function train(trainer: Trainer, memory: RunMemory, loader: Loader, images: ImageFolder, config: Config, hooks: PretrainHooks): Promise<Trained> {
   const { stepsPerEpoch } = loader;
-  const memory = runMemory(trainer.memory, loader);
   const start = await prepareStart(trainer, config, stepsPerEpoch);
   const { progress } = start;
   for (const note of start.notes) hooks.onNote?.(note);
@@ -153,7 +145,7 @@ async function train(trainer: Trainer, loader: Loader, images: ImageFolder, conf
   const lastStep = config.epochs * stepsPerEpoch;
   const plan: RunPlan = {
     memory,
-    parameterCount: trainer.parameterCount,
+    parameterCount: trainer.plan.parameterCount,
     images: images.files.length,
     classes: images.classes.length,
     stepsPerEpoch,
