@@ -49,4 +49,13 @@ pub enum Error {
         /// What came.
         got: String,
     },
+    /// An operator without GPU kernels in a program for a GPU.
+    #[error("{op} cannot run on a GPU yet; use --device cpu")]
+    NoKernel {
+        /// Its name.
+        op: &'static str,
+    },
+    /// The GPU, or its memory.
+    #[error(transparent)]
+    Gpu(#[from] esvit_gpu::Error),
 }

@@ -4,10 +4,11 @@
 //! - [`Graph::gradients`] adds the backward nodes: one rule for each operator, no tape at run time.
 //! - [`Program`] drops what nobody needs and gives every buffer an offset in one arena, so the
 //!   memory of a run is known before its first step.
-//! - [`Program::run`] walks the nodes on the CPU.
+//! - [`Program::run`] walks the nodes on the CPU; [`Program::record`] records them for a GPU.
 
 mod differentiate;
 mod error;
+mod gpu;
 mod op;
 mod plan;
 mod program;
@@ -15,7 +16,8 @@ mod slice;
 mod value;
 
 pub use error::Error;
-pub use op::{Io, Op, Variant};
+pub use gpu::GpuArena;
+pub use op::{GpuIo, Io, Op, Variant};
 pub use program::{Arena, Bindings, NodeTime, Program};
 pub use slice::{Slice, SliceMut};
 pub use value::{DType, Graph, Leaf, Node, Shape, Value, volume};

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use esvit_gpu::{Recorder, View};
 use esvit_simd::Pool;
 
 use crate::{DType, Error, Graph, Node, Result, Shape, Slice, SliceMut, Value};
@@ -55,7 +56,25 @@ impl<'a> Io<'a> {
     }
 }
 
-/// An operator: its shape rule, its gradient rule, its two CPU versions.
+/// What an operator gets when it is recorded for a GPU. Inputs and outputs never overlap.
+#[derive(Debug)]
+pub struct GpuIo<'a> {
+    /// Operands, in order; 32-bit values, pixels four to a word.
+    pub inputs: Vec<View>,
+    /// Results, in order; contents unspecified at run time.
+    pub outputs: Vec<View>,
+    /// Shapes of the operands.
+    pub shapes: Vec<&'a Shape>,
+}
+
+impl GpuIo<'_> {
+    /// Rows and columns of operand `i`.
+    pub fn matrix(&self, i: usize) -> (usize, usize) {
+        (self.shapes[i][0], self.shapes[i][1..].iter().product())
+    }
+}
+
+/// An operator: its shape rule, its gradient rule, its two CPU versions, its GPU kernels.
 pub trait Op: Debug + Send + Sync {
     /// Name, the same in every table and message.
     fn name(&self) -> &'static str;
@@ -76,6 +95,14 @@ pub trait Op: Debug + Send + Sync {
     /// The fast version. The plain one where that is already as fast as memory.
     fn fast(&self, io: &mut Io) {
         self.reference(io);
+    }
+
+    /// Records the kernels that compute the same on a GPU.
+    ///
+    /// # Errors
+    /// When the operator has none, or the adapter cannot bind its operands.
+    fn gpu(&self, _io: &GpuIo, _rec: &mut Recorder) -> Result<()> {
+        Err(Error::NoKernel { op: self.name() })
     }
 
     /// Bytes of scratch memory the fast version takes from the pool at once, with so many threads.

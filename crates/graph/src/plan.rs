@@ -8,8 +8,8 @@ pub(crate) struct Lifetime {
     pub bytes: usize,
 }
 
-/// Offsets are multiples of this: a cache line, and the widest vector.
-pub(crate) const ALIGN: usize = 64;
+/// Offsets are multiples of this: four cache lines, and where any GPU can begin a binding.
+pub(crate) const ALIGN: usize = 256;
 
 /// Offsets of the buffers and the size of the arena.
 ///

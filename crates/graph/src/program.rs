@@ -11,18 +11,18 @@ use crate::{DType, Error, Graph, Io, Node, Result, Shape, Slice, SliceMut, Value
 /// A graph that was planned: run it as often as you like.
 #[derive(Debug)]
 pub struct Program {
-    nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     /// For every value of the graph.
-    places: Vec<Place>,
-    shapes: Vec<Shape>,
-    leaf_names: Vec<String>,
+    pub(crate) places: Vec<Place>,
+    pub(crate) shapes: Vec<Shape>,
+    pub(crate) leaf_names: Vec<String>,
     leaf_index: HashMap<String, usize>,
-    leaf_types: Vec<(usize, DType)>,
+    pub(crate) leaf_types: Vec<(usize, DType)>,
     arena_bytes: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Place {
+pub(crate) enum Place {
     /// Slice number `.0` of the bindings.
     Leaf(usize),
     /// Byte offset in the arena.
@@ -142,11 +142,11 @@ impl Program {
 
     /// Bytes of scratch memory the largest of the nodes takes, with so many threads.
     pub fn scratch_bytes(&self, threads: usize) -> usize {
-        let bytes = |node: &Node| {
-            let shapes: Vec<&Shape> = node.inputs.iter().map(|v| &self.shapes[v.index()]).collect();
-            node.op.scratch(&shapes, threads)
-        };
-        self.nodes.iter().map(bytes).max().unwrap_or(0)
+        self.nodes.iter().map(|node| node.op.scratch(&self.operand_shapes(node), threads)).max().unwrap_or(0)
+    }
+
+    pub(crate) fn operand_shapes(&self, node: &Node) -> Vec<&Shape> {
+        node.inputs.iter().map(|v| &self.shapes[v.index()]).collect()
     }
 
     /// Memory for this program. Pages are touched when they are first written.
@@ -167,8 +167,7 @@ impl Program {
     }
 
     fn node_flops(&self, node: &Node) -> u64 {
-        let shapes: Vec<&Shape> = node.inputs.iter().map(|v| &self.shapes[v.index()]).collect();
-        node.op.flops(&shapes)
+        node.op.flops(&self.operand_shapes(node))
     }
 
     /// Runs every node once. With `times`, notes how long each took.
@@ -190,7 +189,7 @@ impl Program {
             let started = times.as_ref().map(|_| Instant::now());
             let inputs = node.inputs.iter().map(|v| match self.places[v.index()] {
                 Place::Leaf(i) => leaves[i],
-                // SAFETY: `place` gave this value `len` elements at `offset` inside the arena, aligned to 64,
+                // SAFETY: `place` gave this value `len` elements at `offset` inside the arena, aligned to 256,
                 // and no value that is alive at this node overlaps it; so it is only read while this node runs,
                 // and the arena is borrowed mutably for the whole call.
                 Place::Arena { offset, len, dtype } => unsafe { view(base, offset, len, dtype) },
@@ -205,7 +204,7 @@ impl Program {
             let mut io = Io {
                 inputs: inputs.collect(),
                 outputs: outputs.collect(),
-                shapes: node.inputs.iter().map(|v| &self.shapes[v.index()]).collect(),
+                shapes: self.operand_shapes(node),
                 pool,
             };
             match variant {

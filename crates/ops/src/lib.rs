@@ -23,6 +23,8 @@ pub mod token_mean;
 pub mod weight_norm;
 pub mod window_attention;
 
+use esvit_gpu::Kernel;
+
 pub use case::{Case, Input};
 pub use segment::{Layout, Segment};
 
@@ -51,3 +53,24 @@ pub const TABLE: &[Entry] = &[
     Entry { name: "weight_norm", cases: weight_norm::cases },
     Entry { name: "window_attention", cases: window_attention::cases },
 ];
+
+/// Every kernel that operators record, for checks that need no GPU.
+pub fn kernels() -> Vec<&'static Kernel> {
+    let own = [
+        batch_norm::gpu::KERNELS,
+        gelu::gpu::KERNELS,
+        l2_normalize::gpu::KERNELS,
+        layer_norm::gpu::KERNELS,
+        patch_merge::gpu::KERNELS,
+        patchify::gpu::KERNELS,
+        position::gpu::KERNELS,
+        prototype_loss::gpu::KERNELS,
+        region_match::gpu::KERNELS,
+        residual::gpu::KERNELS,
+        token_mean::gpu::KERNELS,
+        weight_norm::gpu::KERNELS,
+        window_attention::gpu::KERNELS,
+    ];
+    let shared = [&esvit_gpu::matmul::MATMUL, &esvit_gpu::reduce::SUM_PIECES, &esvit_gpu::reduce::COLUMN_SUM];
+    own.into_iter().flatten().copied().chain(shared).collect()
+}

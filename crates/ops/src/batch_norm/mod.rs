@@ -10,6 +10,7 @@
 //! Source: Ioffe and Szegedy 2015, <https://arxiv.org/abs/1502.03167>; constants as `torch.nn.BatchNorm1d`.
 
 mod cpu;
+pub(crate) mod gpu;
 
 use esvit_graph::{DType, Graph, Io, Node, Op, Result, Shape, Value};
 

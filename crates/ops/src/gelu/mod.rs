@@ -4,7 +4,10 @@
 //!
 //! Source: Hendrycks and Gimpel 2016, <https://arxiv.org/abs/1606.08415>.
 
-use esvit_graph::{DType, Graph, Io, Node, Op, Result, Shape, Value};
+pub(crate) mod gpu;
+
+use esvit_gpu::Recorder;
+use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
 use esvit_simd::math;
 
 use crate::Input::Wave;
@@ -41,6 +44,10 @@ impl Op for Gelu {
         let pool = io.pool;
         pool.for_rows(io.out(), 1, PIECE, |first, y| math::gelu(&x[first..first + y.len()], y));
     }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::forward(io, rec)
+    }
 }
 
 /// The gradient: `dx` from `x` and `dy`.
@@ -74,6 +81,10 @@ impl Op for GeluGradient {
             let range = first..first + dx.len();
             math::gelu_backward(&x[range.clone()], &dy[range], dx);
         });
+    }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::backward(io, rec)
     }
 }
 

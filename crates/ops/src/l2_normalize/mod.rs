@@ -5,6 +5,8 @@
 //!
 //! Source: `torch.nn.functional.normalize`.
 
+pub(crate) mod gpu;
+
 use esvit_graph::{DType, Graph, Io, Node, Op, Result, Shape, Value};
 use esvit_simd::lanes;
 

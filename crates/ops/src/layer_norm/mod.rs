@@ -10,6 +10,7 @@
 
 mod cases;
 mod cpu;
+pub(crate) mod gpu;
 
 pub use cases::cases;
 

@@ -5,10 +5,12 @@
 
 mod cases;
 mod cpu;
+mod gpu;
 
 pub use cases::cases;
 
-use esvit_graph::{DType, Graph, Io, Node, Op, Result, Shape, Value};
+use esvit_gpu::Recorder;
+use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
 
 use crate::check;
 
@@ -58,6 +60,10 @@ impl Op for Linear {
         cpu::fast(io);
     }
 
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::forward(io, rec)
+    }
+
     fn flops(&self, inputs: &[&Shape]) -> u64 {
         2 * (inputs[0][0] * inputs[1][0] * inputs[1][1]) as u64
     }
@@ -86,6 +92,10 @@ impl Op for InputGradient {
 
     fn fast(&self, io: &mut Io) {
         cpu::input_gradient(io);
+    }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::input_gradient(io, rec)
     }
 
     fn flops(&self, inputs: &[&Shape]) -> u64 {
@@ -118,6 +128,10 @@ impl Op for WeightGradient {
         cpu::weight_gradient(io);
     }
 
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::weight_gradient(io, rec)
+    }
+
     fn flops(&self, inputs: &[&Shape]) -> u64 {
         2 * (inputs[0][0] * inputs[0][1] * inputs[1][1]) as u64
     }
@@ -144,6 +158,10 @@ impl Op for ColumnSum {
 
     fn fast(&self, io: &mut Io) {
         cpu::column_sum(io);
+    }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::column_sum(io, rec)
     }
 
     fn scratch(&self, inputs: &[&Shape], _threads: usize) -> usize {

@@ -7,6 +7,8 @@
 //!
 //! Source: Liu et al. 2021, section 3.1; the order is the reference's `PatchMerging`.
 
+pub(crate) mod gpu;
+
 use esvit_graph::{DType, Graph, Io, Node, Op, Result, Shape, Value};
 
 use crate::Input::Wave;

@@ -9,6 +9,8 @@
 //! - `y` `[N, 3·P·P]`; rows and columns of pixels beyond the last whole patch are ignored, as a strided convolution does
 //! - gradient: floats only (pixels are data)
 
+pub(crate) mod gpu;
+
 use esvit_graph::{DType, Error, Graph, Io, Node, Op, Result, Shape, Slice, Value};
 use rayon::prelude::*;
 

@@ -3,6 +3,8 @@
 //! - `x`, `y` `[N, C]`, `table` `[tokens, C]`; every image has that many tokens
 //! - `dx = dy`, `dtable = Σ_images dy`
 
+pub(crate) mod gpu;
+
 use esvit_graph::{DType, Graph, Io, Node, Op, Result, Shape, Value};
 use esvit_simd::lanes;
 

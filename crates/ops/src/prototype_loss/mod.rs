@@ -20,6 +20,7 @@
 
 mod cases;
 mod cpu;
+pub(crate) mod gpu;
 mod reference;
 
 use std::sync::Arc;

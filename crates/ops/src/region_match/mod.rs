@@ -11,6 +11,7 @@
 //! Source: Li et al. 2022 (EsViT), <https://arxiv.org/abs/2106.09785>, eq. 2.
 
 mod cpu;
+pub(crate) mod gpu;
 
 use esvit_graph::{DType, Io, Op, Result, Shape};
 

@@ -5,6 +5,8 @@
 //!
 //! Source: Huang et al. 2016, <https://arxiv.org/abs/1603.09382>.
 
+pub(crate) mod gpu;
+
 use esvit_graph::{DType, Graph, Io, Node, Op, Result, Shape, Value};
 use esvit_simd::lanes;
 use rayon::prelude::*;

@@ -2,6 +2,8 @@
 //!
 //! - `x` `[N, C]`, `y` `[images, C]`; `dx` of a token is its image's `dy` divided by the image's tokens
 
+pub(crate) mod gpu;
+
 use esvit_graph::{DType, Graph, Io, Node, Op, Result, Shape, Value};
 use esvit_simd::lanes;
 

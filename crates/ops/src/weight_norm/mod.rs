@@ -5,6 +5,8 @@
 //!
 //! Source: Salimans and Kingma 2016, <https://arxiv.org/abs/1602.07868>, eq. 2-3.
 
+pub(crate) mod gpu;
+
 use esvit_graph::{DType, Graph, Io, Node, Op, Result, Shape, Value};
 use esvit_simd::lanes;
 use rayon::prelude::*;

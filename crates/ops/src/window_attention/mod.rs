@@ -15,6 +15,7 @@
 
 mod cases;
 mod cpu;
+pub(crate) mod gpu;
 mod geometry;
 
 pub use cases::cases;

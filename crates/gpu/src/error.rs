@@ -1,0 +1,31 @@
+/// What can go wrong between the engine and a GPU.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The machine has none, or no driver for it.
+    #[error("this machine has no GPU that Vulkan, Metal or DirectX 12 can use")]
+    NoAdapter,
+    /// An adapter was found but gives no device.
+    #[error("the GPU {adapter} cannot be used: {reason}")]
+    Refused {
+        /// Its name.
+        adapter: String,
+        /// The driver's words.
+        reason: String,
+    },
+    /// More memory in one piece than the adapter has or allows.
+    #[error("{what} needs {bytes} bytes of GPU memory in one piece, and {limit}")]
+    Memory {
+        /// What the memory is for.
+        what: String,
+        /// How much.
+        bytes: u64,
+        /// Why that is too much.
+        limit: String,
+    },
+    /// The driver gave up: reset, unplugged, out of memory, or a program that ran too long.
+    #[error("the GPU was lost: {0}")]
+    Lost(String),
+    /// A kernel or a call the driver does not accept: a defect of this program.
+    #[error("the GPU refused a call: {0}")]
+    Call(String),
+}

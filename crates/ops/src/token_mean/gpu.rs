@@ -1,0 +1,3 @@
+use esvit_gpu::Kernel;
+
+pub(crate) static KERNELS: &[&Kernel] = &[];

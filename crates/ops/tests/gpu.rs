@@ -1,0 +1,116 @@
+//! The same cases on a GPU: results and gradients against the plain version, as one binding and cut into pieces.
+
+mod harness;
+
+use std::collections::HashMap;
+
+use esvit_gpu::{Choice, Gpu, Recorder, View};
+use esvit_graph::{DType, GpuArena, Program, Slice, Value, Variant};
+use esvit_ops::{Case, TABLE, kernels};
+use esvit_simd::Pool;
+use harness::{Harness, Operands, build, distance, run};
+
+/// The adapter, or none after saying so. With `REQUIRE_GPU=1` its absence is a failure.
+fn gpu() -> Option<Gpu> {
+    match Gpu::open(Choice::Any) {
+        Ok(gpu) => Some(gpu),
+        Err(error) if std::env::var_os("REQUIRE_GPU").is_some_and(|v| v == "1") => panic!("{error}"),
+        Err(error) => {
+            println!("skipped: {error}");
+            None
+        }
+    }
+}
+
+fn upload(gpu: &Gpu, bytes: &[u8]) -> View {
+    let view = gpu.allocate("a test's operand", bytes.len() as u64).unwrap();
+    gpu.upload(&view, bytes);
+    view
+}
+
+fn leaves(gpu: &Gpu, harness: &Harness, operands: &Operands) -> HashMap<String, View> {
+    let mut leaves = HashMap::new();
+    for (i, name) in operands.names.iter().enumerate() {
+        let data = match operands.types[i] {
+            DType::F32 => bytemuck::cast_slice(&operands.floats[i]),
+            DType::U32 => bytemuck::cast_slice(&operands.indices[i]),
+            DType::U8 => &operands.pixels[i],
+        };
+        leaves.insert(name.clone(), upload(gpu, data));
+    }
+    for (r, seed) in harness.seeded.iter().zip(&harness.seeds) {
+        leaves.insert(format!("seed {r}"), upload(gpu, bytemuck::cast_slice(seed)));
+    }
+    leaves
+}
+
+/// A result or gradient; a gradient can be the incoming one itself.
+fn value(gpu: &Gpu, program: &Program, harness: &Harness, arena: &GpuArena, value: Value) -> Vec<f32> {
+    match harness.seed_values.iter().position(|seed| *seed == value) {
+        Some(i) => harness.seeds[i].clone(),
+        None => gpu.read_f32(&program.gpu_output(arena, value)).unwrap(),
+    }
+}
+
+/// Sums of a few thousand terms in another order, and the drivers' exp and sqrt.
+const PARITY: f64 = 3e-5;
+
+fn check(gpu: &Gpu, name: &str, case: &Case, piece: u64) {
+    let harness = build(case);
+    let operands = Operands::of(case);
+    let pool = Pool::new(1).unwrap();
+    let plain = run(&harness, &operands, &pool, Variant::Reference);
+    let arena = harness.program.gpu_arena(gpu).unwrap();
+    let leaves = leaves(gpu, &harness, &operands);
+    let mut rec = Recorder::with_pieces(gpu, piece);
+    harness.program.record(&mut rec, &arena, &leaves).unwrap_or_else(|e| panic!("{name} ({}): {e}", case.why));
+    let recording = rec.finish().unwrap_or_else(|e| panic!("{name} ({}): {e}", case.why));
+    recording.run(gpu).unwrap();
+    let all = || harness.results.iter().chain(harness.gradients.iter().flatten());
+    let first: Vec<Vec<f32>> = all().map(|v| value(gpu, &harness.program, &harness, &arena, *v)).collect();
+    // A second run over the same memory must not see anything of the first.
+    recording.run(gpu).unwrap();
+    for (n, v) in all().enumerate() {
+        let got = value(gpu, &harness.program, &harness, &arena, *v);
+        let same = got.iter().zip(&first[n]).all(|(a, b)| a.to_bits() == b.to_bits());
+        assert!(same, "{name} ({}): result {n} changes from run to run", case.why);
+        match harness.value(&plain, *v) {
+            Slice::U32(want) => {
+                let got: Vec<u32> = got.iter().map(|v| v.to_bits()).collect();
+                assert_eq!(got, want, "{name} ({}): result {n}", case.why);
+            }
+            want => {
+                let d = distance(&got, want.f32());
+                assert!(d < PARITY, "{name} ({}): result {n} is off by {d:e}", case.why);
+            }
+        }
+    }
+}
+
+#[test]
+fn kernels_agree_with_plain_on_every_case() {
+    let Some(gpu) = gpu() else { return };
+    // `ONLY=linear` while working on one.
+    let only = std::env::var("ONLY").ok();
+    for entry in TABLE.iter().filter(|entry| only.as_deref().is_none_or(|name| name == entry.name)) {
+        for case in (entry.cases)() {
+            check(&gpu, entry.name, &case, u64::MAX / 2);
+            check(&gpu, entry.name, &case, 1024);
+        }
+    }
+}
+
+#[test]
+fn every_kernel_is_valid_and_its_params_match() {
+    for kernel in kernels() {
+        let module = naga::front::wgsl::parse_str(kernel.source).unwrap_or_else(|e| panic!("{}: {}", kernel.name, e.emit_to_string(kernel.source)));
+        let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty());
+        validator.validate(&module).unwrap_or_else(|e| panic!("{}: {}", kernel.name, e.emit_to_string(kernel.source)));
+        let (_, params) = module.types.iter().find(|(_, t)| t.name.as_deref() == Some("Params")).expect("a struct Params");
+        let naga::TypeInner::Struct { span, .. } = params.inner else { panic!("{}: Params is no struct", kernel.name) };
+        assert_eq!(span as usize, kernel.params, "{}: Params differ from the struct in Rust", kernel.name);
+        let storages = module.global_variables.iter().filter(|(_, v)| matches!(v.space, naga::AddressSpace::Storage { .. })).count();
+        assert_eq!(storages, kernel.storages as usize, "{}: storage buffers", kernel.name);
+        assert!(module.entry_points.iter().any(|e| e.name == kernel.entry), "{}: no entry point {}", kernel.name, kernel.entry);
+    }
+}
