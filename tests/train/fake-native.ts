@@ -1,7 +1,7 @@
 /** An engine that learns nothing, but whose state is a function of all crops and knobs it was given, in order. */
 import { createHash } from "node:crypto";
 import type {
-  Encoder, KnnResult, Mixup, Native, StepKnobs, StepStats, TensorData, Trainer, TrainerPlan, TrainerSpec, TrainerState,
+  Encoder, GpuAdapter, KnnResult, Mixup, Native, StepKnobs, StepStats, TensorData, Trainer, TrainerPlan, TrainerSpec, TrainerState,
 } from "../../ts/src/native/index.js";
 import { FakeEngine } from "../data/fake-engine.js";
 
@@ -92,6 +92,7 @@ export class FakeNative extends FakeEngine implements Native {
   steps: FakeStep[] = [];
   trainers: FakeTrainer[] = [];
   specs: TrainerSpec[] = [];
+  gpus: GpuAdapter[] = [];
   /** Batch sizes that were planned. */
   planned: number[] = [];
   stats: Partial<StepStats> = {};
@@ -110,6 +111,10 @@ export class FakeNative extends FakeEngine implements Native {
     const trainer = new FakeTrainer(this, spec);
     this.trainers.push(trainer);
     return trainer;
+  }
+
+  adapters(): GpuAdapter[] {
+    return this.gpus;
   }
 
   createEncoder(): Encoder {

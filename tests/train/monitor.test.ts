@@ -39,8 +39,8 @@ describe("memory", () => {
   const mib = 2 ** 20;
 
   test("counts one batch more than are kept ready, and two copies of the state", () => {
-    expect(runMemory({ arena: 10, parameters: 5, workspace: 1 }, { batchBytes: 100, depth: 2 })).toEqual(
-      { arena: 10, parameters: 5, workspace: 1, loader: 300, checkpoint: 10, total: 326 },
+    expect(runMemory({ arena: 10, parameters: 5, workspace: 1 }, { batchBytes: 100, depth: 2 }, "cpu")).toEqual(
+      { arena: 10, parameters: 5, workspace: 1, loader: 300, checkpoint: 10, gpu: 0, total: 326 },
     );
   });
 
@@ -52,19 +52,19 @@ describe("memory", () => {
   };
 
   test("that does not suffice is an error with the largest batch that fits", () => {
-    expect(requireMemory(config, 16 * gib, planner).arena).toBe(7400 * mib);
-    const fits = largestBatch(config, 4 * gib, planner);
-    expect(() => requireMemory(config, 4 * gib, planner)).toThrow(new RegExp(`^the run needs \\d+ MiB of memory and 4096 MiB are free; batchSize ${fits} would fit$`));
-    expect(() => requireMemory({ ...config, batchSize: fits }, 4 * gib, planner)).not.toThrow();
-    expect(() => requireMemory({ ...config, batchSize: fits + 1 }, 4 * gib, planner)).toThrow(MemoryError);
+    expect(requireMemory(config, 16 * gib, planner, "cpu").arena).toBe(7400 * mib);
+    const fits = largestBatch(config, 4 * gib, planner, "cpu");
+    expect(() => requireMemory(config, 4 * gib, planner, "cpu")).toThrow(new RegExp(`^the run needs \\d+ MiB of memory and 4096 MiB are free; batchSize ${fits} would fit$`));
+    expect(() => requireMemory({ ...config, batchSize: fits }, 4 * gib, planner, "cpu")).not.toThrow();
+    expect(() => requireMemory({ ...config, batchSize: fits + 1 }, 4 * gib, planner, "cpu")).toThrow(MemoryError);
     // 4096 MiB less 128 for Node, 1000 that do not depend on the batch, 300 for parameters and copies, and 105 an image.
     expect(fits).toBe(25);
-    expect(() => requireMemory(config, gib, planner)).toThrow("not even one image a step would fit");
+    expect(() => requireMemory(config, gib, planner, "cpu")).toThrow("not even one image a step would fit");
   });
 
   test("of a batch whose images do not fit is not planned at all", () => {
     const engine = new FakeNative();
-    expect(() => requireMemory({ ...config, batchSize: 1e9 }, gib, engine)).toThrow(/^the run needs more memory for its images alone than there is and 1024 MiB are free; batchSize \d+ would fit$/);
+    expect(() => requireMemory({ ...config, batchSize: 1e9 }, gib, engine, "cpu")).toThrow(/^the run needs more memory for its images alone than there is and 1024 MiB are free; batchSize \d+ would fit$/);
     expect(Math.max(...engine.planned)).toBeLessThan(5000);
   });
 });

@@ -6,6 +6,7 @@ use napi::{Env, Result};
 use napi_derive::napi;
 
 use crate::failure::{CONFIG, failure, from_engine};
+use crate::functions::{Device, open_gpu};
 use crate::tensors::{TensorData, take_all};
 use crate::worker::Worker;
 
@@ -16,11 +17,15 @@ pub struct JsEncoder {
     width: u32,
 }
 
-/// Builds an encoder from a complete specification.
+/// Builds an encoder from a complete specification; it runs on the CPU or on the best GPU.
 #[napi]
-pub fn create_encoder(spec: serde_json::Value) -> Result<JsEncoder> {
+pub fn create_encoder(spec: serde_json::Value, device: Device) -> Result<JsEncoder> {
     let spec = serde_json::from_value(spec).map_err(|e| failure(CONFIG, format_args!("the encoder's specification: {e}")))?;
-    let encoder = Encoder::new(spec).map_err(from_engine)?;
+    let encoder = match device {
+        Device::cpu => Encoder::new(spec),
+        Device::gpu => open_gpu().and_then(|gpu| Encoder::on_gpu(spec, gpu)),
+    };
+    let encoder = encoder.map_err(from_engine)?;
     Ok(JsEncoder { width: encoder.width() as u32, worker: Worker::new("esvit-encoder", encoder)? })
 }
 

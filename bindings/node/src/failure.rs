@@ -8,6 +8,8 @@ pub const CONFIG: &str = "CONFIG";
 pub const STATE: &str = "STATE";
 /// An image that cannot be decoded, or a crop outside it.
 pub const IMAGE: &str = "IMAGE";
+/// A GPU that is not there, has too little memory, or was lost.
+pub const DEVICE: &str = "DEVICE";
 /// Anything else, a stopped engine among it.
 pub const ENGINE: &str = "ENGINE";
 
@@ -20,6 +22,7 @@ pub fn failure(code: &str, sentence: impl std::fmt::Display) -> Error {
 pub fn from_engine(error: esvit_engine::Error) -> Error {
     use esvit_engine::Error as E;
     let code = match error {
+        E::Gpu(_) | E::Graph(esvit_engine::GraphError::Gpu(_)) => DEVICE,
         E::Spec(_) | E::Graph(_) => CONFIG,
         E::State(_) => STATE,
         E::Input { .. } | E::Threads(_) => ENGINE,

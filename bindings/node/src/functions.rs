@@ -1,5 +1,6 @@
 //! Stateless work: images, k-NN, the machine's peak. Long calls run on Node's thread pool.
 
+use esvit_engine::device;
 use esvit_engine::knn::{Accuracy, Labelled, classify};
 use esvit_engine::peak::gemm_gflops;
 use esvit_image::{CropPlan, Limits, encode_png as encode, info, render_all};
@@ -130,4 +131,55 @@ pub fn gemm_peak(threads: u32) -> AsyncTask<GemmPeak> {
 #[napi]
 pub fn cpu_features() -> &'static str {
     esvit_simd::cpu::isa().name()
+}
+
+/// Where a program runs.
+#[napi(string_enum)]
+#[allow(non_camel_case_types)]
+pub enum Device {
+    cpu,
+    gpu,
+}
+
+/// The best GPU of the machine, opened.
+pub fn open_gpu() -> esvit_engine::Result<device::Gpu> {
+    Ok(device::Gpu::open(device::Choice::Any)?)
+}
+
+/// What is known of a GPU.
+#[napi(object)]
+pub struct GpuAdapter {
+    pub name: String,
+    pub kind: String,
+    pub backend: String,
+    pub driver: String,
+    pub max_buffer: f64,
+    pub max_binding: f64,
+    pub workgroup_memory: u32,
+    pub half_precision: bool,
+    pub cooperative_matrix: bool,
+    pub timestamps: bool,
+}
+
+impl From<device::Adapter> for GpuAdapter {
+    fn from(a: device::Adapter) -> GpuAdapter {
+        GpuAdapter {
+            name: a.name,
+            kind: a.kind.name().into(),
+            backend: a.backend,
+            driver: a.driver,
+            max_buffer: a.max_buffer as f64,
+            max_binding: a.max_binding as f64,
+            workgroup_memory: a.workgroup_memory,
+            half_precision: a.half_precision,
+            cooperative_matrix: a.cooperative_matrix,
+            timestamps: a.timestamps,
+        }
+    }
+}
+
+/// The machine's GPUs, best first.
+#[napi]
+pub fn adapters() -> Vec<GpuAdapter> {
+    device::adapters().into_iter().map(GpuAdapter::from).collect()
 }

@@ -9,6 +9,7 @@ use napi::{Env, Result};
 use napi_derive::napi;
 
 use crate::failure::{CONFIG, failure, from_engine};
+use crate::functions::{Device, open_gpu};
 use crate::tensors::{TensorData, TensorShape, TrainerStateData, describe, give_state, take_all, take_state};
 use crate::worker::Worker;
 
@@ -113,10 +114,15 @@ pub fn plan_trainer(spec: serde_json::Value) -> Result<TrainerPlan> {
     Ok(Plan::new(&read_spec(spec)?).map_err(from_engine)?.into())
 }
 
-/// Builds a trainer from a complete specification.
+/// Builds a trainer from a complete specification; its steps run on the CPU or on the best GPU.
 #[napi]
-pub fn create_trainer(spec: serde_json::Value) -> Result<JsTrainer> {
-    let trainer = Trainer::new(read_spec(spec)?).map_err(from_engine)?;
+pub fn create_trainer(spec: serde_json::Value, device: Device) -> Result<JsTrainer> {
+    let spec = read_spec(spec)?;
+    let trainer = match device {
+        Device::cpu => Trainer::new(spec),
+        Device::gpu => Trainer::new(spec).and_then(|trainer| trainer.on_gpu(open_gpu()?)),
+    };
+    let trainer = trainer.map_err(from_engine)?;
     let shapes = describe(&trainer.student().tensors());
     Ok(JsTrainer { plan: *trainer.plan(), shapes, worker: Worker::new("esvit-trainer", trainer)? })
 }
@@ -183,7 +189,7 @@ impl JsTrainer {
 
     #[napi(ts_return_type = "Promise<TrainerState>")]
     pub fn state<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
-        self.worker.call(env, |trainer| Ok(give_state(trainer.state())))
+        self.worker.call(env, |trainer| trainer.state().map(give_state).map_err(from_engine))
     }
 
     #[napi(ts_return_type = "Promise<void>")]

@@ -1,6 +1,10 @@
 //! A backbone's features, for evaluation.
 
-use esvit_graph::{Arena, Bindings, DType, Slice, Variant};
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use esvit_gpu::{Gpu, Recorder, Recording, View};
+use esvit_graph::{Arena, Bindings, DType, GpuArena, Slice, Value, Variant};
 use esvit_ops::{Layout, Segment};
 use esvit_simd::Pool;
 
@@ -12,11 +16,50 @@ use crate::{Error, LoadReport, Result, Store, Tensor};
 #[derive(Debug)]
 pub struct Encoder {
     spec: EncoderSpec,
-    pool: Pool,
     forward: Forward,
-    arena: Arena,
     store: Store,
     staging: Vec<u8>,
+    device: Device,
+}
+
+/// What runs the program.
+#[derive(Debug)]
+enum Device {
+    Cpu { pool: Pool, arena: Arena },
+    Gpu(Box<GpuForward>),
+}
+
+/// The forward pass recorded for a GPU.
+#[derive(Debug)]
+struct GpuForward {
+    gpu: Gpu,
+    recording: Recording,
+    arena: GpuArena,
+    /// Of each entry of the store.
+    weights: Vec<View>,
+    pixels: View,
+}
+
+impl GpuForward {
+    fn new(gpu: Gpu, forward: &Forward, store: &Store, pixel_bytes: usize) -> Result<GpuForward> {
+        let allocate = |i: usize| gpu.allocate("weights", 4 * store.values(i).len() as u64);
+        let weights = (0..store.entries().len()).map(allocate).collect::<std::result::Result<Vec<_>, _>>()?;
+        let pixels = gpu.allocate("pixels", pixel_bytes as u64)?;
+        let mut leaves: HashMap<String, View> =
+            weights.iter().enumerate().map(|(i, view)| (store.leaf(i).to_string(), view.clone())).collect();
+        leaves.insert("pixels".into(), pixels.clone());
+        let arena = forward.program.gpu_arena(&gpu)?;
+        let mut rec = Recorder::new(&gpu);
+        forward.program.record(&mut rec, &arena, &leaves)?;
+        let recording = rec.finish()?;
+        Ok(GpuForward { gpu, recording, arena, weights, pixels })
+    }
+
+    fn upload(&self, store: &Store) {
+        for (i, view) in self.weights.iter().enumerate() {
+            self.gpu.upload(view, bytemuck::cast_slice(store.values(i)));
+        }
+    }
 }
 
 impl Encoder {
@@ -25,10 +68,24 @@ impl Encoder {
     /// # Errors
     /// When the specification cannot be built.
     pub fn new(spec: EncoderSpec) -> Result<Encoder> {
+        let threads = spec.threads;
+        Encoder::with(spec, |forward, _, _| Ok(Device::Cpu { pool: Pool::new(threads)?, arena: forward.program.arena() }))
+    }
+
+    /// The same on a GPU.
+    ///
+    /// # Errors
+    /// When the specification cannot be built, an operator has no kernels, or the GPU has not enough memory.
+    pub fn on_gpu(spec: EncoderSpec, gpu: Gpu) -> Result<Encoder> {
+        let encoder = Encoder::with(spec, |forward, store, pixels| Ok(Device::Gpu(Box::new(GpuForward::new(gpu, forward, store, pixels)?))))?;
+        encoder.upload();
+        Ok(encoder)
+    }
+
+    fn with(spec: EncoderSpec, device: impl FnOnce(&Forward, &Store, usize) -> Result<Device>) -> Result<Encoder> {
         if spec.batch == 0 {
             return Err(Error::Spec("batch must be at least 1".into()));
         }
-        let pool = Pool::new(spec.threads)?;
         let images = Layout::new(vec![Segment { images: spec.batch, height: spec.image_size, width: spec.image_size }]);
         let staging = vec![0; 3 * images.tokens()];
         let wanted = match spec.output {
@@ -37,8 +94,15 @@ impl Encoder {
         };
         let forward = network::build_forward(&spec.backbone, images, DType::U8, wanted)?;
         let store = Store::new(&forward.parameters, TEACHER, 0);
-        let arena = forward.program.arena();
-        Ok(Encoder { spec, pool, forward, arena, store, staging })
+        let device = device(&forward, &store, staging.len())?;
+        Ok(Encoder { spec, forward, store, staging, device })
+    }
+
+    /// Copies the weights to the GPU.
+    fn upload(&self) {
+        if let Device::Gpu(run) = &self.device {
+            run.upload(&self.store);
+        }
     }
 
     /// Channels of a feature.
@@ -55,12 +119,15 @@ impl Encoder {
     pub fn load(&mut self, weights: &[Tensor]) -> Result<LoadReport> {
         let backbone: Vec<Tensor> =
             weights.iter().filter(|t| !t.name.starts_with("head.") && !t.name.starts_with("head_dense.")).cloned().collect();
-        self.store.load(&backbone, false)
+        let report = self.store.load(&backbone, false)?;
+        self.upload();
+        Ok(report)
     }
 
     /// Weights as a run with this seed starts with.
     pub fn initialise(&mut self, seed: u64) {
         self.store = Store::new(&self.forward.parameters, TEACHER, seed);
+        self.upload();
     }
 
     /// `count` images, 8-bit (height, width, channel) → `[count, width]`.
@@ -77,14 +144,9 @@ impl Encoder {
         for (chunk, out) in pixels.chunks(self.spec.batch * per_image).zip(features.chunks_mut(self.spec.batch * width)) {
             // A last, smaller chunk runs with what is left of the one before; those features are not copied out.
             self.staging[..chunk.len()].copy_from_slice(chunk);
-            let mut bindings = Bindings::new();
-            self.store.bind(&mut bindings);
-            bindings.bind("pixels", Slice::U8(&self.staging));
-            let (program, arena, pool) = (&self.forward.program, &mut self.arena, &self.pool);
-            pool.install(|| program.run(arena, &bindings, pool, Variant::Fast, None))?;
+            let widths = self.forward.widths.clone();
             let mut column = 0;
-            for (value, w) in self.forward.outputs.iter().zip(&self.forward.widths) {
-                let block = program.output(arena, *value).f32();
+            for (block, w) in self.run()?.iter().zip(&widths) {
                 for (row, out) in out.chunks_mut(width).enumerate() {
                     out[column..column + w].copy_from_slice(&block[row * w..][..*w]);
                 }
@@ -92,5 +154,27 @@ impl Encoder {
             }
         }
         Ok(features)
+    }
+
+    /// Runs the program on the staged pixels; its outputs, each `[batch, width]`.
+    fn run(&mut self) -> Result<Vec<Cow<'_, [f32]>>> {
+        let Encoder { forward, store, staging, device, .. } = self;
+        let program = &forward.program;
+        match device {
+            Device::Cpu { pool, arena } => {
+                let mut bindings = Bindings::new();
+                store.bind(&mut bindings);
+                bindings.bind("pixels", Slice::U8(staging));
+                let (pool, arena) = (&*pool, arena);
+                pool.install(|| program.run(arena, &bindings, pool, Variant::Fast, None))?;
+                Ok(forward.outputs.iter().map(|value| Cow::Borrowed(program.output(arena, *value).f32())).collect())
+            }
+            Device::Gpu(run) => {
+                run.gpu.upload(&run.pixels, staging);
+                run.recording.run(&run.gpu)?;
+                let read = |value: &Value| Ok(Cow::Owned(run.gpu.read_f32(&program.gpu_output(&run.arena, *value))?));
+                forward.outputs.iter().map(read).collect()
+            }
+        }
     }
 }

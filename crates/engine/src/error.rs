@@ -23,4 +23,7 @@ pub enum Error {
     /// The compute threads could not be started.
     #[error(transparent)]
     Threads(#[from] esvit_simd::pool::PoolError),
+    /// The GPU, or its memory.
+    #[error(transparent)]
+    Gpu(#[from] esvit_gpu::Error),
 }

@@ -7,6 +7,7 @@
 
 mod encoder;
 mod error;
+mod gpu;
 pub mod knn;
 mod monitor;
 mod network;
@@ -21,6 +22,8 @@ mod trainer;
 
 pub use encoder::Encoder;
 pub use error::Error;
+pub use esvit_gpu as device;
+pub use esvit_graph::Error as GraphError;
 pub use esvit_nn::Role;
 pub use optimizer::OptimizerState;
 pub use plan::{MemoryPlan, Plan};
@@ -30,3 +33,8 @@ pub use trainer::{Knobs, Pixels, ProfileRow, StepStats, Trainer};
 
 /// Result of everything here.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// Every GPU kernel of a training run, for checks that need no GPU.
+pub fn kernels() -> Vec<&'static esvit_gpu::Kernel> {
+    esvit_ops::kernels().into_iter().chain(gpu::KERNELS.iter().copied()).collect()
+}

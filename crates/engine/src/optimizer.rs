@@ -21,7 +21,7 @@ use crate::{Error, Knobs, Result, Store, Tensor, TensorValues};
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPS: f32 = 1e-8;
-const MOMENTUM: f32 = 0.9;
+pub(crate) const MOMENTUM: f32 = 0.9;
 const LARS_ETA: f64 = 0.001;
 
 /// Moments and counters as plain data.
@@ -105,12 +105,7 @@ impl Optimizer {
                     let [m, v] = &mut self.moments[i];
                     match self.kind {
                         OptimizerKind::Adamw => {
-                            let t = f64::from(self.steps[i]);
-                            let rates = AdamRates {
-                                keep: (1.0 - knobs.learning_rate * decay) as f32,
-                                step: (knobs.learning_rate / (1.0 - BETA1.powf(t))) as f32,
-                                bias2: (1.0 - BETA2.powf(t)).sqrt() as f32,
-                            };
+                            let rates = AdamRates::new(knobs.learning_rate, decay, self.steps[i]);
                             pieces4(pool, p, m, v, g, |p, m, v, g| adamw(p, m, v, g, scale, rates.keep, rates.step, rates.bias2));
                         }
                         OptimizerKind::Sgd => {
@@ -138,6 +133,29 @@ impl Optimizer {
             }
         }
         total.sqrt()
+    }
+
+    /// Updates of entry `i` so far.
+    pub fn steps(&self, i: usize) -> u32 {
+        self.steps[i]
+    }
+
+    /// Notes an update of entry `i`, of `len` values, that was made elsewhere.
+    pub fn count(&mut self, i: usize, len: usize) {
+        self.steps[i] += 1;
+        for moment in &mut self.moments[i][..self.kind.slots().len()] {
+            moment.resize(len, 0.0);
+        }
+    }
+
+    /// Moment `slot` of entry `i`; empty before its first update.
+    pub fn moment(&self, i: usize, slot: usize) -> &[f32] {
+        &self.moments[i][slot]
+    }
+
+    /// The same, to change.
+    pub fn moment_mut(&mut self, i: usize, slot: usize) -> &mut [f32] {
+        &mut self.moments[i][slot]
     }
 
     pub fn state(&self, store: &Store) -> OptimizerState {
@@ -229,10 +247,22 @@ fn lars_factor(pool: &Pool, p: &[f32], g: &[f32], scale: f32, decay: f32) -> f32
 }
 
 /// Scalars of an AdamW update.
-struct AdamRates {
-    keep: f32,
-    step: f32,
-    bias2: f32,
+pub(crate) struct AdamRates {
+    pub keep: f32,
+    pub step: f32,
+    pub bias2: f32,
+}
+
+impl AdamRates {
+    /// Those of update number `t`, from 1.
+    pub fn new(learning_rate: f64, decay: f64, t: u32) -> AdamRates {
+        let t = f64::from(t);
+        AdamRates {
+            keep: (1.0 - learning_rate * decay) as f32,
+            step: (learning_rate / (1.0 - BETA1.powf(t))) as f32,
+            bias2: (1.0 - BETA2.powf(t)).sqrt() as f32,
+        }
+    }
 }
 
 multiversion! {

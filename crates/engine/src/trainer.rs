@@ -1,8 +1,10 @@
 //! The training step and everything that changes from step to step.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use esvit_gpu::Gpu;
 use esvit_graph::{Arena, Bindings, DType, NodeTime, Slice, Variant};
 use esvit_nn::RunningStatistics;
 use esvit_nn::loss::Term;
@@ -11,6 +13,7 @@ use esvit_ops::patchify::{MEAN, STD};
 use esvit_ops::region_match::GLOBAL_CROPS;
 use esvit_simd::Pool;
 
+use crate::gpu::{GpuRun, StepInputs};
 use crate::monitor::feature_deviation;
 use crate::network::{self, STUDENT, Step, TEACHER};
 use crate::optimizer::Optimizer;
@@ -89,7 +92,12 @@ pub struct ProfileRow {
     pub flops: u64,
 }
 
+/// Name and values of a centre.
+pub(crate) type Center = (&'static str, Vec<f32>);
+
 /// A training run's engine.
+///
+/// On a GPU the stores, the optimiser and the centres are what was last loaded or downloaded; [`Trainer::state`] brings them up to date.
 #[derive(Debug)]
 pub struct Trainer {
     spec: TrainerSpec,
@@ -102,8 +110,9 @@ pub struct Trainer {
     teacher: Store,
     optimizer: Optimizer,
     /// `center` and `center_grid`, `[K]` each.
-    centers: Vec<(&'static str, Vec<f32>)>,
+    centers: Vec<Center>,
     pixels: Staging,
+    gpu: Option<GpuRun>,
 }
 
 /// The step's pixels in one piece: global crops, then local ones.
@@ -144,7 +153,38 @@ impl Trainer {
             DType::U8 => Staging::U8(vec![0; all]),
             _ => Staging::F32 { student: vec![0.0; all], teacher: vec![0.0; global] },
         };
-        Ok(Trainer { spec, pool, plan, step, arena: None, student, teacher, optimizer, centers, pixels })
+        Ok(Trainer { spec, pool, plan, step, arena: None, student, teacher, optimizer, centers, pixels, gpu: None })
+    }
+
+    /// The same trainer with its state and its steps on a GPU.
+    ///
+    /// # Errors
+    /// When an operator has no kernels, or the GPU has not enough memory.
+    pub fn on_gpu(mut self, gpu: Gpu) -> Result<Trainer> {
+        let run = GpuRun::new(gpu, &self.spec, &self.step, &self.student, &self.teacher, &self.centers)?;
+        run.upload(&self.student, &self.teacher, &self.optimizer, &self.centers);
+        self.gpu = Some(run);
+        Ok(self)
+    }
+
+    /// The GPU it runs on.
+    pub fn gpu(&self) -> Option<&Gpu> {
+        self.gpu.as_ref().map(GpuRun::gpu)
+    }
+
+    /// Copies the stores, the optimiser and the centres to the GPU.
+    fn upload(&self) {
+        if let Some(gpu) = &self.gpu {
+            gpu.upload(&self.student, &self.teacher, &self.optimizer, &self.centers);
+        }
+    }
+
+    /// Brings the stores, the optimiser and the centres up to date with the GPU.
+    fn download(&mut self) -> Result<()> {
+        match &self.gpu {
+            Some(gpu) => gpu.download(&mut self.student, &mut self.teacher, &mut self.optimizer, &mut self.centers),
+            None => Ok(()),
+        }
     }
 
     /// What the trainer was built from.
@@ -217,6 +257,18 @@ impl Trainer {
         let factors = self.drop_path_factors(knobs.step);
         let view_weights = mixup.map(|lambda| esvit_nn::loss::mixup_weights(self.spec.crops.batch, lambda));
         let temperature = [knobs.teacher_temperature as f32];
+        if let Some(gpu) = &self.gpu {
+            let (student_pixels, teacher_pixels): (&[u8], &[u8]) = match &self.pixels {
+                Staging::U8(all) => (all, &all[..self.step.pixels.global]),
+                Staging::F32 { student, teacher } => (bytemuck::cast_slice(student), bytemuck::cast_slice(teacher)),
+            };
+            let mut floats: Vec<(&str, &[f32])> =
+                self.step.drop_path.iter().zip(&factors).map(|((_, name), factors)| (name.as_str(), factors.as_slice())).collect();
+            floats.push(("teacher_temperature", &temperature));
+            floats.push(("view_pairs.weight", view_weights.as_deref().unwrap_or(&self.step.view_pairs.weight)));
+            let inputs = StepInputs { student_pixels, teacher_pixels, floats };
+            return gpu.step(&inputs, &self.spec, knobs, &self.student, &mut self.optimizer, times);
+        }
 
         let mut bindings = Bindings::new();
         self.student.bind(&mut bindings);
@@ -351,29 +403,44 @@ impl Trainer {
     }
 
     /// Gradient of a trained parameter in the last step, before clipping.
-    pub fn gradient(&self, name: &str) -> Option<&[f32]> {
+    pub fn gradient(&self, name: &str) -> Option<Cow<'_, [f32]>> {
         let value = self.step.gradients[self.student.position(name)?]?;
-        Some(self.step.program.output(self.arena.as_ref()?, value).f32())
+        let program = &self.step.program;
+        match &self.gpu {
+            Some(gpu) => gpu.read(&program.gpu_output(gpu.arena(), value)).ok().map(Cow::Owned),
+            None => Some(Cow::Borrowed(program.output(self.arena.as_ref()?, value).f32())),
+        }
     }
 
     /// Teacher rows the regions were matched with in the last step, `[P]`.
-    pub fn matches(&self) -> Option<&[u32]> {
-        Some(self.step.program.output(self.arena.as_ref()?, self.step.matches?).u32())
+    pub fn matches(&self) -> Option<Cow<'_, [u32]>> {
+        let (program, value) = (&self.step.program, self.step.matches?);
+        match &self.gpu {
+            Some(gpu) => {
+                let bits = gpu.read(&program.gpu_output(gpu.arena(), value)).ok()?;
+                Some(Cow::Owned(bits.iter().map(|v| v.to_bits()).collect()))
+            }
+            None => Some(Cow::Borrowed(program.output(self.arena.as_ref()?, value).u32())),
+        }
     }
 
     /// The whole state.
-    pub fn state(&self) -> TrainerState {
+    ///
+    /// # Errors
+    /// When the GPU was lost.
+    pub fn state(&mut self) -> Result<TrainerState> {
+        self.download()?;
         let center = |(name, values): &(&'static str, Vec<f32>)| Tensor {
             name: (*name).to_string(),
             shape: vec![1, values.len()],
             values: TensorValues::F32(values.clone()),
         };
-        TrainerState {
+        Ok(TrainerState {
             student: self.student.tensors(),
             teacher: self.teacher.tensors(),
             loss: self.centers.iter().map(center).collect(),
             optimizer: self.optimizer.state(&self.student),
-        }
+        })
     }
 
     /// Replaces the whole state.
@@ -397,15 +464,18 @@ impl Trainer {
             return Err(Error::State(format!("the state has `{}`, which this run's loss does not use", extra.name)));
         }
         (self.student, self.teacher, self.optimizer, self.centers) = (student, teacher, optimizer, centers);
+        self.upload();
         Ok(())
     }
 
     /// Replaces the weights of both networks: a pre-trained start.
     pub fn load_weights(&mut self, weights: &[Tensor], partial: bool) -> Result<LoadReport> {
+        self.download()?;
         let (mut student, mut teacher) = (self.student.clone(), self.teacher.clone());
         let report = student.load(weights, partial)?;
         teacher.load(weights, partial)?;
         (self.student, self.teacher) = (student, teacher);
+        self.upload();
         Ok(report)
     }
 }

@@ -3,6 +3,7 @@
 // What is skipped is told with its reason.
 #![allow(clippy::print_stderr)]
 
+use esvit_engine::device::{Choice, Gpu};
 use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, TrainerSpec};
 use esvit_engine::{Knobs, Pixels, Store, TensorValues, Trainer};
 use esvit_nn::Role;
@@ -106,12 +107,16 @@ fn reference_matches(ours: &[u32], batch: usize, crop_tokens: &[usize]) -> Vec<i
     by_pair.concat()
 }
 
-fn check(fixture: &Fixture, spec: TrainerSpec) -> Outcome {
+/// The trajectory on the CPU, or on a GPU.
+fn check(fixture: &Fixture, spec: TrainerSpec, gpu: Option<Gpu>) -> Outcome {
     let run = &fixture.json["run"];
     let crops = spec.crops.clone();
     let mut trainer = Trainer::with_pixels(spec, esvit_graph::DType::F32)?;
     fill_store(trainer.student_mut());
     fill_store(trainer.teacher_mut());
+    if let Some(gpu) = gpu {
+        trainer = trainer.on_gpu(gpu)?;
+    }
     let steps = fixture.json["steps"].as_array().ok_or("steps")?;
     let per_epoch = number(run, "iters_per_epoch")? as usize;
     let ncrops = 2 + crops.local_count;
@@ -163,7 +168,7 @@ fn check(fixture: &Fixture, spec: TrainerSpec) -> Outcome {
             // Tokens of an image, from the fixture's sizes: the grid is halved with rounding up after each stage.
             let tokens = |side: usize| (0..3).fold(side / 4, |s, _| s.div_ceil(2)).pow(2);
             let crop_tokens: Vec<usize> = (0..ncrops).map(|c| tokens(if c < 2 { crops.global_size } else { crops.local_size })).collect();
-            compare_integers(&format!("{} match.step{t}", fixture.name), &reference_matches(matches, crops.batch, &crop_tokens), &want)?;
+            compare_integers(&format!("{} match.step{t}", fixture.name), &reference_matches(&matches, crops.batch, &crop_tokens), &want)?;
         }
         let row = &norms[t * norms_shape[1]..(t + 1) * norms_shape[1]];
         let median = {
@@ -179,9 +184,11 @@ fn check(fixture: &Fixture, spec: TrainerSpec) -> Outcome {
             assert!((got - want).abs() <= tolerance, "{} step {t}: |gradient of {name}| = {got}, the reference has {want}", fixture.name);
         }
         if t + 1 == per_epoch {
+            trainer.state()?;
             compare_parameters(&fixture.group("epoch1.student.params")?, |name| value(trainer.student(), name))?;
         }
     }
+    let state = trainer.state()?;
     compare_trajectory(&fixture.name, &losses, &golden_losses)?;
     compare_parameters(&fixture.group("final.student.params")?, |name| value(trainer.student(), name))?;
     compare_parameters(&fixture.group("final.teacher.params")?, |name| value(trainer.teacher(), name))?;
@@ -191,7 +198,6 @@ fn check(fixture: &Fixture, spec: TrainerSpec) -> Outcome {
             compare_forward(&fixture.tensor(&key)?, trainer.center(name).ok_or("centre")?)?;
         }
     }
-    let state = trainer.state();
     for slot in ["exp_avg", "exp_avg_sq", "momentum_buffer", "mu"] {
         let key = format!("final.optimizer.{slot}");
         if fixture.has_group(&key) {
@@ -225,11 +231,36 @@ fn trajectories_are_the_references() -> Outcome {
     }
     for fixture in fixtures("train", "")? {
         match spec(&fixture)? {
-            Some(spec) => check(&fixture, spec).map_err(|e| format!("{}: {e}", fixture.name))?,
+            Some(spec) => check(&fixture, spec, None).map_err(|e| format!("{}: {e}", fixture.name))?,
             None => eprintln!("skipped {}: its family is not implemented yet", fixture.name),
         }
     }
     Ok(())
+}
+
+#[test]
+fn trajectories_on_a_gpu_are_the_references() -> Outcome {
+    if golden_or_skip("trajectories on a GPU").is_none() || open_or_skip()?.is_none() {
+        return Ok(());
+    }
+    for fixture in fixtures("train", "")? {
+        if let Some(spec) = spec(&fixture)? {
+            check(&fixture, spec, open_or_skip()?).map_err(|e| format!("{}: {e}", fixture.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// The best adapter, or none after saying so. With `REQUIRE_GPU=1` its absence is a failure.
+fn open_or_skip() -> Result<Option<Gpu>, Box<dyn std::error::Error>> {
+    match Gpu::open(Choice::Any) {
+        Ok(gpu) => Ok(Some(gpu)),
+        Err(error) if std::env::var("REQUIRE_GPU").as_deref() == Ok("1") => Err(error.into()),
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            Ok(None)
+        }
+    }
 }
 
 #[test]
@@ -250,7 +281,7 @@ fn parameter_groups_are_the_references() -> Outcome {
         let side = case["model"]["IMAGE_SIZE"][0].as_u64().ok_or("IMAGE_SIZE")? as usize;
         let region = regularized.iter().any(|n| n.starts_with("head_dense."));
         let head = regularized.iter().chain(&free);
-        let trainer = Trainer::new(TrainerSpec {
+        let mut trainer = Trainer::new(TrainerSpec {
             backbone: BackboneSpec::Swin(SwinSpec {
                 image_size: side,
                 patch_size: number(s, "PATCH_SIZE")? as usize,
@@ -279,7 +310,7 @@ fn parameter_groups_are_the_references() -> Outcome {
             seed: 0,
             threads: 1,
         })?;
-        let state = trainer.state().optimizer;
+        let state = trainer.state()?.optimizer;
         assert_eq!(state.decayed, regularized, "{name}: decayed");
         assert_eq!(state.not_decayed, free, "{name}: not decayed");
         checked += 1;

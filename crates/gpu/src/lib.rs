@@ -17,7 +17,7 @@ pub use device::{Adapter, Choice, Gpu, Kind, adapters};
 pub use error::Error;
 pub use kernel::Kernel;
 pub use memory::View;
-pub use recorder::{Grid, Recorder, Recording};
+pub use recorder::{Grid, OperatorTime, Recorder, Recording};
 
 /// Result of everything here.
 pub type Result<T> = std::result::Result<T, Error>;

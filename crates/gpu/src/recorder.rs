@@ -181,6 +181,19 @@ struct Dispatch {
     operator: usize,
 }
 
+/// How long the dispatches of one operator took, with the time of a submission.
+#[derive(Clone, Copy, Debug)]
+pub struct OperatorTime {
+    /// Its number, from 0, in the order of [`Recorder::begin`].
+    pub operator: usize,
+    /// Its name.
+    pub name: &'static str,
+    /// Part of the step.
+    pub phase: &'static str,
+    /// Wall time.
+    pub seconds: f64,
+}
+
 /// Dispatches that are ready to run.
 #[derive(Debug)]
 pub struct Recording {
@@ -217,11 +230,11 @@ impl Recording {
         gpu.check()
     }
 
-    /// Runs operator by operator, waits for each, and gives its name, its phase and its wall time in seconds.
+    /// Runs operator by operator and waits for each. Operators without dispatches are left out.
     ///
     /// # Errors
     /// When the GPU was lost.
-    pub fn profile(&self, gpu: &Gpu) -> Result<Vec<(&'static str, &'static str, f64)>> {
+    pub fn profile(&self, gpu: &Gpu) -> Result<Vec<OperatorTime>> {
         gpu.wait()?;
         let mut times = Vec::new();
         let mut from = 0;
@@ -235,7 +248,7 @@ impl Recording {
             gpu.queue().submit([commands]);
             gpu.wait()?;
             let (name, phase) = self.operators[operator];
-            times.push((name, phase, started.elapsed().as_secs_f64()));
+            times.push(OperatorTime { operator, name, phase, seconds: started.elapsed().as_secs_f64() });
             from = to;
         }
         Ok(times)

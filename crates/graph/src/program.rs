@@ -166,6 +166,16 @@ impl Program {
         self.nodes.iter().map(|node| self.node_flops(node)).sum()
     }
 
+    /// The same of each node, in running order.
+    pub fn flops_of_nodes(&self) -> Vec<u64> {
+        self.nodes.iter().map(|node| self.node_flops(node)).collect()
+    }
+
+    /// Names, numbers of elements and types of the leaves it reads.
+    pub fn leaves(&self) -> impl Iterator<Item = (&str, usize, DType)> {
+        self.leaf_names.iter().zip(&self.leaf_types).map(|(name, &(len, dtype))| (name.as_str(), len, dtype))
+    }
+
     fn node_flops(&self, node: &Node) -> u64 {
         node.op.flops(&self.operand_shapes(node))
     }

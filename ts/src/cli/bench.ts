@@ -1,6 +1,6 @@
 import { InvalidArgumentError, type Command } from "commander";
 import { engineThreads, toTrainerSpec, type Config } from "../config/index.js";
-import { native, type ProfileRow, type Trainer } from "../native/index.js";
+import { chooseDevice, native, type ProfileRow, type Trainer } from "../native/index.js";
 import { stream } from "../random/index.js";
 import { trainingSchedule } from "../schedule/index.js";
 import type { Context } from "./context.js";
@@ -22,12 +22,15 @@ interface StepBench {
   stepMs: number[];
   medianMs: number;
   imagesPerSecond: number;
-  peak: number;
+  /** `cpu`, or the GPU's name. */
+  device: string;
+  /** The machine's rate, which shares refer to; null on a GPU, whose rate is not known. */
+  peak: number | null;
   /** Arithmetic of one step, and its rate over the median step. */
   gflop: number;
   gflops: number;
-  share: number;
-  rows: (ProfileRow & { gflops: number; share: number })[];
+  share: number | null;
+  rows: (ProfileRow & { gflops: number; share: number | null })[];
 }
 
 function positiveNumber(text: string): number {
@@ -62,19 +65,21 @@ export function addBench(program: Command, context: Context): void {
 async function benchStep(config: Config, steps: number): Promise<StepBench> {
   const engine = native();
   const threads = engineThreads(config.threads);
-  const peak = await engine.gemmPeak(threads);
-  const trainer = engine.createTrainer(toTrainerSpec({ ...config, mixup: { ...config.mixup, enabled: false } }));
+  const { device, adapter } = chooseDevice(config.device, engine);
+  const peak = device === "cpu" ? await engine.gemmPeak(threads) : null;
+  const shareOf = (gflops: number): number | null => (peak === null ? null : gflops / peak);
+  const trainer = engine.createTrainer(toTrainerSpec({ ...config, mixup: { ...config.mixup, enabled: false } }), device);
   try {
     const { stepMs, profile } = await measure(trainer, config, steps);
     const medianMs = [...stepMs].sort((a, b) => a - b)[Math.floor(stepMs.length / 2)]!;
     const gflop = profile.reduce((sum, row) => sum + row.gflop, 0);
     const rate = (amount: number, ms: number): number => amount / Math.max(ms / 1000, 1e-9);
     return {
-      batchSize: config.batchSize, threads, instructions: engine.cpuFeatures(), stepMs, medianMs, peak, gflop,
+      batchSize: config.batchSize, device: adapter?.name ?? "cpu", threads, instructions: engine.cpuFeatures(), stepMs, medianMs, peak, gflop,
       imagesPerSecond: rate(config.batchSize, medianMs),
       gflops: rate(gflop, medianMs),
-      share: rate(gflop, medianMs) / peak,
-      rows: profile.map((row) => ({ ...row, gflops: rate(row.gflop, row.ms), share: rate(row.gflop, row.ms) / peak })),
+      share: shareOf(rate(gflop, medianMs)),
+      rows: profile.map((row) => ({ ...row, gflops: rate(row.gflop, row.ms), share: shareOf(rate(row.gflop, row.ms)) })),
     };
   } finally {
     trainer.dispose();
@@ -101,7 +106,7 @@ function benchText(bench: StepBench): string {
     const gflop = rows.reduce((sum, row) => sum + row.gflop, 0);
     const gflops = gflop / Math.max(ms / 1000, 1e-9);
     const calls = rows.reduce((sum, row) => sum + row.calls, 0);
-    return [phase, operator, calls, ms.toFixed(2), ((100 * ms) / profileMs).toFixed(1), gflop.toFixed(2), gflops.toFixed(1), ((100 * gflops) / bench.peak).toFixed(1)];
+    return [phase, operator, calls, ms.toFixed(2), ((100 * ms) / profileMs).toFixed(1), gflop.toFixed(2), gflops.toFixed(1), ...(bench.peak === null ? [] : [((100 * gflops) / bench.peak).toFixed(1)])];
   };
   const phases = [...new Set(bench.rows.map(({ phase }) => phase))];
   const rows = phases.flatMap((phase) => {
@@ -109,10 +114,14 @@ function benchText(bench: StepBench): string {
     return [line(phase, "all", own), ...own.map((row) => line("", row.operator, [row]))];
   });
   const spread = `${Math.min(...bench.stepMs).toFixed(1)} to ${Math.max(...bench.stepMs).toFixed(1)}`;
+  const rate = `${bench.gflop.toFixed(1)} GFLOP a step, ${bench.gflops.toFixed(1)} GFLOP/s`;
+  const peak = bench.peak === null ? [] : ["% of peak"];
   return [
     `${bench.medianMs.toFixed(1)} ms a step of ${bench.batchSize} images (${bench.stepMs.length} steps, ${spread}), ${bench.imagesPerSecond.toFixed(1)} images/s`,
-    `${bench.gflop.toFixed(1)} GFLOP a step, ${bench.gflops.toFixed(1)} GFLOP/s, ${(100 * bench.share).toFixed(1)} % of ${bench.peak.toFixed(0)} GFLOP/s (${bench.threads} threads, ${bench.instructions})`,
+    bench.peak === null
+      ? `${rate} (${bench.device})`
+      : `${rate}, ${((100 * bench.gflops) / bench.peak).toFixed(1)} % of ${bench.peak.toFixed(0)} GFLOP/s (${bench.threads} threads, ${bench.instructions})`,
     "",
-    table(["phase", "operator", "calls", "ms", "% of time", "GFLOP", "GFLOP/s", "% of peak"], rows),
+    table(["phase", "operator", "calls", "ms", "% of time", "GFLOP", "GFLOP/s", ...peak], rows),
   ].join("\n");
 }

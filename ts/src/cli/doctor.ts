@@ -1,6 +1,6 @@
 import { arch, availableParallelism, cpus, platform } from "node:os";
 import type { Command } from "commander";
-import { native } from "../native/index.js";
+import { native, type GpuAdapter } from "../native/index.js";
 import { memoryLimit } from "../train/index.js";
 import type { Context } from "./context.js";
 import { packageVersion } from "./package-root.js";
@@ -26,6 +26,7 @@ export function addDoctor(program: Command, { io }: Context): void {
         /** Of this process, with the engine loaded and nothing done. */
         baseMemory: peakMemory(),
         gflops: await engine.gemmPeak(threads),
+        adapters: engine.adapters(),
       };
       if (options.json) {
         io.stdout(`${JSON.stringify(facts)}\n`);
@@ -39,6 +40,14 @@ export function addDoctor(program: Command, { io }: Context): void {
         ["instructions", facts.instructions],
         ["memory that is free", mebibytes(facts.memory)],
         ["matrix products", `${facts.gflops.toFixed(0)} GFLOP/s in single precision`],
+        ...(facts.adapters.length === 0 ? [["GPU", "none that Vulkan, Metal or DirectX 12 can use"]] : facts.adapters.map((gpu) => ["GPU", describeAdapter(gpu)])),
       ]));
     });
+}
+
+/** One line about a GPU: what it is, and what its kernels may use. */
+function describeAdapter(gpu: GpuAdapter): string {
+  const abilities = [gpu.halfPrecision && "half precision", gpu.cooperativeMatrix && "cooperative matrices", gpu.timestamps && "timestamps"].filter(Boolean);
+  const limits = `buffers up to ${mebibytes(gpu.maxBuffer)}, bindings up to ${mebibytes(gpu.maxBinding)}, ${gpu.workgroupMemory / 1024} KiB of workgroup memory`;
+  return [`${gpu.name} (${gpu.kind}, ${gpu.backend}, ${gpu.driver})`, limits, ...abilities].join("; ");
 }

@@ -15,7 +15,7 @@ export const exitCodes = {
   data: 3,
   /** A checkpoint or the folder of the results cannot be read, written, or does not fit. */
   checkpoint: 4,
-  /** Not enough memory or room on the disk. */
+  /** Not enough memory or room on the disk; a GPU that is not there, or was lost. */
   resources: 5,
   SIGINT: 130,
   SIGTERM: 143,
@@ -26,6 +26,7 @@ const engineCodes: Record<string, number> = {
   CONFIG: exitCodes.usage,
   IMAGE: exitCodes.data,
   STATE: exitCodes.checkpoint,
+  DEVICE: exitCodes.resources,
   ENGINE: exitCodes.failure,
 };
 

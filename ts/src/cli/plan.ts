@@ -1,7 +1,7 @@
 import type { Command } from "commander";
 import { toTrainerSpec } from "../config/index.js";
 import { planLoader } from "../data/index.js";
-import { native } from "../native/index.js";
+import { chooseDevice, native } from "../native/index.js";
 import { largestBatch, memoryLimit, runMemory } from "../train/index.js";
 import type { Context } from "./context.js";
 import { readSettings, takesSettings } from "./settings.js";
@@ -22,15 +22,16 @@ export function addPlan(program: Command, context: Context): void {
     const engine = native();
     const { memory: plan, parameterCount } = engine.planTrainer(toTrainerSpec(config));
     const loader = planLoader(config);
-    const memory = runMemory(plan, loader);
+    const { device, adapter } = chooseDevice(config.device, engine);
+    const memory = runMemory(plan, loader, device);
     const limit = memoryLimit();
-    const largest = largestBatch(config, limit, engine);
+    const largest = largestBatch(config, limit, engine, device);
     if (command.opts()["json"]) {
-      io.stdout(`${JSON.stringify({ parameterCount, batchSize: config.batchSize, memory, limit, largestBatch: largest })}\n`);
+      io.stdout(`${JSON.stringify({ device: adapter?.name ?? "cpu", parameterCount, batchSize: config.batchSize, memory, limit, largestBatch: largest })}\n`);
       return;
     }
     io.stdout(table(["", "memory"], [
-      ["activations and gradients", mebibytes(memory.arena)],
+      ...(adapter ? [[`on the GPU (${adapter.name})`, mebibytes(memory.gpu)]] : [["activations and gradients", mebibytes(memory.arena)]]),
       [`parameters, teacher, moments (${(parameterCount / 1e6).toFixed(1)}M parameters)`, mebibytes(memory.parameters)],
       ["workspace", mebibytes(memory.workspace)],
       [`images (${loader.depth} batches ready)`, mebibytes(memory.loader)],

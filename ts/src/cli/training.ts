@@ -29,11 +29,12 @@ export async function trainWatched(config: Config, notes: readonly string[], io:
 }
 
 function describePlan(plan: RunPlan, config: Config): string[] {
-  const { memory } = plan;
+  const { memory, device } = plan;
   const classes = plan.classes > 0 ? ` in ${plan.classes} classes (not used for training)` : "";
   const place = plan.resumedFrom === undefined ? "" : `; goes on with ${plan.resumedFrom} at step ${plan.firstStep}`;
   return [
     `${plan.images} images${classes}, ${(plan.parameterCount / 1e6).toFixed(1)}M parameters, ${plan.stepsPerEpoch} steps an epoch of ${config.batchSize} images${place}`,
+    ...(device.adapter ? [`device: ${device.adapter.name} (${device.adapter.kind}, ${device.adapter.backend}), ${mebibytes(memory.gpu)} of its memory`] : []),
     `memory: ${mebibytes(memory.total)} (activations ${mebibytes(memory.arena)}, parameters ${mebibytes(memory.parameters)}, workspace ${mebibytes(memory.workspace)}, images ${mebibytes(memory.loader)}, checkpoint ${mebibytes(memory.checkpoint)})`,
   ];
 }
@@ -54,6 +55,7 @@ export function runReport(result: PretrainResult): Record<string, unknown> {
     resumedFrom: plan.resumedFrom ?? null,
     images: plan.images,
     parameters: plan.parameterCount,
+    device: plan.device.adapter?.name ?? "cpu",
     memory: { ...plan.memory, peak: peakMemory() },
     badImages: bad.map(({ message }) => message),
     knn: knn ? knnReport(knn) : null,

@@ -4,12 +4,12 @@
  */
 import { DataError, type BadImage } from "../data/index.js";
 import { toEncoderSpec, type Config } from "../config/index.js";
-import type { KnnResult, Native, TensorData } from "../native/index.js";
+import { chooseDevice, type KnnResult, type Native, type TensorData } from "../native/index.js";
 import { extractFeatures, greyEngine, type Features, type FeatureSource } from "./features.js";
 import type { LabelledSplit } from "./split.js";
 
 /** What an evaluation needs of the configuration. */
-export type KnnConfig = Pick<Config, "backbone" | "evaluate" | "data" | "threads">;
+export type KnnConfig = Pick<Config, "backbone" | "evaluate" | "data" | "device" | "threads">;
 
 /** How well neighbours tell the classes. */
 export interface KnnReport {
@@ -67,7 +67,7 @@ export async function knn(
 }
 
 async function openEncoder(kind: Exclude<FeatureKind, "pixels">, config: KnnConfig, engine: Native): Promise<FeatureSource & { dispose(): void }> {
-  const encoder = engine.createEncoder(toEncoderSpec(config));
+  const encoder = engine.createEncoder(toEncoderSpec(config), chooseDevice(config.device, engine).device);
   try {
     if ("weights" in kind) await encoder.load(backboneOf(kind.weights));
     else await encoder.initialise(kind.random.seed);

@@ -9,7 +9,11 @@ import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import type { EncoderSpec, TrainerSpec } from "./spec.js";
 import type { CropPlan } from "./crop-plan.js";
+import type { Device, GpuAdapter } from "./device.js";
+import { EngineError } from "./error.js";
 
+export { chooseDevice, type ChosenDevice, type Device, type DeviceChoice, type GpuAdapter } from "./device.js";
+export { EngineError } from "./error.js";
 export type * from "./spec.js";
 export type * from "./crop-plan.js";
 
@@ -156,8 +160,10 @@ export interface ImageInfo {
 export interface Native {
   /** What `createTrainer` would need; takes milliseconds and no memory to speak of. */
   planTrainer(spec: TrainerSpec): TrainerPlan;
-  createTrainer(spec: TrainerSpec): Trainer;
-  createEncoder(spec: EncoderSpec): Encoder;
+  createTrainer(spec: TrainerSpec, device: Device): Trainer;
+  createEncoder(spec: EncoderSpec, device: Device): Encoder;
+  /** The machine's GPUs, best first. */
+  adapters(): GpuAdapter[];
   /** Weighted k-NN (votes exp(cosine / temperature)) of test rows against train rows; rows are l2-normalised first. */
   knn(
     train: Float32Array, trainLabels: Uint32Array, test: Float32Array, testLabels: Uint32Array,
@@ -175,22 +181,9 @@ export interface Native {
   cpuFeatures(): string;
 }
 
-/** A failure inside the engine, told in one sentence. */
-export class EngineError extends Error {
-  constructor(
-    /** `CONFIG` a specification that cannot be built, `STATE` weights that do not fit, `IMAGE` an image that cannot be decoded, `ENGINE` anything else. */
-    readonly code: "CONFIG" | "STATE" | "IMAGE" | "ENGINE",
-    message: string,
-    options?: ErrorOptions,
-  ) {
-    super(message, options);
-    this.name = "EngineError";
-  }
-}
-
 /** The addon's errors are `[CODE] sentence`. */
 function asEngineError(cause: unknown): unknown {
-  const match = cause instanceof Error ? /^\[(CONFIG|STATE|IMAGE|ENGINE)\] ([^]*)$/.exec(cause.message) : null;
+  const match = cause instanceof Error ? /^\[(CONFIG|STATE|IMAGE|DEVICE|ENGINE)\] ([^]*)$/.exec(cause.message) : null;
   return match ? new EngineError(match[1] as EngineError["code"], match[2] as string, { cause }) : cause;
 }
 
@@ -238,8 +231,8 @@ export function native(): Native {
   const functions = guarded(addon);
   loaded = {
     ...Object.fromEntries(Object.keys(addon).map((name) => [name, Reflect.get(functions, name)])),
-    createTrainer: (spec) => guarded(functions.createTrainer(spec)),
-    createEncoder: (spec) => guarded(functions.createEncoder(spec)),
+    createTrainer: (spec, device) => guarded(functions.createTrainer(spec, device)),
+    createEncoder: (spec, device) => guarded(functions.createEncoder(spec, device)),
   } as Native;
   return loaded;
 }

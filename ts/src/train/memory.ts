@@ -1,11 +1,13 @@
 import { freemem } from "node:os";
 import { toTrainerSpec, type Config } from "../config/index.js";
 import { planLoader, type LoaderPlan } from "../data/index.js";
-import type { MemoryPlan, Native } from "../native/index.js";
+import type { Device, MemoryPlan, Native } from "../native/index.js";
 import { MemoryError } from "./errors.js";
 
-/** What a run will need, in bytes, known before its first step. */
+/** What a run will need of the machine's memory, in bytes, known before its first step. */
 export interface RunMemory extends MemoryPlan {
+  /** What it will need of the GPU's memory: activations, parameters, moments. 0 on the CPU. */
+  gpu: number;
   /** Batches kept ready, and the one the engine reads. */
   loader: number;
   /** Copies of the state that checkpoints are written from: the newest, and the one before it until it is collected. */
@@ -16,13 +18,15 @@ export interface RunMemory extends MemoryPlan {
 /** Node itself with this program loaded, roughly. */
 const nodeBytes = 128 * 2 ** 20;
 
-/** Adds the data path to the engine's plan. */
-export function runMemory(plan: MemoryPlan, { batchBytes, depth }: LoaderPlan): RunMemory {
+/** Adds the data path to the engine's plan. On a GPU activations are not in the machine's memory, and parameters are in both. */
+export function runMemory(plan: MemoryPlan, { batchBytes, depth }: LoaderPlan, device: Device): RunMemory {
   // One batch is with the engine while the loader keeps the others ready.
   const loader = batchBytes * (depth + 1);
-  const { arena, parameters, workspace } = plan;
+  const { parameters, workspace } = plan;
+  const arena = device === "cpu" ? plan.arena : 0;
+  const gpu = device === "cpu" ? 0 : plan.arena + parameters;
   const checkpoint = 2 * parameters;
-  return { arena, parameters, workspace, loader, checkpoint, total: arena + parameters + workspace + loader + checkpoint };
+  return { arena, parameters, workspace, loader, checkpoint, gpu, total: arena + parameters + workspace + loader + checkpoint };
 }
 
 /** Memory this process may use: what is free on the machine, or the container's limit where that is less. Bytes. */
@@ -34,17 +38,17 @@ export function memoryLimit(): number {
 type Planner = Pick<Native, "planTrainer">;
 
 /** The run's memory at one batch size; undefined when its images alone do not fit, and the rest is not worth planning. */
-function atBatch(config: Config, batchSize: number, limit: number, engine: Planner): RunMemory | undefined {
+function atBatch(config: Config, batchSize: number, limit: number, engine: Planner, device: Device): RunMemory | undefined {
   const sized = { ...config, batchSize };
   const loader = planLoader(sized);
   if (loader.batchBytes * (loader.depth + 1) > limit) return undefined;
-  return runMemory(engine.planTrainer(toTrainerSpec(sized)).memory, loader);
+  return runMemory(engine.planTrainer(toTrainerSpec(sized)).memory, loader, device);
 }
 
 /** The largest batch size whose run fits into `limit` bytes; 0 when not even one image does. Every size tried is planned exactly. */
-export function largestBatch(config: Config, limit: number, engine: Planner): number {
+export function largestBatch(config: Config, limit: number, engine: Planner, device: Device): number {
   const fits = (batchSize: number): boolean => {
-    const memory = atBatch(config, batchSize, limit, engine);
+    const memory = atBatch(config, batchSize, limit, engine, device);
     return memory !== undefined && memory.total + nodeBytes <= limit;
   };
   let fitting = 0;
@@ -62,12 +66,12 @@ export function largestBatch(config: Config, limit: number, engine: Planner): nu
  * Plans a run before anything is allocated for it.
  * @throws {MemoryError} when it does not fit into `limit` bytes, with the batch size that would.
  */
-export function requireMemory(config: Config, limit: number, engine: Planner): RunMemory {
-  const memory = atBatch(config, config.batchSize, limit, engine);
+export function requireMemory(config: Config, limit: number, engine: Planner, device: Device): RunMemory {
+  const memory = atBatch(config, config.batchSize, limit, engine, device);
   if (memory && memory.total + nodeBytes <= limit) return memory;
   const show = (bytes: number): string => (bytes < 10 * 2 ** 30 ? `${Math.round(bytes / 2 ** 20)} MiB` : `${(bytes / 2 ** 30).toFixed(1)} GiB`);
   const needs = memory ? `needs ${show(memory.total + nodeBytes)} of memory` : "needs more memory for its images alone than there is";
-  const fits = Math.min(largestBatch(config, limit, engine), config.batchSize - 1);
+  const fits = Math.min(largestBatch(config, limit, engine, device), config.batchSize - 1);
   const advice = fits >= 1 ? `batchSize ${fits} would fit` : "not even one image a step would fit";
   throw new MemoryError(`the run ${needs} and ${show(limit)} are free; ${advice}`);
 }

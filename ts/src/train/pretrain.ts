@@ -6,7 +6,7 @@ import { saveCheckpoint, CHECKPOINT_NAME, writeCheckpoint } from "../checkpoint/
 import { toTrainerSpec, type Config } from "../config/index.js";
 import { DataError, findSplits, openImageFolder, openLoader, type BadImage, type ImageFolder, type Loader } from "../data/index.js";
 import { knn, openLabelledSplit, type KnnReport } from "../evaluate/index.js";
-import { native, type Native, type StepKnobs, type StepStats, type TensorData, type Trainer } from "../native/index.js";
+import { chooseDevice, type ChosenDevice, native, type Native, type StepKnobs, type StepStats, type TensorData, type Trainer } from "../native/index.js";
 import { stream } from "../random/index.js";
 import { trainingSchedule } from "../schedule/index.js";
 import { addStep, emptySums, logLine, type LogLine } from "./averages.js";
@@ -20,6 +20,7 @@ import { prepareStart } from "./start.js";
 /** What is known before the first step. */
 export interface RunPlan {
   memory: RunMemory;
+  device: ChosenDevice;
   parameterCount: number;
   images: number;
   classes: number;
@@ -97,10 +98,12 @@ export async function pretrain(config: Config, hooks: PretrainHooks = {}): Promi
   const loader = openLoader(images, config, engine);
   let trained: Trained;
   try {
-    const memory = requireMemory(config, hooks.memoryLimit ?? memoryLimit(), engine);
-    const trainer = engine.createTrainer(toTrainerSpec(config));
+    const chosen = chooseDevice(config.device, engine);
+    if (chosen.note !== undefined) hooks.onNote?.(chosen.note);
+    const memory = requireMemory(config, hooks.memoryLimit ?? memoryLimit(), engine, chosen.device);
+    const trainer = engine.createTrainer(toTrainerSpec(config), chosen.device);
     try {
-      trained = await train(trainer, memory, loader, images, config, hooks);
+      trained = await train(trainer, { memory, device: chosen }, loader, images, config, hooks);
     } finally {
       trainer.dispose();
     }
@@ -135,7 +138,7 @@ interface Trained {
   teacher: TensorData[];
 }
 
-async function train(trainer: Trainer, memory: RunMemory, loader: Loader, images: ImageFolder, config: Config, hooks: PretrainHooks): Promise<Trained> {
+async function train(trainer: Trainer, where: Pick<RunPlan, "memory" | "device">, loader: Loader, images: ImageFolder, config: Config, hooks: PretrainHooks): Promise<Trained> {
   const { stepsPerEpoch } = loader;
   const start = await prepareStart(trainer, config, stepsPerEpoch);
   const { progress } = start;
@@ -144,7 +147,7 @@ async function train(trainer: Trainer, memory: RunMemory, loader: Loader, images
 
   const lastStep = config.epochs * stepsPerEpoch;
   const plan: RunPlan = {
-    memory,
+    ...where,
     parameterCount: trainer.plan.parameterCount,
     images: images.files.length,
     classes: images.classes.length,

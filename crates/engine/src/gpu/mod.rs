@@ -1,0 +1,301 @@
+//! A training run on a GPU: parameters, moments, teacher and centres live there; a step is one submission. Pixels and the
+//! step's knobs go up, a report of a few numbers comes back.
+
+mod kernels;
+mod update;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use esvit_gpu::{Gpu, Recorder, Recording, View};
+use esvit_graph::{GpuArena, NodeTime};
+use esvit_nn::RunningStatistics;
+
+pub(crate) use kernels::KERNELS;
+
+use crate::network::Step;
+use crate::optimizer::Optimizer;
+use crate::spec::TrainerSpec;
+use crate::trainer::Center;
+use crate::{Knobs, Result, StepStats, Store};
+
+/// Largest buffer that small tensors share.
+const SHARED: u64 = 256 << 20;
+/// Where tensors begin: any adapter can bind there.
+const ALIGN: u64 = 256;
+
+/// Device memory and the recorded step.
+#[derive(Debug)]
+pub(crate) struct GpuRun {
+    gpu: Gpu,
+    recording: Recording,
+    arena: GpuArena,
+    leaves: HashMap<String, View>,
+    student: Vec<View>,
+    teacher: Vec<View>,
+    /// Of each entry, as many as the optimiser has.
+    moments: Vec<Vec<View>>,
+    centers: Vec<View>,
+    knobs: View,
+    report: View,
+    /// Matrix-product arithmetic of each node of the program, in order.
+    flops: Vec<u64>,
+}
+
+/// What a step reads besides the state.
+pub(crate) struct StepInputs<'a> {
+    pub student_pixels: &'a [u8],
+    pub teacher_pixels: &'a [u8],
+    /// Names of the leaves and their values: stochastic depth, temperature, weights of pairs.
+    pub floats: Vec<(&'a str, &'a [f32])>,
+}
+
+/// Floats of the report before the norms: see `report.wgsl`.
+const REPORT_HEAD: usize = 8;
+
+impl GpuRun {
+    /// Records the step. The state is uploaded by [`GpuRun::upload`].
+    pub fn new(gpu: Gpu, spec: &TrainerSpec, step: &Step, student: &Store, teacher: &Store, centers: &[Center]) -> Result<GpuRun> {
+        let of = |store: &Store| -> Vec<u64> { store.entries().iter().enumerate().map(|(i, _)| 4 * store.values(i).len() as u64).collect() };
+        let sizes = of(student);
+        let student_views = allocate_all(&gpu, "the student", &sizes)?;
+        let teacher_views = allocate_all(&gpu, "the teacher", &of(teacher))?;
+        let slots = Optimizer::moments_per_value(spec.optimizer);
+        let mut moments = vec![Vec::new(); sizes.len()];
+        let trained: Vec<usize> = (0..sizes.len()).filter(|&i| step.gradients[i].is_some()).collect();
+        for _ in 0..slots {
+            let sizes: Vec<u64> = trained.iter().map(|&i| sizes[i]).collect();
+            for (&i, view) in trained.iter().zip(allocate_all(&gpu, "the optimiser's moments", &sizes)?) {
+                moments[i].push(view);
+            }
+        }
+        let center = |(name, values): &Center| Ok(gpu.allocate(name, 4 * values.len() as u64)?);
+        let center_views = centers.iter().map(center).collect::<Result<Vec<_>>>()?;
+        let entries = sizes.len();
+        let knobs = gpu.allocate("the step's knobs", 4 * (update::KNOBS_HEAD + 4 * entries) as u64)?;
+        let report = gpu.allocate("the step's report", 4 * (REPORT_HEAD + 4 * entries) as u64)?;
+
+        let mut leaves = HashMap::new();
+        for (store, views) in [(student, &student_views), (teacher, &teacher_views)] {
+            leaves.extend(views.iter().enumerate().map(|(i, view)| (store.leaf(i).to_string(), view.clone())));
+        }
+        leaves.extend(centers.iter().zip(&center_views).map(|((name, _), view)| (name.to_string(), view.clone())));
+        let program = &step.program;
+        for (name, len, dtype) in program.leaves() {
+            if !leaves.contains_key(name) {
+                leaves.insert(name.to_string(), gpu.allocate(name, (len * dtype.size()) as u64)?);
+            }
+        }
+        let constant = |name: &str, bytes: &[u8]| {
+            if let Some(view) = leaves.get(name) {
+                gpu.upload(view, bytes);
+            }
+        };
+        constant("one", bytemuck::bytes_of(&1.0f32));
+        constant("view_pairs.teacher", bytemuck::cast_slice(&step.view_pairs.teacher));
+        constant("region_pairs.weight", bytemuck::cast_slice(&step.region_weights));
+
+        let arena = program.gpu_arena(&gpu)?;
+        let mut rec = Recorder::new(&gpu);
+        program.record(&mut rec, &arena, &leaves)?;
+        let output = |value| program.gpu_output(&arena, value);
+        let state = update::State {
+            student,
+            student_views: &student_views,
+            teacher_views: &teacher_views,
+            moments: &moments,
+            report: &report,
+            knobs: &knobs,
+        };
+        rec.begin("report", "update");
+        update::report(&mut rec, &report, &output(step.view.loss), step.region.map(|t| output(t.loss)).as_ref(), &output(step.view.entropy))?;
+        rec.begin("optimizer_and_teacher", "update");
+        for (i, gradient) in step.gradients.iter().enumerate() {
+            update::entry(&mut rec, &state, i, gradient.map(output).as_ref(), spec.optimizer)?;
+        }
+        rec.begin("centers_and_statistics", "update");
+        let momentum = spec.loss.center_momentum;
+        for (view, term) in center_views.iter().zip([Some(step.view), step.region].into_iter().flatten()) {
+            update::average(&mut rec, &state, &output(term.teacher_mean), view, momentum, 1.0 - momentum)?;
+        }
+        for (store, views, statistics) in
+            [(student, &student_views, &step.student_statistics), (teacher, &teacher_views, &step.teacher_statistics)]
+        {
+            for s in statistics {
+                running(&mut rec, &state, store, views, s, [output(s.mean), output(s.var)], &leaves["one"])?;
+            }
+        }
+        rec.begin("summary", "update");
+        let views = output(step.teacher_views);
+        let rows = esvit_ops::region_match::GLOBAL_CROPS * spec.crops.batch;
+        let cols = (views.bytes() / 4) as usize / rows;
+        update::summary(&mut rec, &report, &views, [rows, cols], entries)?;
+        let recording = rec.finish()?;
+        let flops = program.flops_of_nodes();
+        Ok(GpuRun {
+            gpu,
+            recording,
+            arena,
+            leaves,
+            student: student_views,
+            teacher: teacher_views,
+            moments,
+            centers: center_views,
+            knobs,
+            report,
+            flops,
+        })
+    }
+
+    /// What it runs on.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// Copies the whole state to the GPU.
+    pub fn upload(&self, student: &Store, teacher: &Store, optimizer: &Optimizer, centers: &[Center]) {
+        for (store, views) in [(student, &self.student), (teacher, &self.teacher)] {
+            for (i, view) in views.iter().enumerate() {
+                self.gpu.upload(view, bytemuck::cast_slice(store.values(i)));
+            }
+        }
+        for (i, slots) in self.moments.iter().enumerate() {
+            for (slot, view) in slots.iter().enumerate() {
+                let values = optimizer.moment(i, slot);
+                match values {
+                    // Never updated: a new run, or a state that says so.
+                    [] => self.gpu.upload(view, &vec![0; view.bytes() as usize]),
+                    values => self.gpu.upload(view, bytemuck::cast_slice(values)),
+                }
+            }
+        }
+        for ((_, values), view) in centers.iter().zip(&self.centers) {
+            self.gpu.upload(view, bytemuck::cast_slice(values));
+        }
+    }
+
+    /// Copies the whole state from the GPU, tensor by tensor.
+    pub fn download(&self, student: &mut Store, teacher: &mut Store, optimizer: &mut Optimizer, centers: &mut [Center]) -> Result<()> {
+        let read = |view: &View, into: &mut [f32]| -> Result<()> {
+            if !into.is_empty() {
+                into.copy_from_slice(&self.gpu.read_f32(&view.part(0, 4 * into.len() as u64))?);
+            }
+            Ok(())
+        };
+        for (store, views) in [(student, &self.student), (teacher, &self.teacher)] {
+            for (i, view) in views.iter().enumerate() {
+                read(view, store.values_mut(i))?;
+            }
+        }
+        for (i, slots) in self.moments.iter().enumerate() {
+            for (slot, view) in slots.iter().enumerate() {
+                read(view, optimizer.moment_mut(i, slot))?;
+            }
+        }
+        for ((_, values), view) in centers.iter_mut().zip(&self.centers) {
+            read(view, values)?;
+        }
+        Ok(())
+    }
+
+    /// Value of a trained tensor's gradient or another result of the last step.
+    pub fn read(&self, view: &View) -> Result<Vec<f32>> {
+        Ok(self.gpu.read_f32(view)?)
+    }
+
+    /// Where results of the program are.
+    pub fn arena(&self) -> &GpuArena {
+        &self.arena
+    }
+
+    /// One step. With `times`, operator by operator, noting how long each took.
+    pub fn step(
+        &self,
+        inputs: &StepInputs,
+        spec: &TrainerSpec,
+        knobs: &Knobs,
+        student: &Store,
+        optimizer: &mut Optimizer,
+        times: Option<&mut Vec<NodeTime>>,
+    ) -> Result<StepStats> {
+        let upload = |name: &str, bytes: &[u8]| {
+            if let Some(view) = self.leaves.get(name) {
+                self.gpu.upload(view, bytes);
+            }
+        };
+        upload("student_pixels", inputs.student_pixels);
+        upload("teacher_pixels", inputs.teacher_pixels);
+        for (name, values) in &inputs.floats {
+            upload(name, bytemuck::cast_slice(values));
+        }
+        self.gpu.upload(&self.knobs, bytemuck::cast_slice(&update::knobs(spec, knobs, student, &self.moments, optimizer)));
+        match times {
+            None => self.recording.run(&self.gpu)?,
+            Some(times) => {
+                for t in self.recording.profile(&self.gpu)? {
+                    let flops = self.flops.get(t.operator).copied().unwrap_or(0);
+                    times.push(NodeTime { op: t.name, phase: t.phase, time: Duration::from_secs_f64(t.seconds), flops });
+                }
+            }
+        }
+        let report = self.gpu.read_f32(&self.report.part(0, 4 * REPORT_HEAD as u64))?;
+        let (view_loss, region_loss) = (f64::from(report[0]), f64::from(report[1]));
+        let finite = report[3] != 0.0;
+        if finite {
+            update::count(knobs, student, &self.moments, optimizer);
+        }
+        Ok(StepStats {
+            loss: view_loss + region_loss,
+            view_loss,
+            region_loss,
+            teacher_entropy: f64::from(report[2]),
+            feature_deviation: f64::from(report[4]),
+            gradient_norm: if finite { f64::from(report[5]) } else { 0.0 },
+            finite,
+        })
+    }
+}
+
+/// Running averages of a batch norm: momentum 0.1, the unbiased variance, and the count of batches.
+fn running(
+    rec: &mut Recorder,
+    state: &update::State,
+    store: &Store,
+    views: &[View],
+    s: &RunningStatistics,
+    [mean, var]: [View; 2],
+    one: &View,
+) -> Result<()> {
+    use esvit_ops::batch_norm::MOMENTUM;
+    let unbiased = s.rows as f32 / (s.rows as f32 - 1.0).max(1.0);
+    let targets = [("running_mean", &mean, 1.0 - MOMENTUM, MOMENTUM), ("running_var", &var, 1.0 - MOMENTUM, MOMENTUM * unbiased), ("num_batches_tracked", one, 1.0, 1.0)];
+    for (buffer, new, keep, factor) in targets {
+        if let Some(i) = store.position(&format!("{}.{buffer}", s.path)) {
+            update::average(rec, state, new, &views[i], keep, factor)?;
+        }
+    }
+    Ok(())
+}
+
+/// Memory for tensors of these sizes, many in a buffer. Tensors of no size get the smallest view.
+fn allocate_all(gpu: &Gpu, what: &str, sizes: &[u64]) -> Result<Vec<View>> {
+    let mut views = Vec::with_capacity(sizes.len());
+    let mut from = 0;
+    while from < sizes.len() {
+        let room = |size: u64| size.max(4).next_multiple_of(ALIGN);
+        let mut total = room(sizes[from]);
+        let mut to = from + 1;
+        while to < sizes.len() && total + room(sizes[to]) <= SHARED {
+            total += room(sizes[to]);
+            to += 1;
+        }
+        let buffer = gpu.allocate(what, total)?;
+        let mut offset = 0;
+        for &size in &sizes[from..to] {
+            views.push(buffer.part(offset, size.max(4)));
+            offset += room(size);
+        }
+        from = to;
+    }
+    Ok(views)
+}

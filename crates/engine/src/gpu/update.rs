@@ -1,0 +1,133 @@
+//! After the gradients: clipping, the update rule, the teacher, the centres, the report.
+
+use esvit_gpu::{Grid, Recorder, View};
+use esvit_nn::Role;
+
+use super::kernels::*;
+use crate::optimizer::{AdamRates, Optimizer};
+use crate::spec::{OptimizerKind, TrainerSpec};
+use crate::{Knobs, Result, Store};
+
+/// Floats of the knobs before those of the entries: the average's keep and new, the largest norm, one spare.
+pub const KNOBS_HEAD: usize = 4;
+/// Elements whose squares one workgroup adds: `PIECE` in `squares.wgsl`.
+const PIECE: usize = 4096;
+/// Modes of `squares.wgsl` and `norm.wgsl`.
+const CLIP: u32 = 0;
+const LARS: u32 = 1;
+
+/// Where everything is that an update touches.
+pub struct State<'a> {
+    pub student: &'a Store,
+    pub student_views: &'a [View],
+    pub teacher_views: &'a [View],
+    pub moments: &'a [Vec<View>],
+    pub report: &'a View,
+    pub knobs: &'a View,
+}
+
+pub fn report(rec: &mut Recorder, report: &View, view_loss: &View, region_loss: Option<&View>, entropy: &View) -> Result<()> {
+    let params = ReportParams { region: u32::from(region_loss.is_some()), pad: [0; 3] };
+    Ok(rec.dispatch(&REPORT, &[view_loss, region_loss.unwrap_or(view_loss), entropy, report], &params, Grid([1, 1, 1]))?)
+}
+
+/// Clip, update and average of entry `i`.
+pub fn entry(rec: &mut Recorder, state: &State, i: usize, gradient: Option<&View>, kind: OptimizerKind) -> Result<()> {
+    let entry = &state.student.entries()[i];
+    let (w, t) = (&state.student_views[i], &state.teacher_views[i]);
+    let len = state.student.values(i).len();
+    let averaged = matches!(entry.role, Role::Parameter | Role::Frozen);
+    let Some(g) = gradient.filter(|_| entry.role == Role::Parameter) else {
+        if averaged {
+            let params = AverageParams { len: len as u32, teacher: 1, keep: 0.0, new: 0.0 };
+            rec.dispatch(&AVERAGE, &[w, t, state.report, state.knobs], &params, Grid::elements(len, 256))?;
+        }
+        return Ok(());
+    };
+    squares(rec, state, i, g, len, CLIP)?;
+    if kind == OptimizerKind::Lars && entry.shape.len() > 1 {
+        squares(rec, state, i, g, len, LARS)?;
+    }
+    let m = &state.moments[i];
+    for piece in rec.row_pieces(len, 4) {
+        let part = |view: &View| view.rows(piece.start, piece.len(), 1);
+        let params = UpdateParams { len: piece.len() as u32, entry: i as u32, pad: [0; 2] };
+        let grid = Grid::elements(piece.len(), 256);
+        match kind {
+            OptimizerKind::Adamw => {
+                rec.dispatch(&ADAMW, &[&part(w), &part(&m[0]), &part(&m[1]), &part(g), &part(t), state.report, state.knobs], &params, grid)?;
+            }
+            OptimizerKind::Sgd | OptimizerKind::Lars => {
+                rec.dispatch(&MOMENTUM, &[&part(w), &part(&m[0]), &part(g), &part(t), state.report, state.knobs], &params, grid)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn squares(rec: &mut Recorder, state: &State, i: usize, g: &View, len: usize, mode: u32) -> Result<()> {
+    let pieces = len.div_ceil(PIECE);
+    let partial = rec.scratch(8 * pieces as u64);
+    let mut first = 0;
+    // Pieces that can be bound begin where a workgroup's piece begins.
+    for part in rec.row_pieces(pieces, 4 * PIECE) {
+        let (from, to) = (part.start * PIECE, (part.end * PIECE).min(len));
+        let view = |v: &View| v.rows(from, to - from, 1);
+        let params = SquaresParams { len: (to - from) as u32, mode, entry: i as u32, first };
+        let bindings = [&view(g), &view(&state.student_views[i]), state.report, state.knobs, &partial];
+        rec.dispatch(&SQUARES, &bindings, &params, Grid::fold(part.len()))?;
+        first += part.len() as u32;
+    }
+    let params = NormParams { pieces: pieces as u32, mode, entry: i as u32, pad: 0 };
+    Ok(rec.dispatch(&NORM, &[&partial, state.report, state.knobs], &params, Grid([1, 1, 1]))?)
+}
+
+/// `y ← keep·y + new·x`.
+pub fn average(rec: &mut Recorder, state: &State, x: &View, y: &View, keep: f32, new: f32) -> Result<()> {
+    let len = (y.bytes() / 4) as usize;
+    let params = AverageParams { len: len as u32, teacher: 0, keep, new };
+    Ok(rec.dispatch(&AVERAGE, &[x, y, state.report, state.knobs], &params, Grid::elements(len, 256))?)
+}
+
+pub fn summary(rec: &mut Recorder, report: &View, views: &View, [rows, cols]: [usize; 2], entries: usize) -> Result<()> {
+    let lengths = rec.scratch(4 * rows as u64);
+    let params = SummaryParams { rows: rows as u32, cols: cols as u32, entries: entries as u32, pad: 0 };
+    Ok(rec.dispatch(&SUMMARY, &[views, &lengths, report], &params, Grid([1, 1, 1]))?)
+}
+
+/// Whether entry `i` is updated in this step.
+fn is_active(knobs: &Knobs, student: &Store, moments: &[Vec<View>], i: usize) -> bool {
+    let entry = &student.entries()[i];
+    entry.role == Role::Parameter && !moments[i].is_empty() && !(knobs.freeze_last_layer && entry.is_last_layer())
+}
+
+/// The knobs as the kernels read them.
+pub fn knobs(spec: &TrainerSpec, knobs: &Knobs, student: &Store, moments: &[Vec<View>], optimizer: &Optimizer) -> Vec<f32> {
+    let mut all = vec![knobs.momentum as f32, (1.0 - knobs.momentum) as f32, spec.clip_grad, 0.0];
+    for (i, entry) in student.entries().iter().enumerate() {
+        let active = if is_active(knobs, student, moments, i) { 1.0 } else { 0.0 };
+        let decay = if entry.is_decayed() { knobs.weight_decay } else { 0.0 };
+        let steps = optimizer.steps(i);
+        all.extend(match spec.optimizer {
+            OptimizerKind::Adamw => {
+                let AdamRates { keep, step, bias2 } = AdamRates::new(knobs.learning_rate, decay, steps + 1);
+                [active, keep, step, bias2]
+            }
+            OptimizerKind::Sgd => [active, decay as f32, if steps == 0 { 0.0 } else { crate::optimizer::MOMENTUM }, knobs.learning_rate as f32],
+            OptimizerKind::Lars => {
+                let decay = if entry.shape.len() > 1 { decay as f32 } else { 0.0 };
+                [active, decay, crate::optimizer::MOMENTUM, knobs.learning_rate as f32]
+            }
+        });
+    }
+    all
+}
+
+/// Notes that the active entries were updated.
+pub fn count(knobs: &Knobs, student: &Store, moments: &[Vec<View>], optimizer: &mut Optimizer) {
+    for i in 0..student.entries().len() {
+        if is_active(knobs, student, moments, i) {
+            optimizer.count(i, student.values(i).len());
+        }
+    }
+}
