@@ -9,6 +9,8 @@ pub(super) const PADDING: u32 = u32::MAX;
 #[derive(Debug)]
 pub(super) struct Grid {
     pub images: usize,
+    pub height: usize,
+    pub width: usize,
     /// First token of the segment.
     pub first_token: usize,
     pub tokens_per_image: usize,
@@ -24,6 +26,7 @@ pub(super) struct Grid {
 #[derive(Debug)]
 pub(super) struct Geometry {
     pub window: usize,
+    pub shift: usize,
     /// T = window².
     pub area: usize,
     /// N: all tokens.
@@ -52,6 +55,8 @@ impl Geometry {
             let (rows, cols) = (padded_h / window, padded_w / window);
             let mut grid = Grid {
                 images: s.images,
+                height: s.height,
+                width: s.width,
                 first_token,
                 tokens_per_image: s.tokens_per_image(),
                 windows: rows * cols,
@@ -87,7 +92,7 @@ impl Geometry {
             let dc = i % window + window - 1 - j % window;
             (dr * span + dc) as u32
         });
-        Geometry { window, area, tokens: layout.tokens(), grids, relative: relative.collect() }
+        Geometry { window, shift, area, tokens: layout.tokens(), grids, relative: relative.collect() }
     }
 
     pub fn table_rows(&self) -> usize {

@@ -15,12 +15,13 @@
 
 mod cases;
 mod cpu;
-pub(crate) mod gpu;
 mod geometry;
+pub(crate) mod gpu;
 
 pub use cases::cases;
 
-use esvit_graph::{DType, Error, Graph, Io, Node, Op, Result, Shape, Value};
+use esvit_gpu::Recorder;
+use esvit_graph::{DType, Error, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
 
 use crate::{Layout, check};
 use geometry::Geometry;
@@ -81,6 +82,10 @@ impl Op for WindowAttention {
         cpu::fast(&self.geometry, self.heads, io);
     }
 
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::forward(&self.geometry, self.heads, io, rec)
+    }
+
     fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
         cpu::scratch(&self.geometry, self.heads, inputs[0][1], threads, false)
     }
@@ -112,6 +117,10 @@ impl Op for AttentionMap {
     fn reference(&self, io: &mut Io) {
         cpu::maps(&self.0.geometry, self.0.heads, io);
     }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::maps(&self.0.geometry, self.0.heads, io, rec)
+    }
 }
 
 /// The gradient: `dqkv`, `dtable` and, with a bias, `dqkv_bias` from the operands and `dy`.
@@ -137,6 +146,10 @@ impl Op for WindowAttentionGradient {
 
     fn fast(&self, io: &mut Io) {
         cpu::gradient(&self.0.geometry, self.0.heads, io);
+    }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::gradient(&self.0.geometry, self.0.heads, io, rec)
     }
 
     fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
