@@ -1,0 +1,63 @@
+/** The commands on a GPU: the adapter that is there, a software one included. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { beforeAll, describe, expect, test } from "vitest";
+import { digestCheckpoint } from "../../ts/src/checkpoint/index.js";
+import { native } from "../../ts/src/native/index.js";
+import { temporaryFolder } from "../support/temporary.js";
+import { json, notBuilt, run, writeImages, writeTinyConfig } from "./program.js";
+
+const scratch = temporaryFolder();
+const config = writeTinyConfig(join(scratch, "tiny.yaml"));
+
+/** Why these tests cannot run here, or undefined. With `REQUIRE_GPU=1` the absence of an adapter is a failure. */
+function noGpu(): string | undefined {
+  if (notBuilt) return notBuilt;
+  if (native().adapters().length > 0 || process.env["REQUIRE_GPU"] === "1") return undefined;
+  return "skipped: this machine has no GPU, not even one in software";
+}
+const reason = noGpu();
+if (reason) console.warn(reason);
+
+describe.skipIf(reason)("on a GPU", { timeout: 240_000 }, () => {
+  let images = "";
+  const train = (device: string, folder: string, ...words: string[]) =>
+    run("pretrain", join(images, "train"), "--config", config, "--output-dir", folder, "--device", device, "--seed", "3", "--json", ...words);
+  const losses = (folder: string): number[] =>
+    readFileSync(join(folder, "log.txt"), "utf8").trimEnd().split("\n").map((line) => (JSON.parse(line) as { train_loss: number }).train_loss);
+
+  beforeAll(async () => {
+    // 24 images, six steps an epoch, 24 steps.
+    images = await writeImages(join(scratch, "images"), 3);
+  });
+
+  test("pretrain follows the CPU's losses, repeats its own bits, and goes on where it was", async () => {
+    const [cpu, gpu, parts] = [join(scratch, "cpu"), join(scratch, "gpu"), join(scratch, "parts")];
+    json(await train("cpu", cpu));
+    const report = json(await train("gpu", gpu));
+    expect(report).toMatchObject({ status: "finished", stepsDone: 24, device: native().adapters()[0]!.name });
+    for (const [epoch, loss] of losses(gpu).entries()) expect(loss).toBeCloseTo(losses(cpu)[epoch]!, 3);
+    json(await train("gpu", parts, "--max-steps", "9"));
+    json(await train("gpu", parts));
+    expect(digestCheckpoint(join(parts, "checkpoint.pth")).sha256).toBe(digestCheckpoint(join(gpu, "checkpoint.pth")).sha256);
+  });
+
+  test("knn gives the CPU's accuracy of the same weights", async () => {
+    const checkpoint = join(scratch, "cpu", "checkpoint.pth");
+    const [cpu, gpu] = [json(await run("knn", checkpoint, images, "--json")), json(await run("knn", checkpoint, images, "--device", "gpu", "--json"))];
+    expect(gpu["results"]).toEqual(cpu["results"]);
+  });
+
+  test("doctor lists it; plan says what goes where; bench step splits its time", async () => {
+    const name = native().adapters()[0]!.name;
+    expect(json(await run("doctor", "--json"))["adapters"]).toEqual(native().adapters());
+    expect((await run("doctor")).stdout).toContain(name);
+    const { device, memory } = json(await run("plan", "--config", config, "--device", "gpu", "--json")) as { device: string; memory: { gpu: number; arena: number } };
+    expect(device).toBe(name);
+    expect(memory.arena).toBe(0);
+    expect(memory.gpu).toBeGreaterThan(0);
+    const bench = json(await run("bench", "step", "--config", config, "--device", "gpu", "--steps", "1", "--json")) as { device: string; rows: { phase: string; ms: number }[] };
+    expect(bench.device).toBe(name);
+    expect(new Set(bench.rows.map(({ phase }) => phase))).toEqual(new Set(["teacher", "student", "loss", "backward", "update"]));
+  });
+});
