@@ -1,6 +1,8 @@
 //! Reverse-mode differentiation as a graph rewrite: the backward pass is more nodes.
 
-use crate::{DType, Error, Graph, Io, Op, Result, Shape, Value};
+use esvit_gpu::Recorder;
+
+use crate::{DType, Error, GpuIo, Graph, Io, Op, Result, Shape, Value};
 
 impl Graph {
     /// Adds the nodes that compute `Σ seed·∂value/∂w` for every `w` in `wrt`, given pairs
@@ -103,5 +105,9 @@ impl Op for Sum {
                 esvit_simd::lanes::accumulate(&x.f32()[range.clone()], y);
             }
         });
+    }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        crate::sum(rec, &io.inputs, &io.outputs[0])
     }
 }

@@ -13,6 +13,7 @@ mod op;
 mod plan;
 mod program;
 mod slice;
+mod sum;
 mod value;
 
 pub use error::Error;
@@ -20,6 +21,7 @@ pub use gpu::GpuArena;
 pub use op::{GpuIo, Io, Op, Variant};
 pub use program::{Arena, Bindings, NodeTime, Program};
 pub use slice::{Slice, SliceMut};
+pub use sum::{SUM, sum};
 pub use value::{DType, Graph, Leaf, Node, Shape, Value, volume};
 
 /// Result of everything here.

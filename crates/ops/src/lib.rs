@@ -14,6 +14,7 @@ pub mod linear;
 mod partial;
 pub mod patch_merge;
 pub mod patchify;
+mod pieces;
 pub mod position;
 pub mod prototype_loss;
 pub mod region_match;
@@ -71,6 +72,6 @@ pub fn kernels() -> Vec<&'static Kernel> {
         weight_norm::gpu::KERNELS,
         window_attention::gpu::KERNELS,
     ];
-    let shared = [&esvit_gpu::matmul::MATMUL, &esvit_gpu::reduce::SUM_PIECES, &esvit_gpu::reduce::COLUMN_SUM];
+    let shared = [&esvit_gpu::matmul::MATMUL, &esvit_gpu::reduce::SUM_PIECES, &esvit_gpu::reduce::COLUMN_SUM, &esvit_graph::SUM];
     own.into_iter().flatten().copied().chain(shared).collect()
 }

@@ -5,7 +5,8 @@ mod harness;
 use std::collections::HashMap;
 
 use esvit_gpu::{Choice, Gpu, Recorder, View};
-use esvit_graph::{DType, GpuArena, Program, Slice, Value, Variant};
+use esvit_graph::{Bindings, DType, GpuArena, Graph, Program, Slice, Value, Variant};
+use esvit_ops::gelu::Gelu;
 use esvit_ops::{Case, TABLE, kernels};
 use esvit_simd::Pool;
 use harness::{Harness, Operands, build, distance, run};
@@ -100,10 +101,49 @@ fn kernels_agree_with_plain_on_every_case() {
     }
 }
 
+/// Gradients that meet: few enough for one dispatch, exactly as many, and more.
+#[test]
+fn a_value_used_many_times_gets_the_sum_of_its_gradients() {
+    let Some(gpu) = gpu() else { return };
+    for uses in [2, 3, 4, 5, 9] {
+        let shape = [50, 12];
+        let wave = |t: f32| (0..600).map(|i| (i as f32 * 0.917 + t).cos() + 0.2).collect::<Vec<f32>>();
+        let names: Vec<String> = (0..=uses).map(|i| format!("leaf {i}")).collect();
+        let values: Vec<Vec<f32>> = (0..=uses).map(|i| wave(i as f32)).collect();
+        let mut graph = Graph::new();
+        let x = graph.leaf(&names[0], &shape, DType::F32).unwrap();
+        let mut seeds = Vec::new();
+        for name in &names[1..] {
+            let y = graph.apply1(Gelu, &[x]).unwrap();
+            seeds.push((y, graph.leaf(name, &shape, DType::F32).unwrap()));
+        }
+        let dx = graph.gradients(&seeds, &[x]).unwrap()[0].unwrap();
+        let program = Program::compile(&graph, &[dx]);
+        let mut plain = program.arena();
+        let mut bindings = Bindings::new();
+        let mut leaves = HashMap::new();
+        for (name, values) in names.iter().zip(&values) {
+            bindings.bind(name, Slice::F32(values));
+            leaves.insert(name.clone(), upload(&gpu, bytemuck::cast_slice(values)));
+        }
+        program.run(&mut plain, &bindings, &Pool::new(1).unwrap(), Variant::Reference, None).unwrap();
+        for piece in [u64::MAX / 2, 1024] {
+            let arena = program.gpu_arena(&gpu).unwrap();
+            let mut rec = Recorder::with_pieces(&gpu, piece);
+            program.record(&mut rec, &arena, &leaves).unwrap();
+            rec.finish().unwrap().run(&gpu).unwrap();
+            let got = gpu.read_f32(&program.gpu_output(&arena, dx)).unwrap();
+            let d = distance(&got, program.output(&plain, dx).f32());
+            assert!(d < PARITY, "{uses} gradients: the sum is off by {d:e}");
+        }
+    }
+}
+
 #[test]
 fn every_kernel_is_valid_and_its_params_match() {
     for kernel in kernels() {
-        let module = naga::front::wgsl::parse_str(kernel.source).unwrap_or_else(|e| panic!("{}: {}", kernel.name, e.emit_to_string(kernel.source)));
+        let module =
+            naga::front::wgsl::parse_str(kernel.source).unwrap_or_else(|e| panic!("{}: {}", kernel.name, e.emit_to_string(kernel.source)));
         let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty());
         validator.validate(&module).unwrap_or_else(|e| panic!("{}: {}", kernel.name, e.emit_to_string(kernel.source)));
         let (_, params) = module.types.iter().find(|(_, t)| t.name.as_deref() == Some("Params")).expect("a struct Params");

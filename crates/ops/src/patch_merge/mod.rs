@@ -9,7 +9,8 @@
 
 pub(crate) mod gpu;
 
-use esvit_graph::{DType, Graph, Io, Node, Op, Result, Shape, Value};
+use esvit_gpu::Recorder;
+use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
 
 use crate::Input::Wave;
 use crate::{Case, Layout, Segment, check};
@@ -79,6 +80,10 @@ impl Op for PatchMerge {
             }
         });
     }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::merge(&self.layout, io, rec)
+    }
 }
 
 /// The gradient: every quarter back to its token.
@@ -105,6 +110,10 @@ impl Op for PatchSplit {
             }
         });
     }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::split(&self.0.layout, io, rec)
+    }
 }
 
 /// Inputs worth trying.
@@ -112,7 +121,7 @@ pub fn cases() -> Vec<Case> {
     let case = |why, segments: &[(usize, usize, usize)]| {
         let layout = Layout::new(segments.iter().map(|&(images, height, width)| Segment { images, height, width }).collect::<Vec<_>>());
         let tokens = layout.tokens();
-        Case::new(why, PatchMerge { layout }, vec![Wave(vec![tokens, 3])])
+        Case::new(why, PatchMerge { layout }, vec![Wave(vec![tokens, 9])])
     };
     vec![case("even grids of two sizes", &[(2, 4, 6), (1, 2, 2)]), case("odd sides: zeros take part", &[(2, 3, 5), (2, 1, 1)])]
 }

@@ -11,7 +11,8 @@
 
 pub(crate) mod gpu;
 
-use esvit_graph::{DType, Error, Graph, Io, Node, Op, Result, Shape, Slice, Value};
+use esvit_gpu::Recorder;
+use esvit_graph::{DType, Error, GpuIo, Graph, Io, Node, Op, Result, Shape, Slice, Value};
 use rayon::prelude::*;
 
 use crate::Input::{Pixels, Wave};
@@ -123,6 +124,10 @@ impl Op for Patchify {
             }
         });
     }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::forward(self, io, rec)
+    }
 }
 
 /// The gradient for float pixels: rows of patches back to their place.
@@ -153,6 +158,10 @@ impl Op for Unpatchify {
                 }
             }
         });
+    }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::backward(&self.0, io, rec)
     }
 }
 

@@ -5,7 +5,8 @@
 
 pub(crate) mod gpu;
 
-use esvit_graph::{DType, Graph, Io, Node, Op, Result, Shape, Value};
+use esvit_gpu::Recorder;
+use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
 use esvit_simd::lanes;
 
 use crate::Input::Wave;
@@ -46,6 +47,10 @@ impl Op for AddPosition {
             lanes::add_scaled(x, 1.0, table, y);
         }
     }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::forward(io, rec)
+    }
 }
 
 /// `y[tokens, C] = Σ_images x`.
@@ -72,9 +77,16 @@ impl Op for SumImages {
             lanes::accumulate(image, y);
         }
     }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::sum_images(self.tokens, io, rec)
+    }
 }
 
 /// Inputs worth trying.
 pub fn cases() -> Vec<Case> {
-    vec![Case::new("three images share the table", AddPosition, vec![Wave(vec![12, 5]), Wave(vec![4, 5])])]
+    vec![
+        Case::new("three images share the table", AddPosition, vec![Wave(vec![12, 5]), Wave(vec![4, 5])]),
+        Case::new("more than one piece, which begins inside the table", AddPosition, vec![Wave(vec![64, 7]), Wave(vec![16, 7])]),
+    ]
 }

@@ -7,7 +7,8 @@
 
 pub(crate) mod gpu;
 
-use esvit_graph::{DType, Graph, Io, Node, Op, Result, Shape, Value};
+use esvit_gpu::Recorder;
+use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
 use esvit_simd::lanes;
 use rayon::prelude::*;
 
@@ -73,6 +74,10 @@ impl Op for Residual {
             lanes::add_scaled(&x[range.clone()], scale.map_or(1.0, |s| s[image]), &f[range], y);
         });
     }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::forward(&self.layout, io, rec)
+    }
 }
 
 /// `y = s[image]·x`.
@@ -108,6 +113,10 @@ impl Op for ScaleImages {
         let (_, cols) = io.matrix(0);
         for_images(&self.layout, cols, io.out(), |image, range, y| lanes::scale(scale[image], &x[range], y));
     }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::scale_images(&self.layout, io, rec)
+    }
 }
 
 /// Calls `f(image, elements, y)` for every image's rows of `y`, in parallel.
@@ -128,7 +137,7 @@ pub fn cases() -> Vec<Case> {
     let op = || Residual { layout: layout.clone() };
     vec![
         Case::new("no stochastic depth", op(), vec![Wave(vec![tokens, 5]), Wave(vec![tokens, 5])]),
-        Case::new("a factor for each image, two grids", op(), vec![Wave(vec![tokens, 5]), Wave(vec![tokens, 5]), Positive(vec![5])])
+        Case::new("a factor for each image, two grids", op(), vec![Wave(vec![tokens, 37]), Wave(vec![tokens, 37]), Positive(vec![5])])
             .differentiate(&[0, 1]),
     ]
 }

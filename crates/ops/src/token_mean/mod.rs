@@ -4,7 +4,8 @@
 
 pub(crate) mod gpu;
 
-use esvit_graph::{DType, Graph, Io, Node, Op, Result, Shape, Value};
+use esvit_gpu::Recorder;
+use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
 use esvit_simd::lanes;
 
 use crate::Input::Wave;
@@ -57,6 +58,10 @@ impl Op for TokenMean {
             y.iter_mut().for_each(|v| *v *= scale);
         }
     }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::forward(&self.layout, io, rec)
+    }
 }
 
 /// The gradient: each image's row to all its tokens.
@@ -84,11 +89,18 @@ impl Op for Spread {
             }
         }
     }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::spread(&self.0.layout, io, rec)
+    }
 }
 
 /// Inputs worth trying.
 pub fn cases() -> Vec<Case> {
-    let layout = Layout::new(vec![Segment { images: 2, height: 3, width: 4 }, Segment { images: 3, height: 1, width: 1 }]);
-    let tokens = layout.tokens();
-    vec![Case::new("two grids, one of a single token", TokenMean { layout }, vec![Wave(vec![tokens, 5])])]
+    let case = |why, segments: &[(usize, usize, usize)], cols| {
+        let layout = Layout::new(segments.iter().map(|&(images, height, width)| Segment { images, height, width }).collect::<Vec<_>>());
+        let tokens = layout.tokens();
+        Case::new(why, TokenMean { layout }, vec![Wave(vec![tokens, cols])])
+    };
+    vec![case("two grids, one of a single token", &[(2, 3, 4), (3, 1, 1)], 5), case("more columns than a kernel's tile", &[(3, 2, 3)], 70)]
 }

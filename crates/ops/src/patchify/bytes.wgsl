@@ -1,0 +1,31 @@
+// 8-bit pixels to rows of patches, for some images of one segment. One thread owns one element of y. The contract is in mod.rs.
+
+// gain, bias: of each channel; side: of a patch; height, width: in pixels; x0: the first byte in its binding; y0: the first element.
+struct Params {
+    gain: vec4f, bias: vec4f,
+    len: u32, side: u32, height: u32, width: u32,
+    x0: u32, y0: u32, pad0: u32, pad1: u32,
+}
+
+@group(0) @binding(0) var<storage, read_write> x: array<u32>;  // bytes [images, height, width, 3], four to a word
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;  // [images, tokens, 3, side, side]
+@group(0) @binding(2) var<uniform>             p: Params;
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, @builtin(local_invocation_index) tid: u32) {
+    let i = (wg.y * grid.x + wg.x) * 256u + tid;
+    if i >= p.len { return; }
+    let area = p.side * p.side;
+    let wide = p.width / p.side;
+    let tokens = p.height / p.side * wide;
+    let k = i % (3u * area);      // (channel, row, column) in the patch
+    let token = i / (3u * area);  // of all images
+    let channel = k / area;
+    let image = token / tokens;
+    let t = token % tokens;
+    let row = t / wide * p.side + k / p.side % p.side;
+    let col = t % wide * p.side + k % p.side;
+    let at = p.x0 + ((image * p.height + row) * p.width + col) * 3u + channel;
+    let value = (x[at / 4u] >> (at % 4u * 8u)) & 255u;
+    y[p.y0 + i] = f32(value) * p.gain[channel] + p.bias[channel];
+}

@@ -1,0 +1,25 @@
+// Float pixels to rows of patches, for some images of one segment. One thread owns one element of y. The contract is in mod.rs.
+
+// side: of a patch; height, width: in pixels; x0, y0: where the operands begin in their bindings.
+struct Params { len: u32, side: u32, height: u32, width: u32, x0: u32, y0: u32, pad0: u32, pad1: u32 }
+
+@group(0) @binding(0) var<storage, read_write> x: array<f32>;  // [images, 3, height, width]
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;  // [images, tokens, 3, side, side]
+@group(0) @binding(2) var<uniform>             p: Params;
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, @builtin(local_invocation_index) tid: u32) {
+    let i = (wg.y * grid.x + wg.x) * 256u + tid;
+    if i >= p.len { return; }
+    let area = p.side * p.side;
+    let wide = p.width / p.side;
+    let tokens = p.height / p.side * wide;
+    let k = i % (3u * area);      // (channel, row, column) in the patch
+    let token = i / (3u * area);  // of all images
+    let channel = k / area;
+    let image = token / tokens;
+    let t = token % tokens;
+    let row = t / wide * p.side + k / p.side % p.side;
+    let col = t % wide * p.side + k % p.side;
+    y[p.y0 + i] = x[p.x0 + ((image * 3u + channel) * p.height + row) * p.width + col];
+}
