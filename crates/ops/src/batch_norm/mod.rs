@@ -12,7 +12,8 @@
 mod cpu;
 pub(crate) mod gpu;
 
-use esvit_graph::{DType, Graph, Io, Node, Op, Result, Shape, Value};
+use esvit_gpu::Recorder;
+use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
 
 use crate::Input::{Positive, Wave};
 use crate::{Case, check};
@@ -48,6 +49,10 @@ impl Op for BatchNorm {
     fn reference(&self, io: &mut Io) {
         cpu::batch(io);
     }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::batch(io, rec)
+    }
 }
 
 /// With given statistics: operands `x, gamma, beta, running_mean, running_var`.
@@ -77,6 +82,10 @@ impl Op for BatchNormEval {
     fn reference(&self, io: &mut Io) {
         cpu::eval(io);
     }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::eval(io, rec)
+    }
 }
 
 /// `dx`, `dgamma`, `dbeta` from `x`, `gamma`, the statistics and `dy`; through the statistics where they are the batch's.
@@ -98,6 +107,10 @@ impl Op for BatchNormGradient {
     fn reference(&self, io: &mut Io) {
         cpu::gradient(io, self.batch);
     }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::gradient(io, rec, self.batch)
+    }
 }
 
 /// Inputs worth trying.
@@ -105,6 +118,7 @@ pub fn cases() -> Vec<Case> {
     let vector = || Wave(vec![6]);
     vec![
         Case::new("statistics of the batch", BatchNorm, vec![Wave(vec![9, 6]), vector(), vector()]),
+        Case::new("rows of more than one piece", BatchNorm, vec![Wave(vec![150, 6]), vector(), vector()]),
         Case::new("given statistics", BatchNormEval, vec![Wave(vec![9, 6]), vector(), vector(), vector(), Positive(vec![6])])
             .differentiate(&[0, 1, 2]),
     ]

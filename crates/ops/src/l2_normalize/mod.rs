@@ -7,7 +7,8 @@
 
 pub(crate) mod gpu;
 
-use esvit_graph::{DType, Graph, Io, Node, Op, Result, Shape, Value};
+use esvit_gpu::Recorder;
+use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
 use esvit_simd::lanes;
 
 use crate::Input::Wave;
@@ -56,6 +57,10 @@ impl Op for L2Normalize {
             lanes::scale(1.0 / *norm, x, y);
         }
     }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::forward(io, rec)
+    }
 }
 
 /// The gradient, from `y`, `norm` and `dy`.
@@ -85,6 +90,10 @@ impl Op for L2NormalizeGradient {
             }
         }
     }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::backward(io, rec)
+    }
 }
 
 /// Inputs worth trying.
@@ -92,5 +101,6 @@ pub fn cases() -> Vec<Case> {
     vec![
         Case::new("a few rows of odd width", L2Normalize, vec![Wave(vec![5, 19])]),
         Case::new("the bottleneck's width", L2Normalize, vec![Wave(vec![3, 256])]),
+        Case::new("more rows than one piece", L2Normalize, vec![Wave(vec![150, 5])]),
     ]
 }

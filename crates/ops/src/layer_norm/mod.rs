@@ -14,7 +14,8 @@ pub(crate) mod gpu;
 
 pub use cases::cases;
 
-use esvit_graph::{DType, Graph, Io, Node, Op, Result, Shape, Value};
+use esvit_gpu::Recorder;
+use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
 
 use crate::check;
 
@@ -60,6 +61,10 @@ impl Op for LayerNorm {
     fn fast(&self, io: &mut Io) {
         cpu::fast(io, self.eps);
     }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::forward(io, rec, self.eps)
+    }
 }
 
 /// `dx = rstd·(h − mean(h) − x̂·mean(h·x̂))` with `h = dy·gamma`.
@@ -82,6 +87,10 @@ impl Op for InputGradient {
 
     fn fast(&self, io: &mut Io) {
         cpu::input_gradient(io);
+    }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::input_gradient(io, rec)
     }
 }
 
@@ -106,6 +115,10 @@ impl Op for ScaleGradient {
 
     fn fast(&self, io: &mut Io) {
         cpu::scale_gradient(io);
+    }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::scale_gradient(io, rec)
     }
 
     fn scratch(&self, inputs: &[&Shape], _threads: usize) -> usize {

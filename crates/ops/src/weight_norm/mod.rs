@@ -7,7 +7,8 @@
 
 pub(crate) mod gpu;
 
-use esvit_graph::{DType, Graph, Io, Node, Op, Result, Shape, Value};
+use esvit_gpu::Recorder;
+use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
 use esvit_simd::lanes;
 use rayon::prelude::*;
 
@@ -57,6 +58,10 @@ impl Op for WeightNorm {
             }
         });
     }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::forward(io, rec)
+    }
 }
 
 /// The gradient: `dv` and `dg` from `v`, `g` and `dw`.
@@ -92,6 +97,10 @@ impl Op for WeightNormGradient {
             let row = k * cols..(k + 1) * cols;
             *dg = gradient_row(&v[row.clone()], g[k], &dw[row], dv);
         });
+    }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::backward(io, rec)
     }
 }
 
