@@ -87,6 +87,14 @@ impl<'g> Recorder<'g> {
         View { home: Home::Scratch, offset, bytes: bytes.max(4).next_multiple_of(4) }
     }
 
+    /// Scratch memory that `record` takes is free again after it: for dispatches an operator repeats.
+    pub fn scoped<T>(&mut self, record: impl FnOnce(&mut Self) -> T) -> T {
+        let taken = self.taken;
+        let result = record(self);
+        self.taken = taken;
+        result
+    }
+
     /// Pieces of `rows` rows in which no operand is larger than a binding may be; `row_bytes` is the longest row among the operands. All
     /// but the last have a multiple of 64 rows, so that every piece starts where a binding can start.
     pub fn row_pieces(&self, rows: usize, row_bytes: usize) -> Vec<Range<usize>> {

@@ -1,3 +1,180 @@
-use esvit_gpu::Kernel;
+use std::ops::Range;
 
-pub(crate) static KERNELS: &[&Kernel] = &[];
+use bytemuck::{Pod, Zeroable};
+use esvit_gpu::matmul::{Operand, matmul};
+use esvit_gpu::{Grid, Kernel, Recorder, View, reduce};
+use esvit_graph::{GpuIo, Result};
+
+use super::PrototypeLoss;
+
+/// Mirrors `Params` in all WGSL files of this folder; not every kernel reads all of it.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    /// Rows, pairs or elements.
+    rows: u32,
+    cols: u32,
+    flags: u32,
+    /// 1/τ, or what a sum is multiplied with.
+    scale: f32,
+}
+
+impl Params {
+    fn new(rows: usize, cols: usize, flags: u32, scale: f32) -> Params {
+        Params { rows: rows as u32, cols: cols as u32, flags, scale }
+    }
+}
+
+static TEACHER_TILE: Kernel = Kernel::new::<Params>("prototype_teacher", include_str!("teacher_tile.wgsl"), "main", 6);
+static STUDENT_TILE: Kernel = Kernel::new::<Params>("prototype_student", include_str!("student_tile.wgsl"), "main", 3);
+static PAIR_TILE: Kernel = Kernel::new::<Params>("prototype_pair", include_str!("pair_tile.wgsl"), "main", 8);
+static SUM: Kernel = Kernel::new::<Params>("prototype_sum", include_str!("sum.wgsl"), "main", 2);
+static TEACHER_MEAN: Kernel = Kernel::new::<Params>("prototype_mean", include_str!("teacher_mean.wgsl"), "main", 3);
+static PROBABILITIES: Kernel = Kernel::new::<Params>("prototype_probabilities", include_str!("teacher_probabilities.wgsl"), "main", 4);
+static GRADIENT: Kernel = Kernel::new::<Params>("prototype_gradient", include_str!("gradient.wgsl"), "main", 7);
+static ACCUMULATE: Kernel = Kernel::new::<Params>("prototype_accumulate", include_str!("accumulate.wgsl"), "main", 2);
+
+pub(crate) static KERNELS: &[&Kernel] =
+    &[&TEACHER_TILE, &STUDENT_TILE, &PAIR_TILE, &SUM, &TEACHER_MEAN, &PROBABILITIES, &GRADIENT, &ACCUMULATE];
+
+const FIRST: u32 = 1;
+const LAST: u32 = 2;
+
+/// Bytes of both networks' logits of a tile.
+const LOGITS: usize = 32 << 20;
+/// Fewest prototypes of a tile: matrix products of less are slow.
+const NARROW: usize = 256;
+
+/// Sizes, and the memory for the logits of a tile.
+struct Tiles<'a> {
+    io: &'a GpuIo<'a>,
+    ns: usize,
+    nt: usize,
+    k: usize,
+    d: usize,
+    /// Prototypes of a tile; all but the last have a multiple of 64, so that every tile starts where a binding can start.
+    step: usize,
+    student: View,
+    teacher: View,
+}
+
+impl<'a> Tiles<'a> {
+    fn new(io: &'a GpuIo, rec: &mut Recorder) -> Tiles<'a> {
+        let ((ns, d), (k, _), (nt, _)) = (io.matrix(0), io.matrix(1), io.matrix(2));
+        let wanted = (LOGITS / (4 * (ns + nt)) / 64 * 64).max(NARROW);
+        // A tile of logits, and the tile's prototypes, are one binding each.
+        let step = rec.row_pieces(k, 4 * ns.max(nt).max(d))[0].len().min(wanted);
+        let [student, teacher] = [ns, nt].map(|rows| rec.scratch((4 * rows * step) as u64));
+        Tiles { io, ns, nt, k, d, step, student, teacher }
+    }
+
+    fn ranges(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (k, step) = (self.k, self.step);
+        (0..k).step_by(step).map(move |start| start..(start + step).min(k))
+    }
+
+    /// What a kernel must know of a tile's place.
+    fn flags(&self, tile: &Range<usize>) -> u32 {
+        (if tile.start == 0 { FIRST } else { 0 }) | (if tile.end == self.k { LAST } else { 0 })
+    }
+
+    /// The tile's part of operand or result `view`, `[K, cols]`.
+    fn part(&self, view: &View, tile: &Range<usize>, cols: usize) -> View {
+        view.rows(tile.start, tile.len(), cols)
+    }
+
+    /// Records the tile's student logits, `[Ns, tile]`.
+    fn student_logits(&self, rec: &mut Recorder, tile: &Range<usize>) -> Result<View> {
+        self.logits(rec, tile, [0, 1], &self.student, self.ns)
+    }
+
+    /// Records the tile's teacher logits, `[Nt, tile]`.
+    fn teacher_logits(&self, rec: &mut Recorder, tile: &Range<usize>) -> Result<View> {
+        self.logits(rec, tile, [2, 3], &self.teacher, self.nt)
+    }
+
+    fn logits(&self, rec: &mut Recorder, tile: &Range<usize>, [z, w]: [usize; 2], to: &View, rows: usize) -> Result<View> {
+        let to = to.rows(0, rows, tile.len());
+        let w = self.part(&self.io.inputs[w], tile, self.d);
+        let size = [rows, tile.len(), self.d];
+        rec.scoped(|rec| matmul(rec, Operand::plain(&self.io.inputs[z]), Operand::transposed(&w), None, &to, size))?;
+        Ok(to)
+    }
+}
+
+/// Indices that are known when the recording is made.
+fn constant(rec: &Recorder, indices: &[u32]) -> Result<View> {
+    let view = rec.gpu().allocate("pairs of the loss", size_of_val(indices) as u64)?;
+    rec.gpu().upload(&view, bytemuck::cast_slice(indices));
+    Ok(view)
+}
+
+pub(super) fn forward(op: &PrototypeLoss, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+    let x = Tiles::new(io, rec);
+    let [teacher_z, teacher_v, centre, temperature, pair_teacher, pair_weight] = [2, 3, 4, 5, 6, 7].map(|i| &io.inputs[i]);
+    let [loss, lse_s, lse_t, mean, entropy] = [0, 1, 2, 3, 4].map(|i| &io.outputs[i]);
+    let students: Vec<u32> = (0..x.ns).flat_map(|i| op.pairs(i).map(move |_| i as u32)).collect();
+    let pairs = students.len();
+    let pair_student = constant(rec, &students)?;
+    let inverse_tau = 1.0 / op.student_temperature;
+
+    let words = |rec: &mut Recorder, n: usize| rec.scratch(4 * n as u64);
+    let [student, teacher, entropies, sums, sum_z] = [2 * x.ns, 4 * x.nt, x.nt, pairs, x.d].map(|n| words(rec, n));
+    rec.scoped(|rec| reduce::column_sum(rec, teacher_z, &sum_z, x.nt, x.d))?;
+    for tile in x.ranges() {
+        let (n, flags) = (tile.len(), x.flags(&tile));
+        let (v, mean) = (x.part(teacher_v, &tile, x.d), x.part(mean, &tile, 1));
+        // The mean logit is the logit of the mean.
+        rec.dispatch(&TEACHER_MEAN, &[&v, &sum_z, &mean], &Params::new(n, x.d, 0, 1.0 / x.nt as f32), Grid::elements(n, 4))?;
+        let t = x.teacher_logits(rec, &tile)?;
+        let bindings = [&t, &x.part(centre, &tile, 1), temperature, &teacher, lse_t, &entropies];
+        rec.dispatch(&TEACHER_TILE, &bindings, &Params::new(x.nt, n, flags, 0.0), Grid::fold(x.nt))?;
+        let s = x.student_logits(rec, &tile)?;
+        rec.dispatch(&STUDENT_TILE, &[&s, &student, lse_s], &Params::new(x.ns, n, flags, inverse_tau), Grid::fold(x.ns))?;
+        let bindings = [&s, &t, &teacher, lse_s, &pair_student, pair_teacher, pair_weight, &sums];
+        rec.dispatch(&PAIR_TILE, &bindings, &Params::new(pairs, n, flags, inverse_tau), Grid::fold(pairs))?;
+    }
+    rec.dispatch(&SUM, &[&sums, loss], &Params::new(pairs, 1, 0, 1.0), Grid([1, 1, 1]))?;
+    Ok(rec.dispatch(&SUM, &[&entropies, entropy], &Params::new(x.nt, 1, 0, 1.0 / x.nt as f32), Grid([1, 1, 1]))?)
+}
+
+pub(super) fn backward(op: &PrototypeLoss, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+    let x = Tiles::new(io, rec);
+    let [z, w, centre, temperature] = [0, 1, 4, 5].map(|i| &io.inputs[i]);
+    let [pair_teacher, pair_weight, lse_s, lse_t, dloss] = [6, 7, 8, 9, 10].map(|i| &io.inputs[i]);
+    let [dz, dw] = [0, 1].map(|i| &io.outputs[i]);
+    let offsets = constant(rec, &op.offsets)?;
+    let inverse_tau = 1.0 / op.student_temperature;
+
+    for tile in x.ranges() {
+        let n = tile.len();
+        let blocks = n.div_ceil(256);
+        let q = x.teacher_logits(rec, &tile)?;
+        let bindings = [&q, &x.part(centre, &tile, 1), temperature, lse_t];
+        rec.dispatch(&PROBABILITIES, &bindings, &Params::new(x.nt, n, 0, 0.0), Grid::fold(x.nt * blocks))?;
+        let g = x.student_logits(rec, &tile)?;
+        let bindings = [&g, &q, lse_s, &offsets, pair_teacher, pair_weight, dloss];
+        rec.dispatch(&GRADIENT, &bindings, &Params::new(x.ns, n, 0, inverse_tau), Grid::fold(x.ns * blocks))?;
+        let dw = x.part(dw, &tile, x.d);
+        rec.scoped(|rec| matmul(rec, Operand::transposed(&g), Operand::plain(z), None, &dw, [n, x.d, x.ns]))?;
+        rec.scoped(|rec| add_product(rec, &x, &tile, &g, w, dz))?;
+    }
+    Ok(())
+}
+
+/// `dz = G·W` for the first tile, `dz += G·W` for the others.
+fn add_product(rec: &mut Recorder, x: &Tiles, tile: &Range<usize>, g: &View, w: &View, dz: &View) -> Result<()> {
+    let w = x.part(w, tile, x.d);
+    let first = tile.start == 0;
+    let product = if first { dz.clone() } else { rec.scratch((4 * x.ns * x.d) as u64) };
+    matmul(rec, Operand::plain(g), Operand::plain(&w), None, &product, [x.ns, x.d, tile.len()])?;
+    if first {
+        return Ok(());
+    }
+    for rows in rec.row_pieces(x.ns, 4 * x.d) {
+        let len = rows.len() * x.d;
+        let [from, to] = [&product, dz].map(|view| view.rows(rows.start, rows.len(), x.d));
+        rec.dispatch(&ACCUMULATE, &[&from, &to], &Params::new(len, 1, 0, 0.0), Grid::elements(len, 256))?;
+    }
+    Ok(())
+}

@@ -27,7 +27,8 @@ use std::sync::Arc;
 
 pub use cases::cases;
 
-use esvit_graph::{DType, Error, Graph, Io, Node, Op, Result, Shape, Value};
+use esvit_gpu::Recorder;
+use esvit_graph::{DType, Error, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
 
 use crate::check;
 
@@ -98,6 +99,10 @@ impl Op for PrototypeLoss {
         cpu::forward(self, io);
     }
 
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::forward(self, io, rec)
+    }
+
     fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
         cpu::scratch(inputs, threads, false)
     }
@@ -128,6 +133,10 @@ impl Op for PrototypeLossGradient {
 
     fn fast(&self, io: &mut Io) {
         cpu::backward(&self.0, io);
+    }
+
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::backward(&self.0, io, rec)
     }
 
     fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {

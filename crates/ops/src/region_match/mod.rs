@@ -13,7 +13,8 @@
 mod cpu;
 pub(crate) mod gpu;
 
-use esvit_graph::{DType, Io, Op, Result, Shape};
+use esvit_gpu::Recorder;
+use esvit_graph::{DType, GpuIo, Io, Op, Result, Shape};
 
 use crate::Input::Wave;
 use crate::{Case, check};
@@ -76,6 +77,10 @@ impl Op for RegionMatch {
         cpu::fast(self, io);
     }
 
+    fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+        gpu::record(self, io, rec)
+    }
+
     fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
         let widest = self.crop_tokens[..GLOBAL_CROPS].iter().max().copied().unwrap_or(0);
         let tallest = self.crop_tokens.iter().max().copied().unwrap_or(0);
@@ -95,5 +100,9 @@ pub fn cases() -> Vec<Case> {
         let inputs = vec![Wave(vec![op.student_rows(), c]), Wave(vec![op.teacher_rows(), c])];
         Case::new(why, op, inputs).differentiate(&[])
     };
-    vec![case("global and local crops", 3, &[16, 16, 4, 4], 12), case("global crops only, one image", 1, &[9, 9], 7)]
+    vec![
+        case("global and local crops", 3, &[16, 16, 4, 4], 12),
+        case("global crops only, one image", 1, &[9, 9], 7),
+        case("more tokens, candidates and channels than a kernel's tiles; local crops of two sizes", 2, &[70, 66, 20, 20, 5], 37),
+    ]
 }
