@@ -77,7 +77,8 @@ impl Encoder {
     /// # Errors
     /// When the specification cannot be built, an operator has no kernels, or the GPU has not enough memory.
     pub fn on_gpu(spec: EncoderSpec, gpu: Gpu) -> Result<Encoder> {
-        let encoder = Encoder::with(spec, |forward, store, pixels| Ok(Device::Gpu(Box::new(GpuForward::new(gpu, forward, store, pixels)?))))?;
+        let encoder =
+            Encoder::with(spec, |forward, store, pixels| Ok(Device::Gpu(Box::new(GpuForward::new(gpu, forward, store, pixels)?))))?;
         encoder.upload();
         Ok(encoder)
     }

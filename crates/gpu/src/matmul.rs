@@ -119,8 +119,7 @@ fn product(
 ) -> Result<()> {
     let flag = |set: bool, flag: u32| if set { flag } else { 0 };
     let flags = flag(a.transposed, A_BY_INNER) | flag(b.transposed, B_BY_OUTER) | flag(bias.is_some(), BIAS);
-    let params =
-        Params { m: m as u32, n: n as u32, k: k as u32, k_piece: k_piece as u32, flags, c_first: c_first as u32, pad: [0; 2] };
+    let params = Params { m: m as u32, n: n as u32, k: k as u32, k_piece: k_piece as u32, flags, c_first: c_first as u32, pad: [0; 2] };
     let grid = Grid([n.div_ceil(TILE) as u32, m.div_ceil(TILE) as u32, k.div_ceil(k_piece) as u32]);
     rec.dispatch(&MATMUL, &[a.view, b.view, bias.unwrap_or(b.view), c], &params, grid)
 }

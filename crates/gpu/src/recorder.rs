@@ -139,7 +139,14 @@ impl<'g> Recorder<'g> {
         self.params.extend_from_slice(bytes);
         self.params.resize(self.params.len().next_multiple_of(self.gpu.limits().min_uniform_buffer_offset_alignment as usize), 0);
         let operator = self.operators.len().saturating_sub(1);
-        self.pending.push(Pending { kernel, pipeline, bindings: bindings.iter().map(|&v| v.clone()).collect(), params: at, grid, operator });
+        self.pending.push(Pending {
+            kernel,
+            pipeline,
+            bindings: bindings.iter().map(|&v| v.clone()).collect(),
+            params: at,
+            grid,
+            operator,
+        });
         Ok(())
     }
 
@@ -164,7 +171,9 @@ impl<'g> Recorder<'g> {
         let mut dispatches = Vec::with_capacity(self.pending.len());
         for p in &self.pending {
             let buffers: Vec<wgpu::Buffer> = p.bindings.iter().map(buffer).collect();
-            let part = |buffer, offset, bytes| wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: std::num::NonZero::new(bytes) });
+            let part = |buffer, offset, bytes| {
+                wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: std::num::NonZero::new(bytes) })
+            };
             let mut entries: Vec<_> = (p.bindings.iter().zip(&buffers).enumerate())
                 .map(|(i, (view, b))| wgpu::BindGroupEntry { binding: i as u32, resource: part(b, view.offset, view.bytes) })
                 .collect();

@@ -211,12 +211,7 @@ impl Program {
                 Place::Arena { offset, len, dtype } => unsafe { view_mut(base, offset, len, dtype) },
                 _ => unreachable!("a result of a kept node lives in the arena"),
             });
-            let mut io = Io {
-                inputs: inputs.collect(),
-                outputs: outputs.collect(),
-                shapes: self.operand_shapes(node),
-                pool,
-            };
+            let mut io = Io { inputs: inputs.collect(), outputs: outputs.collect(), shapes: self.operand_shapes(node), pool };
             match variant {
                 Variant::Reference => node.op.reference(&mut io),
                 Variant::Fast => node.op.fast(&mut io),

@@ -56,7 +56,8 @@ const REPORT_HEAD: usize = 8;
 impl GpuRun {
     /// Records the step. The state is uploaded by [`GpuRun::upload`].
     pub fn new(gpu: Gpu, spec: &TrainerSpec, step: &Step, student: &Store, teacher: &Store, centers: &[Center]) -> Result<GpuRun> {
-        let of = |store: &Store| -> Vec<u64> { store.entries().iter().enumerate().map(|(i, _)| 4 * store.values(i).len() as u64).collect() };
+        let of =
+            |store: &Store| -> Vec<u64> { store.entries().iter().enumerate().map(|(i, _)| 4 * store.values(i).len() as u64).collect() };
         let sizes = of(student);
         let student_views = allocate_all(&gpu, "the student", &sizes)?;
         let teacher_views = allocate_all(&gpu, "the teacher", &of(teacher))?;
@@ -108,7 +109,13 @@ impl GpuRun {
             knobs: &knobs,
         };
         rec.begin("report", "update");
-        update::report(&mut rec, &report, &output(step.view.loss), step.region.map(|t| output(t.loss)).as_ref(), &output(step.view.entropy))?;
+        update::report(
+            &mut rec,
+            &report,
+            &output(step.view.loss),
+            step.region.map(|t| output(t.loss)).as_ref(),
+            &output(step.view.entropy),
+        )?;
         rec.begin("optimizer_and_teacher", "update");
         for (i, gradient) in step.gradients.iter().enumerate() {
             update::entry(&mut rec, &state, i, gradient.map(output).as_ref(), spec.optimizer)?;
@@ -268,7 +275,11 @@ fn running(
 ) -> Result<()> {
     use esvit_ops::batch_norm::MOMENTUM;
     let unbiased = s.rows as f32 / (s.rows as f32 - 1.0).max(1.0);
-    let targets = [("running_mean", &mean, 1.0 - MOMENTUM, MOMENTUM), ("running_var", &var, 1.0 - MOMENTUM, MOMENTUM * unbiased), ("num_batches_tracked", one, 1.0, 1.0)];
+    let targets = [
+        ("running_mean", &mean, 1.0 - MOMENTUM, MOMENTUM),
+        ("running_var", &var, 1.0 - MOMENTUM, MOMENTUM * unbiased),
+        ("num_batches_tracked", one, 1.0, 1.0),
+    ];
     for (buffer, new, keep, factor) in targets {
         if let Some(i) = store.position(&format!("{}.{buffer}", s.path)) {
             update::average(rec, state, new, &views[i], keep, factor)?;

@@ -55,7 +55,12 @@ pub fn entry(rec: &mut Recorder, state: &State, i: usize, gradient: Option<&View
         let grid = Grid::elements(piece.len(), 256);
         match kind {
             OptimizerKind::Adamw => {
-                rec.dispatch(&ADAMW, &[&part(w), &part(&m[0]), &part(&m[1]), &part(g), &part(t), state.report, state.knobs], &params, grid)?;
+                rec.dispatch(
+                    &ADAMW,
+                    &[&part(w), &part(&m[0]), &part(&m[1]), &part(g), &part(t), state.report, state.knobs],
+                    &params,
+                    grid,
+                )?;
             }
             OptimizerKind::Sgd | OptimizerKind::Lars => {
                 rec.dispatch(&MOMENTUM, &[&part(w), &part(&m[0]), &part(g), &part(t), state.report, state.knobs], &params, grid)?;
@@ -113,7 +118,9 @@ pub fn knobs(spec: &TrainerSpec, knobs: &Knobs, student: &Store, moments: &[Vec<
                 let AdamRates { keep, step, bias2 } = AdamRates::new(knobs.learning_rate, decay, steps + 1);
                 [active, keep, step, bias2]
             }
-            OptimizerKind::Sgd => [active, decay as f32, if steps == 0 { 0.0 } else { crate::optimizer::MOMENTUM }, knobs.learning_rate as f32],
+            OptimizerKind::Sgd => {
+                [active, decay as f32, if steps == 0 { 0.0 } else { crate::optimizer::MOMENTUM }, knobs.learning_rate as f32]
+            }
             OptimizerKind::Lars => {
                 let decay = if entry.shape.len() > 1 { decay as f32 } else { 0.0 };
                 [active, decay, crate::optimizer::MOMENTUM, knobs.learning_rate as f32]

@@ -105,4 +105,3 @@ pub fn distance(got: &[f32], want: &[f32]) -> f64 {
     let n: f64 = want.iter().map(|b| (*b as f64).powi(2)).sum();
     d.sqrt() / n.sqrt().max(1e-3)
 }
-
