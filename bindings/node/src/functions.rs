@@ -1,5 +1,7 @@
 //! Stateless work: images, k-NN, the machine's peak. Long calls run on Node's thread pool.
 
+use std::sync::Mutex;
+
 use esvit_engine::device;
 use esvit_engine::knn::{Accuracy, Labelled, classify};
 use esvit_engine::peak::gemm_gflops;
@@ -141,9 +143,15 @@ pub enum Device {
     gpu,
 }
 
-/// The best GPU of the machine, opened.
+/// The best GPU of the machine, opened once: a trainer and an encoder share it and its compiled kernels.
 pub fn open_gpu() -> esvit_engine::Result<device::Gpu> {
-    Ok(device::Gpu::open(device::Choice::Any)?)
+    static OPENED: Mutex<Option<device::Gpu>> = Mutex::new(None);
+    let mut opened = OPENED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(gpu) = &*opened {
+        return Ok(gpu.clone());
+    }
+    let gpu = device::Gpu::open(device::Choice::Any)?;
+    Ok(opened.insert(gpu).clone())
 }
 
 /// What is known of a GPU.

@@ -111,9 +111,12 @@ pub fn adapters() -> Vec<Adapter> {
     sorted().into_iter().map(|(about, _)| about).collect()
 }
 
-/// An opened GPU.
+/// An opened GPU. Clones are the same one, with the same compiled kernels.
+#[derive(Clone, Debug)]
+pub struct Gpu(Arc<Opened>);
+
 #[derive(Debug)]
-pub struct Gpu {
+struct Opened {
     device: wgpu::Device,
     queue: wgpu::Queue,
     adapter: Adapter,
@@ -161,29 +164,29 @@ impl Gpu {
             };
             lock(&uncaptured).get_or_insert(known);
         }));
-        Ok(Gpu { device, queue, adapter: about, limits, pipelines: Mutex::default(), failure })
+        Ok(Gpu(Arc::new(Opened { device, queue, adapter: about, limits, pipelines: Mutex::default(), failure })))
     }
 
     /// What was opened.
     pub fn adapter(&self) -> &Adapter {
-        &self.adapter
+        &self.0.adapter
     }
 
     pub(crate) fn device(&self) -> &wgpu::Device {
-        &self.device
+        &self.0.device
     }
 
     pub(crate) fn queue(&self) -> &wgpu::Queue {
-        &self.queue
+        &self.0.queue
     }
 
     pub(crate) fn limits(&self) -> &wgpu::Limits {
-        &self.limits
+        &self.0.limits
     }
 
     /// The compiled kernel, from the first call on.
     pub(crate) fn pipeline(&self, kernel: &Kernel) -> Result<Arc<Pipeline>> {
-        let mut known = lock(&self.pipelines);
+        let mut known = lock(&self.0.pipelines);
         if let Some(pipeline) = known.get(kernel) {
             return Ok(Arc::clone(pipeline));
         }
@@ -194,12 +197,12 @@ impl Gpu {
 
     /// The first failure since the device was opened, if there was one: everything after it is worth nothing.
     pub(crate) fn check(&self) -> Result<()> {
-        lock(&self.failure).clone().map_or(Ok(()), Err)
+        lock(&self.0.failure).clone().map_or(Ok(()), Err)
     }
 
     /// Waits until everything that was submitted is done.
     pub fn wait(&self) -> Result<()> {
-        let waited = self.device.poll(wgpu::PollType::Wait { submission_index: None, timeout: None });
+        let waited = self.0.device.poll(wgpu::PollType::Wait { submission_index: None, timeout: None });
         self.check()?;
         waited.map(|_| ()).map_err(|error| Error::Lost(error.to_string()))
     }

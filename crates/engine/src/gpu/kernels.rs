@@ -42,7 +42,7 @@ pub struct AverageParams {
     pub len: u32,
     pub teacher: u32,
     pub keep: f32,
-    pub new: f32,
+    pub share: f32,
 }
 
 #[repr(C)]

@@ -8,7 +8,7 @@ struct Params { len: u32, entry: u32, pad0: u32, pad1: u32 }
 @group(0) @binding(2) var<storage, read_write> g: array<f32>;       // [len]
 @group(0) @binding(3) var<storage, read_write> t: array<f32>;       // [len] the teacher's
 @group(0) @binding(4) var<storage, read_write> report: array<f32>;  // 3: finite; 9 + 4·entry: clip's factor, LARS's factor
-@group(0) @binding(5) var<storage, read_write> knobs: array<f32>;   // 0, 1: average's keep and new; 4 + 4·entry: active, decay, momentum, rate
+@group(0) @binding(5) var<storage, read_write> knobs: array<f32>;   // 0, 1: average's keep and share; 4 + 4·entry: active, decay, momentum, rate
 @group(0) @binding(6) var<uniform>             p: Params;
 
 @compute @workgroup_size(256)

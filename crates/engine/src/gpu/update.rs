@@ -8,7 +8,7 @@ use crate::optimizer::{AdamRates, Optimizer};
 use crate::spec::{OptimizerKind, TrainerSpec};
 use crate::{Knobs, Result, Store};
 
-/// Floats of the knobs before those of the entries: the average's keep and new, the largest norm, one spare.
+/// Floats of the knobs before those of the entries: the average's keep and share, the largest norm, one spare.
 pub const KNOBS_HEAD: usize = 4;
 /// Elements whose squares one workgroup adds: `PIECE` in `squares.wgsl`.
 const PIECE: usize = 4096;
@@ -39,7 +39,7 @@ pub fn entry(rec: &mut Recorder, state: &State, i: usize, gradient: Option<&View
     let averaged = matches!(entry.role, Role::Parameter | Role::Frozen);
     let Some(g) = gradient.filter(|_| entry.role == Role::Parameter) else {
         if averaged {
-            let params = AverageParams { len: len as u32, teacher: 1, keep: 0.0, new: 0.0 };
+            let params = AverageParams { len: len as u32, teacher: 1, keep: 0.0, share: 0.0 };
             rec.dispatch(&AVERAGE, &[w, t, state.report, state.knobs], &params, Grid::elements(len, 256))?;
         }
         return Ok(());
@@ -87,10 +87,10 @@ fn squares(rec: &mut Recorder, state: &State, i: usize, g: &View, len: usize, mo
     Ok(rec.dispatch(&NORM, &[&partial, state.report, state.knobs], &params, Grid([1, 1, 1]))?)
 }
 
-/// `y ← keep·y + new·x`.
-pub fn average(rec: &mut Recorder, state: &State, x: &View, y: &View, keep: f32, new: f32) -> Result<()> {
+/// `y ← keep·y + share·x`.
+pub fn average(rec: &mut Recorder, state: &State, x: &View, y: &View, keep: f32, share: f32) -> Result<()> {
     let len = (y.bytes() / 4) as usize;
-    let params = AverageParams { len: len as u32, teacher: 0, keep, new };
+    let params = AverageParams { len: len as u32, teacher: 0, keep, share };
     Ok(rec.dispatch(&AVERAGE, &[x, y, state.report, state.knobs], &params, Grid::elements(len, 256))?)
 }
 
