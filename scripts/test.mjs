@@ -1,7 +1,7 @@
 /**
  * Runs all tests: those of the crates, then those of TypeScript. Both always run. The last line is `N passed, N failed`;
  * the exit code is 1 when a test failed or a runner did not come to its end. `--golden` runs the comparisons with the
- * fixtures only.
+ * fixtures only, `--gpu` those that use a GPU.
  */
 import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -53,19 +53,24 @@ export function countVitest(report) {
   };
 }
 
-async function runCargo(golden) {
-  const which = golden ? ["--test", "golden_*"] : [];
+/** What a part of the tests is called by cargo and by vitest; all of them without a part. */
+const parts = {
+  all: { cargo: [], vitest: [] },
+  golden: { cargo: ["--test", "golden_*"], vitest: [".golden.test.ts"] },
+  gpu: { cargo: ["--test", "gpu", "--test", "kernels", "--test", "golden_train"], vitest: ["gpu.test.ts", "device.test.ts"] },
+};
+
+async function runCargo(which) {
   const { code, stdout } = await run("cargo", ["test", "--release", "--workspace", "--no-fail-fast", ...which]);
   const counts = countCargo(stdout);
   return settle("cargo test", code, counts);
 }
 
-async function runVitest(golden) {
+async function runVitest(which) {
   const folder = mkdtempSync(join(tmpdir(), "esvit-vitest-"));
   try {
     const file = join(folder, "report.json");
     const vitest = join(root, "node_modules", "vitest", "vitest.mjs");
-    const which = golden ? [".golden.test.ts"] : [];
     const { code } = await run(process.execPath, [vitest, "run", ...which, "--reporter=default", "--reporter=json", `--outputFile.json=${file}`]);
     let counts = { passed: 0, failed: 0, skipped: 0 };
     try {
@@ -87,7 +92,7 @@ export function settle(name, code, counts) {
 }
 
 async function main() {
-  const golden = process.argv.includes("--golden");
+  const { cargo, vitest } = parts[process.argv.includes("--golden") ? "golden" : process.argv.includes("--gpu") ? "gpu" : "all"];
   const all = [];
   try {
     setup();
@@ -96,8 +101,8 @@ async function main() {
     process.stderr.write(`setup: ${error.message}\n`);
     all.push({ passed: 0, failed: 1, skipped: 0 });
   }
-  all.push(await runCargo(golden));
-  all.push(await runVitest(golden));
+  all.push(await runCargo(cargo));
+  all.push(await runVitest(vitest));
   const sum = (key) => all.reduce((total, counts) => total + counts[key], 0);
   if (sum("skipped") > 0) process.stdout.write(`${sum("skipped")} skipped\n`);
   process.stdout.write(`${sum("passed")} passed, ${sum("failed")} failed\n`);
