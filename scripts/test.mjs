@@ -57,7 +57,7 @@ export function countVitest(report) {
 const parts = {
   all: { cargo: [], vitest: [] },
   golden: { cargo: ["--test", "golden_*"], vitest: [".golden.test.ts"] },
-  gpu: { cargo: ["--test", "gpu", "--test", "kernels", "--test", "golden_train"], vitest: ["gpu.test.ts", "device.test.ts"] },
+  gpu: { cargo: ["--test", "gpu", "--test", "gpu_parity", "--test", "kernels", "--test", "golden_train"], vitest: ["gpu.test.ts", "device.test.ts"] },
 };
 
 async function runCargo(which) {

@@ -40,7 +40,7 @@ impl TensorValues {
 }
 
 /// Everything a run needs to continue bit for bit.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TrainerState {
     /// The student's state dict.
     pub student: Vec<Tensor>,

@@ -1,5 +1,8 @@
 //! The same cases on a GPU: results and gradients against the plain version, as one binding and cut into pieces.
 
+// What is skipped is told with its reason.
+#![allow(clippy::print_stderr)]
+
 mod harness;
 
 use std::collections::HashMap;
@@ -17,7 +20,7 @@ fn gpu() -> Option<Gpu> {
         Ok(gpu) => Some(gpu),
         Err(error) if std::env::var_os("REQUIRE_GPU").is_some_and(|v| v == "1") => panic!("{error}"),
         Err(error) => {
-            println!("skipped: {error}");
+            eprintln!("skipped: {error}");
             None
         }
     }

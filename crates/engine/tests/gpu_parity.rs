@@ -1,0 +1,139 @@
+//! A micro network on a GPU and on the CPU, step by step: every optimiser, both loss terms, mixup, batch norm in the head. Small enough for a GPU in
+//! software; the reference's own trajectories are in `golden_train.rs`.
+
+// What is skipped is told with its reason.
+#![allow(clippy::print_stderr)]
+
+use esvit_engine::device::{Choice, Gpu};
+use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, TrainerSpec};
+use esvit_engine::{Knobs, Pixels, Tensor, TensorValues, Trainer, TrainerState};
+use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+fn spec(optimizer: OptimizerKind, region: bool, mixup: bool, batch_norm: bool) -> TrainerSpec {
+    TrainerSpec {
+        backbone: BackboneSpec::Swin(SwinSpec {
+            image_size: 32,
+            patch_size: 4,
+            dim: 16,
+            depths: vec![1, 2],
+            heads: vec![1, 2],
+            window: 4,
+            mlp_ratio: 2.0,
+            qkv_bias: true,
+            absolute_position: false,
+            patch_norm: true,
+            drop_path: 0.2,
+        }),
+        head: HeadSpec { out_dim: 96, hidden_dim: 24, bottleneck_dim: 16, layers: 3, batch_norm, norm_last_layer: false },
+        crops: CropSpec { batch: 2, global_size: 32, local_size: 16, local_count: 1 },
+        loss: LossSpec { region, student_temperature: 0.1, center_momentum: 0.9, mixup },
+        optimizer,
+        clip_grad: 0.3,
+        seed: 5,
+        threads: 1,
+    }
+}
+
+fn values(tensor: &Tensor) -> Vec<f64> {
+    match &tensor.values {
+        TensorValues::F32(v) => v.iter().map(|&v| f64::from(v)).collect(),
+        TensorValues::I64(v) => v.iter().map(|&v| v as f64).collect(),
+    }
+}
+
+/// All tensors of two states, one by one, relative to their size.
+fn compare(what: &str, got: &TrainerState, want: &TrainerState) {
+    let all = |s: &TrainerState| [s.student.clone(), s.teacher.clone(), s.loss.clone(), s.optimizer.slots.clone()].concat();
+    let (got_all, want_all) = (all(got), all(want));
+    assert_eq!(got_all.len(), want_all.len(), "{what}: tensors");
+    assert_eq!(got.optimizer.steps, want.optimizer.steps, "{what}: updates");
+    for (g, w) in got_all.iter().zip(&want_all) {
+        assert_eq!(g.name, w.name, "{what}");
+        let (g, v) = (values(g), values(w));
+        let difference: f64 = g.iter().zip(&v).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
+        let size: f64 = v.iter().map(|b| b * b).sum::<f64>().sqrt();
+        // Key biases and what hangs on them are rounding noise: AdamW turns noise of 1e-9 into steps of the learning rate.
+        assert!(difference <= 2e-3 * size + 3e-4, "{what}: {} is off by {difference:e} of {size:e}", w.name);
+    }
+}
+
+fn steps(name: &str, spec: TrainerSpec, gpu: &Gpu) -> Outcome {
+    let (mut here, mut there) = (Trainer::new(spec.clone())?, Trainer::new(spec.clone())?.on_gpu(gpu.clone())?);
+    let pixels = |count: usize, salt: usize| -> Vec<u8> { (0..count).map(|i| ((i * 31 + i / 7 * salt) % 256) as u8).collect() };
+    let lambda = spec.loss.mixup.then_some([0.7f32, 0.4, 1.0]);
+    for step in 0..3usize {
+        let (global, local) = (pixels(2 * 2 * 3 * 32 * 32, 13 + step), pixels(2 * 3 * 16 * 16, 5 + step));
+        let crops = Pixels::U8 { global: &global, local: &local };
+        let knobs = Knobs {
+            step: step as u64,
+            learning_rate: 1e-3 * (step + 1) as f64,
+            weight_decay: 0.05,
+            momentum: 0.95,
+            teacher_temperature: 0.05,
+            freeze_last_layer: step == 0,
+        };
+        let lambda = lambda.as_ref().map(|l| l.as_slice());
+        let (a, b) = (here.step(crops, lambda, &knobs)?, there.step(crops, lambda, &knobs)?);
+        for (key, a, b) in [
+            ("loss", a.loss, b.loss),
+            ("view loss", a.view_loss, b.view_loss),
+            ("region loss", a.region_loss, b.region_loss),
+            ("entropy", a.teacher_entropy, b.teacher_entropy),
+            ("deviation", a.feature_deviation, b.feature_deviation),
+            ("gradient norm", a.gradient_norm, b.gradient_norm),
+        ] {
+            assert!((a - b).abs() <= 1e-3 * a.abs() + 1e-5, "{name}, step {step}: {key} is {b} on the GPU and {a} on the CPU");
+        }
+        assert!(b.finite);
+    }
+    compare(name, &there.state()?, &here.state()?);
+
+    // A state goes through the GPU's memory unchanged.
+    let state = there.state()?;
+    let mut again = Trainer::new(spec)?.on_gpu(gpu.clone())?;
+    again.load(&state)?;
+    assert!(again.state()? == state, "{name}: the state changed on its way");
+    Ok(())
+}
+
+#[test]
+fn a_step_on_a_gpu_is_that_on_the_cpu() -> Outcome {
+    let gpu = match Gpu::open(Choice::Any) {
+        Ok(gpu) => gpu,
+        Err(error) if std::env::var("REQUIRE_GPU").as_deref() == Ok("1") => return Err(error.into()),
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            return Ok(());
+        }
+    };
+    steps("adamw, both losses", spec(OptimizerKind::Adamw, true, false, false), &gpu)?;
+    steps("sgd, batch norm", spec(OptimizerKind::Sgd, false, false, true), &gpu)?;
+    steps("lars, mixup", spec(OptimizerKind::Lars, false, true, false), &gpu)
+}
+
+#[test]
+fn a_loss_that_is_not_finite_changes_nothing() -> Outcome {
+    let Ok(gpu) = Gpu::open(Choice::Any) else {
+        eprintln!("skipped: this machine has no GPU");
+        return Ok(());
+    };
+    let spec = spec(OptimizerKind::Adamw, true, false, false);
+    let mut trainer = Trainer::new(spec)?;
+    trainer.student_mut().values_mut(0)[0] = f32::NAN;
+    let mut trainer = trainer.on_gpu(gpu)?;
+    let before = trainer.state()?;
+    let (global, local) = (vec![100; 2 * 2 * 3 * 32 * 32], vec![100; 2 * 3 * 16 * 16]);
+    let knobs =
+        Knobs { step: 0, learning_rate: 0.1, weight_decay: 0.1, momentum: 0.5, teacher_temperature: 0.05, freeze_last_layer: false };
+    let stats = trainer.step(Pixels::U8 { global: &global, local: &local }, None, &knobs)?;
+    assert!(!stats.finite);
+    let after = trainer.state()?;
+    let bits = |s: &TrainerState| -> Vec<u64> {
+        [&s.student, &s.teacher, &s.loss].into_iter().flatten().flat_map(|t| values(t).into_iter().map(f64::to_bits)).collect()
+    };
+    assert_eq!(bits(&after), bits(&before));
+    assert_eq!(after.optimizer.slots.len(), 0);
+    Ok(())
+}
