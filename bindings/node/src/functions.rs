@@ -150,7 +150,7 @@ pub fn open_gpu() -> esvit_engine::Result<device::Gpu> {
     if let Some(gpu) = &*opened {
         return Ok(gpu.clone());
     }
-    let gpu = device::Gpu::open(device::Choice::Any)?;
+    let gpu = device::Gpu::open()?;
     Ok(opened.insert(gpu).clone())
 }
 

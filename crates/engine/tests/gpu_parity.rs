@@ -4,7 +4,7 @@
 // What is skipped is told with its reason.
 #![allow(clippy::print_stderr)]
 
-use esvit_engine::device::{Choice, Gpu};
+use esvit_engine::device::Gpu;
 use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, TrainerSpec};
 use esvit_engine::{Knobs, Pixels, Tensor, TensorValues, Trainer, TrainerState};
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
@@ -100,7 +100,7 @@ fn steps(name: &str, spec: TrainerSpec, gpu: &Gpu) -> Outcome {
 
 #[test]
 fn a_step_on_a_gpu_is_that_on_the_cpu() -> Outcome {
-    let gpu = match Gpu::open(Choice::Any) {
+    let gpu = match Gpu::open() {
         Ok(gpu) => gpu,
         Err(error) if std::env::var("REQUIRE_GPU").as_deref() == Ok("1") => return Err(error.into()),
         Err(error) => {
@@ -115,7 +115,7 @@ fn a_step_on_a_gpu_is_that_on_the_cpu() -> Outcome {
 
 #[test]
 fn a_loss_that_is_not_finite_changes_nothing() -> Outcome {
-    let Ok(gpu) = Gpu::open(Choice::Any) else {
+    let Ok(gpu) = Gpu::open() else {
         eprintln!("skipped: this machine has no GPU");
         return Ok(());
     };

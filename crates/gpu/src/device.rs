@@ -59,15 +59,6 @@ pub struct Adapter {
     pub timestamps: bool,
 }
 
-/// Which adapter to open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Choice {
-    /// The best one, software drivers included.
-    Any,
-    /// The best one that is not a software driver.
-    Hardware,
-}
-
 fn instance() -> wgpu::Instance {
     wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends: wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12,
@@ -131,13 +122,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Gpu {
-    /// Opens the best adapter.
+    /// Opens the best adapter, one in software where there is no other.
     ///
     /// # Errors
     /// When there is none, or its driver gives no device.
-    pub fn open(choice: Choice) -> Result<Gpu> {
-        let usable = |about: &Adapter| choice == Choice::Any || about.kind != Kind::Software;
-        let (about, adapter) = sorted().into_iter().find(|(about, _)| usable(about)).ok_or(Error::NoAdapter)?;
+    pub fn open() -> Result<Gpu> {
+        let (about, adapter) = sorted().into_iter().next().ok_or(Error::NoAdapter)?;
         let limits = adapter.limits();
         let wanted = wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY;
         let descriptor = wgpu::DeviceDescriptor {

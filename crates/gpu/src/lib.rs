@@ -13,7 +13,7 @@ mod memory;
 mod recorder;
 pub mod reduce;
 
-pub use device::{Adapter, Choice, Gpu, Kind, adapters};
+pub use device::{Adapter, Gpu, Kind, adapters};
 pub use error::Error;
 pub use kernel::Kernel;
 pub use memory::View;

@@ -150,11 +150,6 @@ impl<'g> Recorder<'g> {
         Ok(())
     }
 
-    /// Bytes of scratch memory all of it needs.
-    pub fn scratch_bytes(&self) -> u64 {
-        self.scratch
-    }
-
     /// Makes the scratch memory and binds everything.
     ///
     /// # Errors
@@ -186,7 +181,7 @@ impl<'g> Recorder<'g> {
         if let Some(error) = pollster::block_on(scope.pop()) {
             return Err(Error::Call(error.to_string()));
         }
-        Ok(Recording { dispatches, operators: self.operators, scratch_bytes: self.scratch })
+        Ok(Recording { dispatches, operators: self.operators })
     }
 }
 
@@ -216,25 +211,9 @@ pub struct OperatorTime {
 pub struct Recording {
     dispatches: Vec<Dispatch>,
     operators: Vec<(&'static str, &'static str)>,
-    scratch_bytes: u64,
 }
 
 impl Recording {
-    /// Number of dispatches.
-    pub fn len(&self) -> usize {
-        self.dispatches.len()
-    }
-
-    /// Whether nothing was recorded.
-    pub fn is_empty(&self) -> bool {
-        self.dispatches.is_empty()
-    }
-
-    /// Bytes of its scratch memory.
-    pub fn scratch_bytes(&self) -> u64 {
-        self.scratch_bytes
-    }
-
     /// Submits all dispatches at once; does not wait for them.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ mod harness;
 
 use std::collections::HashMap;
 
-use esvit_gpu::{Choice, Gpu, Recorder, View};
+use esvit_gpu::{Gpu, Recorder, View};
 use esvit_graph::{Bindings, DType, GpuArena, Graph, Program, Slice, Value, Variant};
 use esvit_ops::gelu::Gelu;
 use esvit_ops::{Case, TABLE};
@@ -16,7 +16,7 @@ use harness::{Harness, Operands, build, distance, run};
 
 /// The adapter, or none after saying so. With `REQUIRE_GPU=1` its absence is a failure.
 fn gpu() -> Option<Gpu> {
-    match Gpu::open(Choice::Any) {
+    match Gpu::open() {
         Ok(gpu) => Some(gpu),
         Err(error) if std::env::var_os("REQUIRE_GPU").is_some_and(|v| v == "1") => panic!("{error}"),
         Err(error) => {

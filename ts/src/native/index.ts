@@ -222,6 +222,8 @@ let loaded: Native | undefined;
 export function native(): Native {
   if (loaded) return loaded;
   const path = addonPath();
+  // Mesa's layer that reorders GPUs complains on stderr where there is no desktop; the engine orders them itself.
+  process.env["NODEVICE_SELECT"] ??= "1";
   let addon: Native;
   try {
     addon = createRequire(import.meta.url)(path) as Native;
