@@ -3,7 +3,7 @@
 // What is skipped is told with its reason.
 #![allow(clippy::print_stderr)]
 
-use esvit_engine::device::{Gpu, Kind};
+use esvit_engine::device::{self, Gpu};
 use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, TrainerSpec};
 use esvit_engine::{Knobs, Pixels, Store, TensorValues, Trainer};
 use esvit_nn::Role;
@@ -245,7 +245,7 @@ fn trajectories_on_a_gpu_are_the_references() -> Outcome {
     }
     let Some(gpu) = open_or_skip()? else { return Ok(()) };
     // In software each takes minutes: one of them, with every kernel, has to do; `gpu_parity.rs` has the other optimisers.
-    let all = gpu.adapter().kind != Kind::Software || std::env::var("ESVIT_GPU_ALL").as_deref() == Ok("1");
+    let all = gpu.adapter().kind != device::Kind::Software || std::env::var("ESVIT_GPU_ALL").as_deref() == Ok("1");
     for fixture in fixtures("train", "")? {
         if let Some(spec) = spec(&fixture)? {
             if !all && fixture.name != "train/swin_dense_adamw" {
