@@ -93,7 +93,8 @@ impl Encoder {
             FeatureOutput::View => Wanted::View,
             FeatureOutput::LastBlocks(n) => Wanted::LastBlocks(n),
         };
-        let forward = network::build_forward(&spec.backbone, images, DType::U8, wanted)?;
+        let mut forward = network::build_forward(&spec.backbone, images, DType::U8, wanted)?;
+        forward.program = forward.program.with_precision(spec.precision.into());
         let store = Store::new(&forward.parameters, TEACHER, 0);
         let device = device(&forward, &store, staging.len())?;
         Ok(Encoder { spec, forward, store, staging, device })

@@ -130,7 +130,7 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType) -> Result<Step> {
         outputs.extend([s.mean, s.var]);
     }
     Ok(Step {
-        program: Program::compile(&g, &outputs),
+        program: Program::compile(&g, &outputs).with_precision(spec.precision.into()),
         student: student_parameters,
         teacher: teacher_parameters,
         gradients,

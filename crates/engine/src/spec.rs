@@ -19,6 +19,8 @@ pub struct TrainerSpec {
     pub optimizer: OptimizerKind,
     /// Largest norm of one parameter's gradient; 0 turns clipping off.
     pub clip_grad: f32,
+    /// Rounding of matrix products.
+    pub precision: Precision,
     /// Seed of the initial weights and of stochastic depth.
     pub seed: u64,
     /// Compute threads; 0 for one a core.
@@ -65,6 +67,25 @@ pub enum OptimizerKind {
     Lars,
 }
 
+/// Rounding of matrix products: see [`esvit_graph::Precision`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Single precision everywhere.
+    F32,
+    /// Operands of matrix products in bf16 (CPU) or f16 (GPU).
+    Mixed,
+}
+
+impl From<Precision> for esvit_graph::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Mixed => Self::Mixed,
+        }
+    }
+}
+
 /// A forward pass for evaluation.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -75,6 +96,8 @@ pub struct EncoderSpec {
     pub image_size: usize,
     /// Images of one pass.
     pub batch: usize,
+    /// Rounding of matrix products.
+    pub precision: Precision,
     /// Compute threads; 0 for one a core.
     pub threads: usize,
     /// Which features.

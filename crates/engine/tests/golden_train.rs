@@ -4,7 +4,7 @@
 #![allow(clippy::print_stderr)]
 
 use esvit_engine::device::{self, Gpu};
-use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, TrainerSpec};
+use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, Precision, TrainerSpec};
 use esvit_engine::{Knobs, Pixels, Store, TensorValues, Trainer};
 use esvit_nn::Role;
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
@@ -75,6 +75,7 @@ fn spec(fixture: &Fixture) -> Result<Option<TrainerSpec>, Box<dyn std::error::Er
         optimizer,
         clip_grad: number(run, "clip_grad")? as f32,
         seed: 0,
+        precision: Precision::F32,
         threads: 2,
     }))
 }
@@ -315,6 +316,7 @@ fn parameter_groups_are_the_references() -> Outcome {
             optimizer: OptimizerKind::Adamw,
             clip_grad: 0.0,
             seed: 0,
+            precision: Precision::F32,
             threads: 1,
         })?;
         let state = trainer.state()?.optimizer;

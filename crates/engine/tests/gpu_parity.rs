@@ -5,7 +5,7 @@
 #![allow(clippy::print_stderr)]
 
 use esvit_engine::device::Gpu;
-use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, TrainerSpec};
+use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, Precision, TrainerSpec};
 use esvit_engine::{Knobs, Pixels, Tensor, TensorValues, Trainer, TrainerState};
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
 
@@ -32,6 +32,7 @@ fn spec(optimizer: OptimizerKind, region: bool, mixup: bool, batch_norm: bool) -
         optimizer,
         clip_grad: 0.3,
         seed: 5,
+        precision: Precision::F32,
         threads: 1,
     }
 }

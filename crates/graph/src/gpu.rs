@@ -47,6 +47,7 @@ impl Program {
                 inputs: node.inputs.iter().map(view).collect(),
                 outputs: node.outputs.iter().map(view).collect(),
                 shapes: self.operand_shapes(node),
+                precision: self.precision,
             };
             node.op.gpu(&io, rec)?;
         }

@@ -18,7 +18,7 @@ mod value;
 
 pub use error::Error;
 pub use gpu::GpuArena;
-pub use op::{GpuIo, Io, Op, Variant};
+pub use op::{GpuIo, Io, Op, Precision, Variant};
 pub use program::{Arena, Bindings, NodeTime, Program};
 pub use slice::{Slice, SliceMut};
 pub use sum::{SUM, sum};

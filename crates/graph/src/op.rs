@@ -16,6 +16,16 @@ pub enum Variant {
     Fast,
 }
 
+/// How the operands of matrix products are rounded. Sums, reductions and everything that is stored are single precision either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Not at all: the reference.
+    #[default]
+    F32,
+    /// To half the bits where the device multiplies those faster: bf16 on CPUs, f16 on GPUs. As `F32` elsewhere.
+    Mixed,
+}
+
 /// What an operator gets at run time. Inputs and outputs never overlap.
 pub struct Io<'a> {
     /// Operands, in order.
@@ -26,6 +36,8 @@ pub struct Io<'a> {
     pub shapes: Vec<&'a Shape>,
     /// Threads and scratch memory.
     pub pool: &'a Pool,
+    /// Rounding of matrix products; the plain version ignores it.
+    pub precision: Precision,
 }
 
 impl<'a> Io<'a> {
@@ -65,6 +77,8 @@ pub struct GpuIo<'a> {
     pub outputs: Vec<View>,
     /// Shapes of the operands.
     pub shapes: Vec<&'a Shape>,
+    /// Rounding of matrix products.
+    pub precision: Precision,
 }
 
 impl GpuIo<'_> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use esvit_simd::Pool;
 
 use crate::plan::{ALIGN, Lifetime, place};
-use crate::{DType, Error, Graph, Io, Node, Result, Shape, Slice, SliceMut, Value, Variant, volume};
+use crate::{DType, Error, Graph, Io, Node, Precision, Result, Shape, Slice, SliceMut, Value, Variant, volume};
 
 /// A graph that was planned: run it as often as you like.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub struct Program {
     leaf_index: HashMap<String, usize>,
     pub(crate) leaf_types: Vec<(usize, DType)>,
     arena_bytes: usize,
+    pub(crate) precision: Precision,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -132,7 +133,13 @@ impl Program {
         }
         let leaf_index = leaf_names.iter().enumerate().map(|(i, name)| (name.clone(), i)).collect();
         let shapes = graph.values.iter().map(|info| info.shape.clone()).collect();
-        Program { nodes, places, shapes, leaf_names, leaf_index, leaf_types, arena_bytes }
+        Program { nodes, places, shapes, leaf_names, leaf_index, leaf_types, arena_bytes, precision: Precision::F32 }
+    }
+
+    /// The same program with its matrix products rounded like this.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Program {
+        Program { precision, ..self }
     }
 
     /// Bytes of the arena.
@@ -211,7 +218,13 @@ impl Program {
                 Place::Arena { offset, len, dtype } => unsafe { view_mut(base, offset, len, dtype) },
                 _ => unreachable!("a result of a kept node lives in the arena"),
             });
-            let mut io = Io { inputs: inputs.collect(), outputs: outputs.collect(), shapes: self.operand_shapes(node), pool };
+            let mut io = Io {
+                inputs: inputs.collect(),
+                outputs: outputs.collect(),
+                shapes: self.operand_shapes(node),
+                pool,
+                precision: self.precision,
+            };
             match variant {
                 Variant::Reference => node.op.reference(&mut io),
                 Variant::Fast => node.op.fast(&mut io),

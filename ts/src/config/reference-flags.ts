@@ -72,7 +72,7 @@ export const referenceFlags: Readonly<Record<string, Flag>> = {
   warmup_teacher_temp: field("loss.teacherTemperature.warmup", number),
   teacher_temp: field("loss.teacherTemperature.value", number),
   warmup_teacher_temp_epochs: field("loss.teacherTemperature.warmupEpochs", number),
-  use_fp16: noted("true: this engine computes in single precision; there is no loss scaling to set", isFalse),
+  use_fp16: field("precision", (words) => (boolean(words) ? "mixed" : "f32")),
   weight_decay: field("optimizer.weightDecay", number),
   weight_decay_end: field("optimizer.weightDecayEnd", number),
   clip_grad: field("optimizer.clipGrad", number),

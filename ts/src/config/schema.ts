@@ -128,6 +128,7 @@ export const Config = z
     saveEpochs: count.default(5).describe("keeps a numbered checkpoint every so many epochs; 0 keeps only the last"),
     saveSteps: count.default(0).describe("writes the checkpoint every so many steps too; 0 only at the end of an epoch"),
     device: z.enum(["cpu", "gpu", "auto"]).default("cpu").describe("where steps run; auto is the best GPU, or the CPU where there is none"),
+    precision: z.enum(["f32", "mixed"]).default("f32").describe("of matrix products; mixed multiplies bf16 (CPU) or f16 (GPU) where that is faster"),
     threads: count.default(0).describe("threads of the engine; 0 for all cores"),
     outputDir: z.string().min(1).default("."),
     pretrained: z.string().min(1).nullable().default(null).describe("checkpoint to start from when outputDir has none"),

@@ -52,6 +52,7 @@ export function toTrainerSpec(config: Config): TrainerSpec {
     },
     optimizer: config.optimizer.kind,
     clip_grad: config.optimizer.clipGrad,
+    precision: config.precision,
     seed: config.seed,
     threads: engineThreads(config.threads),
   };
@@ -59,12 +60,13 @@ export function toTrainerSpec(config: Config): TrainerSpec {
 
 /** What the engine's encoder is built from; images have `config.evaluate.crop` pixels a side, batches its `batchSize`. */
 export function toEncoderSpec(
-  config: Pick<Config, "backbone" | "evaluate" | "threads">, output: EncoderSpec["output"] = "view",
+  config: Pick<Config, "backbone" | "evaluate" | "precision" | "threads">, output: EncoderSpec["output"] = "view",
 ): EncoderSpec {
   return {
     backbone: toBackboneSpec(config.backbone),
     image_size: config.evaluate.crop,
     batch: config.evaluate.batchSize,
+    precision: config.precision,
     threads: engineThreads(config.threads),
     output,
   };

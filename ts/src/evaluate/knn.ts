@@ -9,7 +9,7 @@ import { extractFeatures, greyEngine, type Features, type FeatureSource } from "
 import type { LabelledSplit } from "./split.js";
 
 /** What an evaluation needs of the configuration. */
-export type KnnConfig = Pick<Config, "backbone" | "evaluate" | "data" | "device" | "threads">;
+export type KnnConfig = Pick<Config, "backbone" | "evaluate" | "data" | "device" | "precision" | "threads">;
 
 /** How well neighbours tell the classes. */
 export interface KnnReport {

@@ -48,9 +48,13 @@ export interface TrainerSpec {
   optimizer: "adamw" | "sgd" | "lars";
   /** Largest norm of one parameter's gradient; 0 turns clipping off. */
   clip_grad: number;
+  precision: Precision;
   seed: number;
   threads: number;
 }
+
+/** Rounding of matrix products: not at all, or bf16 (CPU) and f16 (GPU) operands with single-precision sums. */
+export type Precision = "f32" | "mixed";
 
 export interface EncoderSpec {
   backbone: BackboneSpec;
@@ -58,6 +62,7 @@ export interface EncoderSpec {
   image_size: number;
   /** Largest number of images in one call of the program. */
   batch: number;
+  precision: Precision;
   threads: number;
   /** `view`: the pooled feature; a number n: token means of the last n blocks, concatenated (linear evaluation). */
   output: "view" | { last_blocks: number };

@@ -82,7 +82,7 @@ export function readProgress(checkpoint: Checkpoint): { progress: Omit<Progress,
 
 /** The options of the run under the reference's names, which its own evaluation reads. */
 export function referenceArguments(config: Config): Record<string, Plain> {
-  const args: Record<string, Plain> = { arch: archOf(config), use_fp16: false, rank: 0, world_size: 1 };
+  const args: Record<string, Plain> = { arch: archOf(config), rank: 0, world_size: 1 };
   for (const [name, flag] of Object.entries(referenceFlags)) {
     if (flag.kind !== "field") continue;
     const value = valueAt(config, flag.path);
@@ -90,7 +90,7 @@ export function referenceArguments(config: Config): Record<string, Plain> {
     if (flag.words === "any" && !Array.isArray(value)) args[name] = [value];
     else args[name] = value ?? "";
   }
-  return args;
+  return { ...args, use_fp16: config.precision === "mixed" };
 }
 
 function valueAt(config: Config, path: string): Plain {
