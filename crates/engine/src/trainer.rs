@@ -19,8 +19,8 @@ use crate::network::{self, STUDENT, Step, TEACHER};
 use crate::optimizer::Optimizer;
 use crate::plan::{Plan, pixel_type};
 use crate::random::Stream;
-use crate::spec::TrainerSpec;
-use crate::{Error, LoadReport, Result, Store, Tensor, TensorValues, TrainerState};
+use crate::spec::{Precision, TrainerSpec};
+use crate::{Error, LoadReport, LossScaler, Result, Store, Tensor, TensorValues, TrainerState};
 
 /// Pixels of a step: the global crops, all images of crop 0 first, then the local ones.
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +113,8 @@ pub struct Trainer {
     centers: Vec<Center>,
     pixels: Staging,
     gpu: Option<GpuRun>,
+    /// Of `mixed` on a GPU.
+    scaler: Option<LossScaler>,
 }
 
 /// The step's pixels in one piece: global crops, then local ones.
@@ -153,7 +155,7 @@ impl Trainer {
             DType::U8 => Staging::U8(vec![0; all]),
             _ => Staging::F32 { student: vec![0.0; all], teacher: vec![0.0; global] },
         };
-        Ok(Trainer { spec, pool, plan, step, arena: None, student, teacher, optimizer, centers, pixels, gpu: None })
+        Ok(Trainer { spec, pool, plan, step, arena: None, student, teacher, optimizer, centers, pixels, gpu: None, scaler: None })
     }
 
     /// The same trainer with its state and its steps on a GPU.
@@ -162,8 +164,9 @@ impl Trainer {
     /// When an operator has no kernels, or the GPU has not enough memory.
     pub fn on_gpu(mut self, gpu: Gpu) -> Result<Trainer> {
         let run = GpuRun::new(gpu, &self.spec, &self.step, &self.student, &self.teacher, &self.centers)?;
-        run.upload(&self.student, &self.teacher, &self.optimizer, &self.centers);
         self.gpu = Some(run);
+        self.scaler = (self.spec.precision == Precision::Mixed).then(LossScaler::default);
+        self.upload();
         Ok(self)
     }
 
@@ -175,14 +178,16 @@ impl Trainer {
     /// Copies the stores, the optimiser and the centres to the GPU.
     fn upload(&self) {
         if let Some(gpu) = &self.gpu {
-            gpu.upload(&self.student, &self.teacher, &self.optimizer, &self.centers);
+            gpu.upload(&self.student, &self.teacher, &self.optimizer, &self.centers, self.scaler.as_ref());
         }
     }
 
     /// Brings the stores, the optimiser and the centres up to date with the GPU.
     fn download(&mut self) -> Result<()> {
         match &self.gpu {
-            Some(gpu) => gpu.download(&mut self.student, &mut self.teacher, &mut self.optimizer, &mut self.centers),
+            Some(gpu) => {
+                gpu.download(&mut self.student, &mut self.teacher, &mut self.optimizer, &mut self.centers, self.scaler.as_mut())
+            }
             None => Ok(()),
         }
     }
@@ -407,7 +412,7 @@ impl Trainer {
         let value = self.step.gradients[self.student.position(name)?]?;
         let program = &self.step.program;
         match &self.gpu {
-            Some(gpu) => gpu.read(&program.gpu_output(gpu.arena(), value)).ok().map(Cow::Owned),
+            Some(gpu) => gpu.read_gradient(&program.gpu_output(gpu.arena(), value)).ok().map(Cow::Owned),
             None => Some(Cow::Borrowed(program.output(self.arena.as_ref()?, value).f32())),
         }
     }
@@ -440,10 +445,11 @@ impl Trainer {
             teacher: self.teacher.tensors(),
             loss: self.centers.iter().map(center).collect(),
             optimizer: self.optimizer.state(&self.student),
+            scaler: self.scaler,
         })
     }
 
-    /// Replaces the whole state.
+    /// Replaces the whole state. A loss scaler is taken over where this run has one, and starts anew where the state has none.
     ///
     /// # Errors
     /// When a name, a shape or a moment does not fit; then nothing is changed.
@@ -463,6 +469,9 @@ impl Trainer {
         if let Some(extra) = state.loss.iter().find(|t| centers.iter().all(|(name, _)| *name != t.name)) {
             return Err(Error::State(format!("the state has `{}`, which this run's loss does not use", extra.name)));
         }
+        let scaler = state.scaler.unwrap_or_default();
+        scaler.check()?;
+        self.scaler = self.scaler.map(|_| scaler);
         (self.student, self.teacher, self.optimizer, self.centers) = (student, teacher, optimizer, centers);
         self.upload();
         Ok(())

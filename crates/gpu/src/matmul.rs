@@ -62,6 +62,9 @@ const BUSY: usize = 256;
 /// Shortest piece of the inner axis.
 const PIECE: usize = 256;
 
+/// A kernel, and rows and columns of the tile of one workgroup.
+type Tiled = (&'static Kernel, [usize; 2]);
+
 /// What multiplies operands in half precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Half {
@@ -83,8 +86,7 @@ impl Half {
         }
     }
 
-    /// The kernel, and rows and columns of the tile of one workgroup.
-    fn kernel(self) -> (&'static Kernel, [usize; 2]) {
+    fn kernel(self) -> Tiled {
         match self {
             Half::Cooperative => (&COOPERATIVE, [128, 128]),
             Half::Shader => (&F16, [128, 64]),
@@ -169,6 +171,11 @@ impl<'a> Product<'a> {
     /// # Errors
     /// When 64 rows of an operand are larger than a binding may be.
     pub fn record(self, rec: &mut Recorder) -> Result<()> {
+        let tiled = if self.half { rec.gpu().adapter().half() } else { Half::Absent }.kernel();
+        self.record_with(rec, tiled)
+    }
+
+    fn record_with(self, rec: &mut Recorder, tiled: Tiled) -> Result<()> {
         let [m, n, k] = self.size;
         let (a, b) = (self.a.transposed, self.b.transposed);
         let rows = rec.row_pieces(m, 4 * if a { n } else { n.max(k) });
@@ -182,7 +189,7 @@ impl<'a> Product<'a> {
         for rows in &rows {
             for cols in &cols {
                 for inner in &inner {
-                    rec.scoped(|rec| self.part(rec, rows, cols, inner))?;
+                    rec.scoped(|rec| self.part(rec, tiled, rows, cols, inner))?;
                 }
             }
         }
@@ -190,7 +197,7 @@ impl<'a> Product<'a> {
     }
 
     /// One part, every operand of it a binding.
-    fn part(&self, rec: &mut Recorder, rows: &Range<usize>, cols: &Range<usize>, inner: &Range<usize>) -> Result<()> {
+    fn part(&self, rec: &mut Recorder, tiled: Tiled, rows: &Range<usize>, cols: &Range<usize>, inner: &Range<usize>) -> Result<()> {
         let [m, n, k] = self.size;
         // An operand's rows are cut; along its columns the kernel begins later.
         let cut = |o: Operand, outer: &Range<usize>, inner: &Range<usize>, [outers, inners]: [usize; 2]| match o.transposed {
@@ -206,7 +213,7 @@ impl<'a> Product<'a> {
         let after = flag(bias.is_some(), BIAS) | flag(self.add || !first, ADD);
         let layout = flag(self.a.transposed, A_BY_INNER) | flag(self.b.transposed, B_BY_OUTER);
 
-        let (kernel, [tile_m, tile_n]) = if self.half { rec.gpu().adapter().half() } else { Half::Absent }.kernel();
+        let (kernel, [tile_m, tile_n]) = tiled;
         let [m, len, k] = [rows.len(), cols.len(), inner.len()];
         let tiles = m.div_ceil(tile_m) * len.div_ceil(tile_n);
         let pieces = inner_pieces(tiles, k, rec.longest_binding() as usize / (4 * m * len));
@@ -244,3 +251,6 @@ fn inner_pieces(tiles: usize, k: usize, most: usize) -> usize {
     let wanted = BUSY.div_ceil(tiles).min(k / PIECE).min(most).max(1);
     k.div_ceil(k.div_ceil(wanted))
 }
+
+#[cfg(test)]
+mod tests;
