@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use esvit_gpu::Gpu;
+use esvit_gpu::{Adapter, Gpu};
 use esvit_graph::{Arena, Bindings, DType, NodeTime, Slice, Variant};
 use esvit_nn::RunningStatistics;
 use esvit_nn::loss::Term;
@@ -19,7 +19,7 @@ use crate::network::{self, STUDENT, Step, TEACHER};
 use crate::optimizer::Optimizer;
 use crate::plan::{Plan, pixel_type};
 use crate::random::Stream;
-use crate::spec::{Precision, TrainerSpec};
+use crate::spec::{CropSpec, Precision, TrainerSpec};
 use crate::{Error, LoadReport, LossScaler, Result, Store, Tensor, TensorValues, TrainerState};
 
 /// Pixels of a step: the global crops, all images of crop 0 first, then the local ones.
@@ -163,6 +163,7 @@ impl Trainer {
     /// # Errors
     /// When an operator has no kernels, or the GPU has not enough memory.
     pub fn on_gpu(mut self, gpu: Gpu) -> Result<Trainer> {
+        fits(&self.spec, &self.step, gpu.adapter())?;
         let run = GpuRun::new(gpu, &self.spec, &self.step, &self.student, &self.teacher, &self.centers)?;
         self.gpu = Some(run);
         self.scaler = (self.spec.precision == Precision::Mixed).then(LossScaler::default);
@@ -489,6 +490,33 @@ impl Trainer {
     }
 }
 
+/// Whether every value of the step fits into a buffer; before anything is allocated. How much memory a GPU has in all no interface tells:
+/// that shows when it is allocated.
+fn fits(spec: &TrainerSpec, step: &Step, adapter: &Adapter) -> Result<()> {
+    let needs = |batch: usize| -> Result<u64> {
+        let spec = TrainerSpec { crops: CropSpec { batch, ..spec.crops.clone() }, ..spec.clone() };
+        Ok(network::build(&spec, pixel_type(&spec))?.program.largest_bytes() as u64)
+    };
+    let (bytes, limit) = (step.program.largest_bytes() as u64, adapter.max_buffer);
+    if bytes <= limit {
+        return Ok(());
+    }
+    // Sizes grow with the batch: the largest that fits lies between one that does and one that does not.
+    let (mut fits, mut too_large) = (0, spec.crops.batch);
+    while fits + 1 < too_large {
+        let middle = fits.midpoint(too_large);
+        if needs(middle)? <= limit { fits = middle } else { too_large = middle }
+    }
+    let advice = if fits > 0 { format!("a batch of {fits} fits") } else { "no batch fits".into() };
+    Err(Error::Memory(format!(
+        "a batch of {} needs {} MiB of GPU memory in one piece, and {} gives {} MiB at most; {advice}",
+        spec.crops.batch,
+        bytes >> 20,
+        adapter.name,
+        limit >> 20
+    )))
+}
+
 /// Running averages with momentum 0.1; the variance is the unbiased one.
 fn update_running(store: &mut Store, s: &RunningStatistics, mean: &[f32], var: &[f32]) {
     let unbiased = s.rows as f32 / (s.rows as f32 - 1.0).max(1.0);
@@ -527,5 +555,63 @@ fn mix_reversed(images: &mut [f32], batch: usize, lambda: f32) {
         for (a, b) in head[i * n..(i + 1) * n].iter_mut().zip(&mut tail[..n]) {
             (*a, *b) = (lambda * *a + (1.0 - lambda) * *b, lambda * *b + (1.0 - lambda) * *a);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use esvit_gpu::Kind;
+    use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
+
+    use super::*;
+    use crate::spec::{LossSpec, OptimizerKind};
+
+    #[test]
+    fn a_batch_that_no_buffer_holds_is_refused_with_one_that_fits() -> Result<()> {
+        let swin = SwinSpec {
+            image_size: 32,
+            patch_size: 4,
+            dim: 16,
+            depths: vec![1, 1],
+            heads: vec![1, 2],
+            window: 4,
+            mlp_ratio: 2.0,
+            qkv_bias: true,
+            absolute_position: false,
+            patch_norm: true,
+            drop_path: 0.0,
+        };
+        let spec = TrainerSpec {
+            backbone: BackboneSpec::Swin(swin),
+            head: HeadSpec { out_dim: 96, hidden_dim: 24, bottleneck_dim: 16, layers: 3, batch_norm: false, norm_last_layer: false },
+            crops: CropSpec { batch: 16, global_size: 32, local_size: 16, local_count: 1 },
+            loss: LossSpec { region: true, student_temperature: 0.1, center_momentum: 0.9, mixup: false },
+            optimizer: OptimizerKind::Adamw,
+            clip_grad: 0.0,
+            precision: Precision::F32,
+            seed: 0,
+            threads: 1,
+        };
+        let step = network::build(&spec, pixel_type(&spec))?;
+        let mut adapter = Adapter {
+            name: "card".into(),
+            kind: Kind::Discrete,
+            backend: "Vulkan".into(),
+            driver: String::new(),
+            max_buffer: step.program.largest_bytes() as u64,
+            max_binding: 1 << 27,
+            workgroup_memory: 1 << 15,
+            half_precision: false,
+            cooperative_matrix: false,
+            timestamps: false,
+        };
+        fits(&spec, &step, &adapter)?;
+        adapter.max_buffer /= 2;
+        let refused = fits(&spec, &step, &adapter).expect_err("a value is larger than the largest buffer").to_string();
+        assert!(refused.contains("a batch of 16 needs") && refused.ends_with("; a batch of 8 fits"), "{refused}");
+        adapter.max_buffer = 16;
+        let refused = fits(&spec, &step, &adapter).expect_err("nothing fits").to_string();
+        assert!(refused.ends_with("; no batch fits"), "{refused}");
+        Ok(())
     }
 }

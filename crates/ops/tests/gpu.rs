@@ -58,8 +58,8 @@ fn value(gpu: &Gpu, program: &Program, harness: &Harness, arena: &GpuArena, valu
 
 /// Sums of a few thousand terms in another order, and the drivers' exp and sqrt.
 const PARITY: f64 = 3e-5;
-/// Operands of products in half precision: 5e-4 each, and a temperature divides what comes of it.
-const MIXED: f64 = 3e-3;
+/// Operands of products in half precision are off by up to 5e-4; the cases' smooth ones cancel in sums over many rows, and their errors do not.
+const MIXED: f64 = 1e-2;
 
 fn check(gpu: &Gpu, name: &str, case: &Case, piece: u64, precision: Precision) {
     let mut harness = build(case);
@@ -68,7 +68,7 @@ fn check(gpu: &Gpu, name: &str, case: &Case, piece: u64, precision: Precision) {
     let operands = Operands::of(case);
     let pool = Pool::new(1).unwrap();
     let plain = run(&harness, &operands, &pool, Variant::Reference);
-    let arena = harness.program.gpu_arena(gpu).unwrap();
+    let arena = harness.program.gpu_arena_of(gpu, piece as usize).unwrap();
     let leaves = leaves(gpu, &harness, &operands);
     let mut rec = Recorder::with_pieces(gpu, piece);
     harness.program.record(&mut rec, &arena, &leaves).unwrap_or_else(|e| panic!("{name} ({}): {e}", case.why));

@@ -157,12 +157,12 @@ function layout(contents: CheckpointContents): Writable {
 /** Options that are floats in Python, also where they are whole (a weight decay of 0.0). */
 const FLOAT_OPTIONS: ReadonlySet<string> = new Set(["lr", "betas", "eps", "weight_decay", "momentum", "dampening", "eta", "scale", "growth_factor", "backoff_factor"]);
 
-function floatOptions(group: ReadonlyMap<string, Value>): Map<string, Writable> {
+function floatOptions<K extends Key>(group: ReadonlyMap<K, Value>): Map<K, Writable> {
   const asFloat = (value: Value): Writable => {
     if (value instanceof Tuple) return new Tuple(value.items.map(asFloat));
     return typeof value === "number" ? new Float(value) : value;
   };
-  return new Map([...group].map(([name, value]) => [name, FLOAT_OPTIONS.has(name) ? asFloat(value) : value]));
+  return new Map([...group].map(([name, value]) => [name, FLOAT_OPTIONS.has(String(name)) ? asFloat(value) : value]));
 }
 
 /** Turns plain values into sections, or says which key holds something else. */
