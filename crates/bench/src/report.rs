@@ -1,0 +1,96 @@
+//! What was measured, as JSON or as a table.
+
+use esvit_bench::{Measurement, OperatorRow, StepRow};
+use serde_json::json;
+
+#[derive(Default)]
+pub struct Report {
+    pub device: String,
+    /// Threads, and their matrix-product rate in GFLOP/s.
+    pub peaks: Vec<(usize, f64)>,
+    pub cases: Vec<Measurement>,
+    /// Of the last step that was measured.
+    pub rows: Vec<StepRow>,
+    pub operators: Vec<OperatorRow>,
+}
+
+impl Report {
+    pub fn json(&self) -> serde_json::Value {
+        let peaks: Vec<_> = self.peaks.iter().map(|(threads, gflops)| json!({ "threads": threads, "gflops": gflops })).collect();
+        json!({
+            "tool": "esvit",
+            "version": env!("CARGO_PKG_VERSION"),
+            "device": self.device,
+            "instructions": esvit_simd::cpu::isa().name(),
+            "peaks": peaks,
+            "cases": self.cases,
+            "rows": self.rows,
+            "operators": self.operators,
+        })
+    }
+
+    fn peak(&self, threads: usize) -> Option<f64> {
+        self.peaks.iter().find(|(t, _)| *t == threads).map(|(_, gflops)| *gflops)
+    }
+
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for (threads, gflops) in &self.peaks {
+            let place =
+                if self.device == "cpu" { format!("{threads} threads, {}", esvit_simd::cpu::isa().name()) } else { self.device.clone() };
+            text += &format!("peak: {gflops:.0} GFLOP/s in a large matrix product ({place})\n");
+        }
+        if !self.cases.is_empty() {
+            let headings =
+                ["case", "precision", "threads", "images", "ms", "min", "max", "images/s", "GFLOP/s", "% of peak", "MiB planned"];
+            let row = |m: &Measurement| {
+                let share = self.peak(m.threads).map_or(String::new(), |peak| format!("{:.1}", 100.0 * m.gflops / peak));
+                let precision = format!("{:?}", m.precision).to_lowercase();
+                let numbers = [m.median_ms, m.min_ms, m.max_ms, m.images_per_second, m.gflops].map(|v| format!("{v:.1}"));
+                let head = [m.case.to_string(), precision, m.threads.to_string(), m.batch.to_string()];
+                head.into_iter().chain(numbers).chain([share, (m.planned_bytes >> 20).to_string()]).collect()
+            };
+            text += &table(&headings, 2, self.cases.iter().map(row).collect());
+        }
+        if !self.rows.is_empty() {
+            let total: f64 = self.rows.iter().map(|r| r.ms).sum();
+            let row = |r: &StepRow| {
+                let cells = [r.ms, 100.0 * r.ms / total, r.gflop, r.gflop / r.ms * 1e3].map(|v| format!("{v:.2}"));
+                [r.phase.to_string(), r.operator.to_string(), r.calls.to_string()].into_iter().chain(cells).collect()
+            };
+            text += &table(&["part", "operator", "calls", "ms", "% of time", "GFLOP", "GFLOP/s"], 2, self.rows.iter().map(row).collect());
+        }
+        if !self.operators.is_empty() {
+            let peak = self.peaks.first().map(|(_, gflops)| *gflops);
+            let row = |r: &OperatorRow| {
+                let shape = |s: &Vec<usize>| s.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
+                let shapes: Vec<String> = r.operands.iter().take(2).map(shape).collect();
+                let share = peak.filter(|_| r.gflop > 0.0).map_or(String::new(), |peak| format!("{:.1}", 100.0 * r.gflops / peak));
+                let rate = if r.gflop > 0.0 { format!("{:.1}", r.gflops) } else { String::new() };
+                let numbers = [format!("{:.3}", r.ms), format!("{:.2}", r.ms * r.calls as f64), rate, share];
+                [r.operator.to_string(), shapes.join(" "), r.calls.to_string()]
+                    .into_iter()
+                    .chain(numbers)
+                    .chain([format!("{:.1}", r.gigabytes_per_second)])
+                    .collect()
+            };
+            let headings = ["operator", "operands", "calls", "ms", "ms a step", "GFLOP/s", "% of peak", "GB/s"];
+            text += &table(&headings, 2, self.operators.iter().map(row).collect());
+        }
+        text
+    }
+}
+
+/// Cells under headings: the first `words` columns to the left, the others to the right.
+fn table(headings: &[&str], words: usize, rows: Vec<Vec<String>>) -> String {
+    let mut lines: Vec<Vec<String>> = vec![headings.iter().map(|h| h.to_string()).collect()];
+    lines.extend(rows);
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
+    let cell = |(column, text): (usize, &String)| match column < words {
+        true => format!("{text:<width$}", width = widths[column]),
+        false => format!("{text:>width$}", width = widths[column]),
+    };
+    let line = |line: &Vec<String>| line.iter().enumerate().map(cell).collect::<Vec<_>>().join("  ").trim_end().to_string() + "\n";
+    "\n".to_string() + &lines.iter().map(line).collect::<String>()
+}
