@@ -37,6 +37,8 @@ pub struct Measurement {
     pub gflops: f64,
     /// Memory known before the first run.
     pub planned_bytes: u64,
+    /// Of the GPU's memory; `null` on the CPU.
+    pub device_bytes: Option<u64>,
     /// Resident before anything of the case was built; `null` where the system does not tell.
     pub base_bytes: Option<u64>,
     /// The most that was resident until its end.
@@ -70,6 +72,7 @@ impl Begun {
             gflop,
             gflops: gflop / median_ms * 1e3,
             planned_bytes,
+            device_bytes: machine.gpu().map(|_| planned_bytes),
             base_bytes: self.base_bytes,
             peak_bytes: memory::peak(),
             run_ms,
