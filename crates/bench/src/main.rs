@@ -4,17 +4,15 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod options;
-mod report;
+mod table;
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
 
-use esvit_bench::{Case, Machine, Pace, Result, measure, operators, peak_gflops, step};
+use esvit_bench::{Machine, Pace, Report, Result, affordable};
 use esvit_engine::device::Gpu;
-use esvit_engine::spec::TrainerSpec;
 
-use options::{Options, Parsed, Subject};
-use report::Report;
+use options::{Options, Parsed};
 
 fn main() -> ExitCode {
     // Mesa's layer that reorders GPUs complains where there is no desktop; the engine orders them itself.
@@ -34,8 +32,10 @@ fn main() -> ExitCode {
         }
     };
     match run(&options) {
-        Ok(report) if options.json => println!("{}", report.json()),
-        Ok(report) => print!("{}", report.text()),
+        Ok(report) => match serde_json::to_string(&report) {
+            Ok(json) if options.json => println!("{json}"),
+            _ => print!("{}", table::text(&report)),
+        },
         Err(error) => {
             eprintln!("esvit-bench: {error}");
             return ExitCode::FAILURE;
@@ -52,39 +52,22 @@ fn run(options: &Options) -> Result<Report> {
             Some(gpu) => Machine::with_gpu(gpu.clone())?,
             None => Machine::cpu(threads)?,
         };
-        report.device = machine.device();
         // Half a second of matrix products would heat the machine between the runs of somebody who sets the pace.
         if !options.paced {
-            report.peaks.push((machine.pool().threads(), peak_gflops(&machine, options.spec.precision)?));
+            report.add_peak(&machine, &options.spec)?;
         }
-        for subject in &options.subjects {
-            for batch in options.batches(*subject) {
+        let (warm_up, runs) = affordable(&machine, options.warm_up, options.runs);
+        for &subject in &options.subjects {
+            for batch in options.batches(subject) {
                 let mut spec = options.spec.clone();
                 spec.crops.batch = batch;
-                one(options, *subject, &spec, &machine, &mut report)?;
+                let mut next = |times: &[f64]| if options.paced { on_demand(times) } else { times.len() < runs };
+                let mut pace = Pace { warm_up, next: &mut next };
+                report.add(subject, &spec, &machine, options.only.as_deref(), runs, &mut pace, !options.paced)?;
             }
         }
     }
     Ok(report)
-}
-
-fn one(options: &Options, subject: Subject, spec: &TrainerSpec, machine: &Machine, report: &mut Report) -> Result<()> {
-    // A GPU in software takes minutes for what others do in seconds: one run, and what is compiled and touched first counts.
-    let (warm_up, runs) = if machine.is_software_gpu() { (0, 1) } else { (options.warm_up, options.runs) };
-    let mut counted = |times: &[f64]| times.len() < runs;
-    let mut paced = |times: &[f64]| on_demand(times);
-    let next: &mut dyn FnMut(&[f64]) -> bool = if options.paced { &mut paced } else { &mut counted };
-    let mut pace = Pace { warm_up, next };
-    match subject {
-        Subject::Operators => report.operators = operators(spec, machine, runs, options.only.as_deref())?,
-        Subject::Case(Case::Step) if !options.paced => {
-            let (measurement, rows) = step(spec, machine, &mut pace, true)?;
-            report.cases.push(measurement);
-            report.rows = rows;
-        }
-        Subject::Case(case) => report.cases.push(measure(case, spec, machine, &mut pace)?),
-    }
-    Ok(())
 }
 
 /// Says that it is ready, or how long the last run took, and waits for a line that asks for another one.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use esvit_bench::{Case, models};
+use esvit_bench::{Case, Subject, models};
 use esvit_engine::spec::{Precision, TrainerSpec};
 use lexopt::prelude::*;
 
@@ -34,13 +34,6 @@ esvit-bench: what the engine costs on this machine
   --json                   one JSON object
   --paced                  one run for each line on standard input, and its time on standard output: for interleaving programs
 ";
-
-/// What one word of the command line asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subject {
-    Operators,
-    Case(Case),
-}
 
 #[derive(Debug)]
 pub struct Options {
@@ -170,13 +163,7 @@ fn read(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, lexopt::Err
 }
 
 fn subjects_of(word: &str) -> Result<Vec<Subject>, lexopt::Error> {
-    let all = Case::ALL.into_iter().map(Subject::Case);
-    let subjects: Vec<Subject> = match word {
-        "ops" => vec![Subject::Operators],
-        "all" => all.chain([Subject::Operators]).collect(),
-        "attention" => all.filter(|subject| matches!(subject, Subject::Case(Case::Attention { .. }))).collect(),
-        name => all.filter(|subject| matches!(subject, Subject::Case(case) if case.name() == name)).collect(),
-    };
+    let subjects = Subject::named(word);
     match subjects.is_empty() {
         true => Err(format!("{word} is not known; measure ops, step, inference, loss, attention or all").into()),
         false => Ok(subjects),

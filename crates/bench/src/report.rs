@@ -1,96 +1,124 @@
-//! What was measured, as JSON or as a table.
+//! Everything that one call measured.
 
-use esvit_bench::{Measurement, OperatorRow, StepRow};
-use serde_json::json;
+use esvit_engine::Result;
+use esvit_engine::spec::TrainerSpec;
+use serde::Serialize;
 
-#[derive(Default)]
+use crate::{Case, Machine, Measurement, OperatorRow, Pace, StepRow, measure, operators, peak_gflops, step};
+
+/// What one word asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// Every operator of a step.
+    Operators,
+    /// A case.
+    Case(Case),
+}
+
+impl Subject {
+    /// The subjects a word stands for: `ops`, `attention` for its four cases, `all`, or a case's name; nothing for other words.
+    pub fn named(word: &str) -> Vec<Subject> {
+        let all = Case::ALL.into_iter().map(Subject::Case);
+        match word {
+            "ops" => vec![Subject::Operators],
+            "all" => all.chain([Subject::Operators]).collect(),
+            "attention" => all.filter(|subject| matches!(subject, Subject::Case(Case::Attention { .. }))).collect(),
+            name => all.filter(|subject| matches!(subject, Subject::Case(case) if case.name() == name)).collect(),
+        }
+    }
+}
+
+/// Rate of a large matrix product.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Peak {
+    /// Compute threads; on a GPU they do nothing.
+    pub threads: usize,
+    /// 10⁹ operations a second.
+    pub gflops: f64,
+}
+
+/// What was measured, and on what.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Report {
+    /// `esvit`: `bench/peer/` prints the same object under another name.
+    pub tool: &'static str,
+    /// Of this library.
+    pub version: &'static str,
+    /// `cpu`, or the GPU's name.
     pub device: String,
-    /// Threads, and their matrix-product rate in GFLOP/s.
-    pub peaks: Vec<(usize, f64)>,
+    /// Instruction set of the CPU's kernels.
+    pub instructions: &'static str,
+    /// What shares of the peak refer to, for each number of threads.
+    pub peaks: Vec<Peak>,
+    /// The cases.
     pub cases: Vec<Measurement>,
-    /// Of the last step that was measured.
+    /// The last step, split by part and operator.
     pub rows: Vec<StepRow>,
+    /// The operators.
     pub operators: Vec<OperatorRow>,
 }
 
-impl Report {
-    pub fn json(&self) -> serde_json::Value {
-        let peaks: Vec<_> = self.peaks.iter().map(|(threads, gflops)| json!({ "threads": threads, "gflops": gflops })).collect();
-        json!({
-            "tool": "esvit",
-            "version": env!("CARGO_PKG_VERSION"),
-            "device": self.device,
-            "instructions": esvit_simd::cpu::isa().name(),
-            "peaks": peaks,
-            "cases": self.cases,
-            "rows": self.rows,
-            "operators": self.operators,
-        })
-    }
-
-    fn peak(&self, threads: usize) -> Option<f64> {
-        self.peaks.iter().find(|(t, _)| *t == threads).map(|(_, gflops)| *gflops)
-    }
-
-    pub fn text(&self) -> String {
-        let mut text = String::new();
-        for (threads, gflops) in &self.peaks {
-            let place =
-                if self.device == "cpu" { format!("{threads} threads, {}", esvit_simd::cpu::isa().name()) } else { self.device.clone() };
-            text += &format!("peak: {gflops:.0} GFLOP/s in a large matrix product ({place})\n");
+impl Default for Report {
+    fn default() -> Report {
+        Report {
+            tool: "esvit",
+            version: env!("CARGO_PKG_VERSION"),
+            device: String::new(),
+            instructions: esvit_simd::cpu::isa().name(),
+            peaks: Vec::new(),
+            cases: Vec::new(),
+            rows: Vec::new(),
+            operators: Vec::new(),
         }
-        if !self.cases.is_empty() {
-            let headings =
-                ["case", "precision", "threads", "images", "ms", "min", "max", "images/s", "GFLOP/s", "% of peak", "MiB planned"];
-            let row = |m: &Measurement| {
-                let share = self.peak(m.threads).map_or(String::new(), |peak| format!("{:.1}", 100.0 * m.gflops / peak));
-                let precision = format!("{:?}", m.precision).to_lowercase();
-                let numbers = [m.median_ms, m.min_ms, m.max_ms, m.images_per_second, m.gflops].map(|v| format!("{v:.1}"));
-                let head = [m.case.to_string(), precision, m.threads.to_string(), m.batch.to_string()];
-                head.into_iter().chain(numbers).chain([share, (m.planned_bytes >> 20).to_string()]).collect()
-            };
-            text += &table(&headings, 2, self.cases.iter().map(row).collect());
-        }
-        if !self.rows.is_empty() {
-            let total: f64 = self.rows.iter().map(|r| r.ms).sum();
-            let row = |r: &StepRow| {
-                let cells = [r.ms, 100.0 * r.ms / total, r.gflop, r.gflop / r.ms * 1e3].map(|v| format!("{v:.2}"));
-                [r.phase.to_string(), r.operator.to_string(), r.calls.to_string()].into_iter().chain(cells).collect()
-            };
-            text += &table(&["part", "operator", "calls", "ms", "% of time", "GFLOP", "GFLOP/s"], 2, self.rows.iter().map(row).collect());
-        }
-        if !self.operators.is_empty() {
-            let peak = self.peaks.first().map(|(_, gflops)| *gflops);
-            let row = |r: &OperatorRow| {
-                let shape = |s: &Vec<usize>| s.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
-                let shapes: Vec<String> = r.operands.iter().take(2).map(shape).collect();
-                let share = peak.filter(|_| r.gflop > 0.0).map_or(String::new(), |peak| format!("{:.1}", 100.0 * r.gflops / peak));
-                let rate = if r.gflop > 0.0 { format!("{:.1}", r.gflops) } else { String::new() };
-                let numbers = [format!("{:.3}", r.ms), format!("{:.2}", r.ms * r.calls as f64), rate, share];
-                [r.operator.to_string(), shapes.join(" "), r.calls.to_string()]
-                    .into_iter()
-                    .chain(numbers)
-                    .chain([format!("{:.1}", r.gigabytes_per_second)])
-                    .collect()
-            };
-            let headings = ["operator", "operands", "calls", "ms", "ms a step", "GFLOP/s", "% of peak", "GB/s"];
-            text += &table(&headings, 2, self.operators.iter().map(row).collect());
-        }
-        text
     }
 }
 
-/// Cells under headings: the first `words` columns to the left, the others to the right.
-fn table(headings: &[&str], words: usize, rows: Vec<Vec<String>>) -> String {
-    let mut lines: Vec<Vec<String>> = vec![headings.iter().map(|h| h.to_string()).collect()];
-    lines.extend(rows);
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
-    let cell = |(column, text): (usize, &String)| match column < words {
-        true => format!("{text:<width$}", width = widths[column]),
-        false => format!("{text:>width$}", width = widths[column]),
-    };
-    let line = |line: &Vec<String>| line.iter().enumerate().map(cell).collect::<Vec<_>>().join("  ").trim_end().to_string() + "\n";
-    "\n".to_string() + &lines.iter().map(line).collect::<String>()
+impl Report {
+    /// Measures the machine's own rate.
+    ///
+    /// # Errors
+    /// When the GPU is lost, or has no room for the matrices.
+    pub fn add_peak(&mut self, machine: &Machine, spec: &TrainerSpec) -> Result<()> {
+        self.peaks.push(Peak { threads: machine.pool().threads(), gflops: peak_gflops(machine, spec.precision)? });
+        Ok(())
+    }
+
+    /// Measures one subject: operators `runs` times (of them `only` those whose name begins so), cases at a pace. With `profile` a step is
+    /// made once more and split.
+    ///
+    /// # Errors
+    /// When it cannot be built, or the GPU has not enough memory or is lost.
+    pub fn add(
+        &mut self,
+        subject: Subject,
+        spec: &TrainerSpec,
+        machine: &Machine,
+        only: Option<&str>,
+        runs: usize,
+        pace: &mut Pace,
+        profile: bool,
+    ) -> Result<()> {
+        self.device = machine.device();
+        match subject {
+            Subject::Operators => self.operators = operators(spec, machine, runs, only)?,
+            Subject::Case(Case::Step) => {
+                let (measurement, rows) = step(spec, machine, pace, profile)?;
+                self.cases.push(measurement);
+                self.rows = rows;
+            }
+            Subject::Case(case) => self.cases.push(measure(case, spec, machine, pace)?),
+        }
+        Ok(())
+    }
+
+    /// Rate of the machine with so many threads, where it was measured.
+    pub fn peak(&self, threads: usize) -> Option<f64> {
+        self.peaks.iter().find(|peak| peak.threads == threads).map(|peak| peak.gflops)
+    }
+}
+
+/// Warm-up and counted runs: as asked for, but one run on a GPU in software, which takes minutes for what others do in seconds.
+pub fn affordable(machine: &Machine, warm_up: usize, runs: usize) -> (usize, usize) {
+    if machine.is_software_gpu() { (0, 1) } else { (warm_up, runs) }
 }
