@@ -53,6 +53,14 @@ struct Half {
     statistics: Vec<RunningStatistics>,
 }
 
+/// The program of a trainer's step, for looking at its nodes.
+///
+/// # Errors
+/// When the specification cannot be built.
+pub fn step_program(spec: &TrainerSpec) -> Result<Program> {
+    Ok(build(spec, crate::plan::pixel_type(spec))?.program)
+}
+
 pub(crate) fn build(spec: &TrainerSpec, pixels: DType) -> Result<Step> {
     let crops = &spec.crops;
     check(spec)?;
