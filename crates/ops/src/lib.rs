@@ -16,6 +16,7 @@ pub mod patch_merge;
 pub mod patchify;
 mod pieces;
 pub mod position;
+mod precision;
 pub mod prototype_loss;
 pub mod region_match;
 pub mod residual;
