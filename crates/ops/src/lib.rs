@@ -4,9 +4,12 @@
 //! [`TABLE`] registers them. The same cases serve the parity test (fast against plain), the gradient
 //! test (against finite differences, mid-graph) and the benchmark.
 
+pub mod attention;
 pub mod batch_norm;
 mod case;
 mod check;
+mod constant;
+pub mod gather_rows;
 pub mod gelu;
 pub mod l2_normalize;
 pub mod layer_norm;
@@ -19,6 +22,7 @@ pub mod position;
 pub mod prototype_loss;
 pub mod region_match;
 pub mod residual;
+pub mod row_map;
 mod segment;
 pub mod token_mean;
 pub mod weight_norm;
@@ -27,6 +31,7 @@ pub mod window_attention;
 use esvit_gpu::Kernel;
 
 pub use case::{Case, Input};
+pub(crate) use constant::constant;
 pub use segment::{Layout, Segment};
 
 /// An operator and the inputs worth trying.
@@ -39,7 +44,9 @@ pub struct Entry {
 
 /// Every operator a program can hold.
 pub const TABLE: &[Entry] = &[
+    Entry { name: "attention", cases: attention::cases },
     Entry { name: "batch_norm", cases: batch_norm::cases },
+    Entry { name: "gather_rows", cases: gather_rows::cases },
     Entry { name: "gelu", cases: gelu::cases },
     Entry { name: "l2_normalize", cases: l2_normalize::cases },
     Entry { name: "layer_norm", cases: layer_norm::cases },
@@ -50,6 +57,7 @@ pub const TABLE: &[Entry] = &[
     Entry { name: "prototype_loss", cases: prototype_loss::cases },
     Entry { name: "region_match", cases: region_match::cases },
     Entry { name: "residual", cases: residual::cases },
+    Entry { name: "row_map", cases: row_map::cases },
     Entry { name: "token_mean", cases: token_mean::cases },
     Entry { name: "weight_norm", cases: weight_norm::cases },
     Entry { name: "window_attention", cases: window_attention::cases },
@@ -58,7 +66,9 @@ pub const TABLE: &[Entry] = &[
 /// Every kernel that operators record, for checks that need no GPU.
 pub fn kernels() -> Vec<&'static Kernel> {
     let own = [
+        attention::gpu::KERNELS,
         batch_norm::gpu::KERNELS,
+        gather_rows::gpu::KERNELS,
         gelu::gpu::KERNELS,
         l2_normalize::gpu::KERNELS,
         layer_norm::gpu::KERNELS,
@@ -68,6 +78,7 @@ pub fn kernels() -> Vec<&'static Kernel> {
         prototype_loss::gpu::KERNELS,
         region_match::gpu::KERNELS,
         residual::gpu::KERNELS,
+        row_map::gpu::KERNELS,
         token_mean::gpu::KERNELS,
         weight_norm::gpu::KERNELS,
         window_attention::gpu::KERNELS,
