@@ -7,6 +7,7 @@
 pub mod attention;
 pub mod batch_norm;
 mod case;
+pub mod channel_gate;
 mod check;
 mod constant;
 pub mod gather_rows;
@@ -18,9 +19,11 @@ mod partial;
 pub mod patch_merge;
 pub mod patchify;
 mod pieces;
+pub mod pool_windows;
 pub mod position;
 pub mod prototype_loss;
 pub mod region_match;
+pub mod relu;
 pub mod residual;
 pub mod row_map;
 mod segment;
@@ -46,6 +49,7 @@ pub struct Entry {
 pub const TABLE: &[Entry] = &[
     Entry { name: "attention", cases: attention::cases },
     Entry { name: "batch_norm", cases: batch_norm::cases },
+    Entry { name: "channel_gate", cases: channel_gate::cases },
     Entry { name: "gather_rows", cases: gather_rows::cases },
     Entry { name: "gelu", cases: gelu::cases },
     Entry { name: "l2_normalize", cases: l2_normalize::cases },
@@ -53,9 +57,11 @@ pub const TABLE: &[Entry] = &[
     Entry { name: "linear", cases: linear::cases },
     Entry { name: "patch_merge", cases: patch_merge::cases },
     Entry { name: "patchify", cases: patchify::cases },
+    Entry { name: "pool_windows", cases: pool_windows::cases },
     Entry { name: "position", cases: position::cases },
     Entry { name: "prototype_loss", cases: prototype_loss::cases },
     Entry { name: "region_match", cases: region_match::cases },
+    Entry { name: "relu", cases: relu::cases },
     Entry { name: "residual", cases: residual::cases },
     Entry { name: "row_map", cases: row_map::cases },
     Entry { name: "token_mean", cases: token_mean::cases },
@@ -68,15 +74,18 @@ pub fn kernels() -> Vec<&'static Kernel> {
     let own = [
         attention::gpu::KERNELS,
         batch_norm::gpu::KERNELS,
+        channel_gate::gpu::KERNELS,
         gather_rows::gpu::KERNELS,
         gelu::gpu::KERNELS,
         l2_normalize::gpu::KERNELS,
         layer_norm::gpu::KERNELS,
         patch_merge::gpu::KERNELS,
         patchify::gpu::KERNELS,
+        pool_windows::gpu::KERNELS,
         position::gpu::KERNELS,
         prototype_loss::gpu::KERNELS,
         region_match::gpu::KERNELS,
+        relu::gpu::KERNELS,
         residual::gpu::KERNELS,
         row_map::gpu::KERNELS,
         token_mean::gpu::KERNELS,

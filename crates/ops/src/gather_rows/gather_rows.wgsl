@@ -14,8 +14,8 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
     if i >= p.len { return; }
     let row = i / p.width;
     let image = row / p.rows_to;
-    let from = index[row % p.rows_to];
+    let source = index[row % p.rows_to];
     var v = 0.0;
-    if from != 0xffffffffu { v = x[p.x0 + (image * p.rows_from + from) * p.width + i % p.width]; }
+    if source != 0xffffffffu { v = x[p.x0 + (image * p.rows_from + source) * p.width + i % p.width]; }
     y[p.y0 + i] = v;
 }

@@ -55,8 +55,17 @@ impl GatherRows {
 
     /// `before` and `after` rows of zeros around every image's tokens.
     pub fn padded(layout: &Layout, before: usize, after: usize) -> GatherRows {
+        GatherRows::surrounded(layout, before, &vec![after; layout.segments().len()])
+    }
+
+    /// The same with a number of rows behind for each segment.
+    pub fn surrounded(layout: &Layout, before: usize, after: &[usize]) -> GatherRows {
         let none = |n| std::iter::repeat_n(NONE, n);
-        GatherRows::new(layout, [1, 1], |s| none(before).chain(0..s.tokens_per_image() as u32).chain(none(after)).collect())
+        let part = |(s, &after): (&Segment, &usize)| {
+            let index = none(before).chain(0..s.tokens_per_image() as u32).chain(none(after)).collect();
+            Part { images: s.images, rows: s.tokens_per_image(), index }
+        };
+        GatherRows { parts: layout.segments().iter().zip(after).map(part).collect(), together: [1, 1] }
     }
 
     /// Patches of `side × side` tokens without overlap, their tokens side by side, row by row: `[N', side²·C]`. What is beyond the last
