@@ -4,6 +4,8 @@
 #[derive(Clone, Debug)]
 pub struct Cubic {
     taps: Vec<[(usize, f32); 4]>,
+    /// As many samples as before.
+    same: bool,
 }
 
 /// The kernel's constant.
@@ -15,7 +17,8 @@ impl Cubic {
     /// rounding is visible.
     pub fn new(from: usize, to: usize, factor: f64) -> Cubic {
         if from == to && factor == 1.0 {
-            return Cubic { taps: (0..to).map(|i| [(i, 1.0), (i, 0.0), (i, 0.0), (i, 0.0)]).collect() };
+            let taps = (0..to).map(|i| [(i, 1.0), (i, 0.0), (i, 0.0), (i, 0.0)]).collect();
+            return Cubic { taps, same: true };
         }
         let scale = (1.0 / factor) as f32;
         let near = |t: f32| ((A + 2.0) * t - (A + 3.0)) * t * t + 1.0;
@@ -27,12 +30,18 @@ impl Cubic {
             let weights = [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)];
             std::array::from_fn(|k| ((base as i64 + k as i64 - 1).clamp(0, from as i64 - 1) as usize, weights[k]))
         });
-        Cubic { taps: taps.collect() }
+        Cubic { taps: taps.collect(), same: from == to }
     }
 
     /// Source and weight of each tap of sample `i` that counts.
     pub fn taps(&self, i: usize) -> impl Iterator<Item = (usize, f32)> + '_ {
         self.taps[i].iter().copied().filter(|&(_, weight)| weight != 0.0)
+    }
+
+    /// The taps that the gradient goes through. PyTorch passes it on unchanged where the size stays the same, whatever the factor
+    /// (docs/decisions/0035-gradient-of-a-resampling.md).
+    pub fn slope_taps(&self, i: usize) -> Vec<(usize, f32)> {
+        if self.same { vec![(i, 1.0)] } else { self.taps(i).collect() }
     }
 }
 

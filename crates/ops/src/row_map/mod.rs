@@ -32,6 +32,10 @@ pub(crate) struct Sparse {
 }
 
 impl Sparse {
+    fn empty() -> Sparse {
+        Sparse { first: vec![0], entries: Vec::new() }
+    }
+
     fn transposed(&self, rows: usize) -> Sparse {
         let mut first = vec![0u32; rows + 1];
         self.entries.iter().for_each(|&(row, _)| first[row as usize + 1] += 1);
@@ -55,13 +59,22 @@ impl Sparse {
 pub struct RowMapBuilder {
     width: usize,
     rows: usize,
-    parts: Vec<(usize, Sparse)>,
+    parts: Vec<Part>,
+}
+
+/// What one table gives.
+#[derive(Clone, Debug)]
+struct Part {
+    inner: usize,
+    map: Sparse,
+    /// The map whose transpose the gradient is; nearly always the same.
+    slope: Option<Sparse>,
 }
 
 impl RowMapBuilder {
     /// A map of rows of `width` elements, from tables with these `inner` sizes.
     pub fn new(width: usize, inner: &[usize]) -> RowMapBuilder {
-        RowMapBuilder { width, rows: 0, parts: inner.iter().map(|&i| (i, Sparse { first: vec![0], entries: Vec::new() })).collect() }
+        RowMapBuilder { width, rows: 0, parts: inner.iter().map(|&inner| Part { inner, map: Sparse::empty(), slope: None }).collect() }
     }
 
     /// Rows so far.
@@ -71,11 +84,24 @@ impl RowMapBuilder {
 
     /// Appends a row that is the sum of these (table, row of the table, weight).
     pub fn row(&mut self, entries: &[(usize, usize, f32)]) {
-        for &(table, row, weight) in entries {
-            self.parts[table].1.entries.push((row as u32, weight));
+        self.row_with_slope(entries, entries);
+    }
+
+    /// The same, but its gradient is that of another row: see [`Cubic::slope_taps`].
+    pub fn row_with_slope(&mut self, entries: &[(usize, usize, f32)], slope: &[(usize, usize, f32)]) {
+        if entries != slope {
+            self.parts.iter_mut().for_each(|part| _ = part.slope.get_or_insert_with(|| part.map.clone()));
         }
-        for (_, part) in &mut self.parts {
-            part.first.push(part.entries.len() as u32);
+        let maps: [fn(&mut Part) -> Option<&mut Sparse>; 2] = [|part| Some(&mut part.map), |part| part.slope.as_mut()];
+        for (of, entries) in maps.iter().zip([entries, slope]) {
+            for &(table, row, weight) in entries {
+                if let Some(map) = of(&mut self.parts[table]) {
+                    map.entries.push((row as u32, weight));
+                }
+            }
+            for map in self.parts.iter_mut().filter_map(of) {
+                map.first.push(map.entries.len() as u32);
+            }
         }
         self.rows += 1;
     }
@@ -92,7 +118,7 @@ pub struct RowMap {
     shape: Shape,
     width: usize,
     rows: usize,
-    parts: Arc<[(usize, Sparse)]>,
+    parts: Arc<[Part]>,
 }
 
 /// Where element c of a row lies: `at(row) + c·stride`.
@@ -130,9 +156,9 @@ impl Op for RowMap {
             let what = format!("{} rows of {} do not fill {:?}", self.rows, self.width, self.shape);
             return Err(Error::Attribute { op: "row_map", what });
         }
-        for ((inner, part), shape) in self.parts.iter().zip(inputs) {
+        for (Part { inner, map, .. }, shape) in self.parts.iter().zip(inputs) {
             let block = inner * self.width;
-            let needed = part.entries.iter().map(|e| e.0 as usize + 1).max().unwrap_or(0);
+            let needed = map.entries.iter().map(|e| e.0 as usize + 1).max().unwrap_or(0);
             if volume(shape) % block.max(1) != 0 || volume(shape) < needed * self.width {
                 let want = format!("rows of {} in blocks of {inner}, {needed} at least", self.width);
                 return Err(Error::Shape { op: "row_map", operand: "table", want, got: (*shape).clone() });
@@ -146,13 +172,13 @@ impl Op for RowMap {
         let mut grads = Vec::with_capacity(node.inputs.len());
         for (k, (&input, &wanted)) in node.inputs.iter().zip(wants).enumerate() {
             let shape = g.shape(input).clone();
-            let back = |map: &Sparse| map.transposed(volume(&shape) / self.width);
+            let Part { inner, map, slope } = &self.parts[k];
             grads.push(match wanted {
                 true => Some(g.apply1(
                     RowMapGradient {
-                        map: back(&self.parts[k].1).into(),
+                        map: slope.as_ref().unwrap_or(map).transposed(volume(&shape) / self.width).into(),
                         width: self.width,
-                        inner: self.parts[k].0,
+                        inner: *inner,
                         of: self.shape.clone(),
                         shape: shape.clone(),
                     },
@@ -168,13 +194,13 @@ impl Op for RowMap {
         let inputs = io.inputs.clone();
         let y = io.out();
         y.fill(0.0);
-        for ((inner, map), x) in self.parts.iter().zip(inputs) {
+        for (Part { inner, map, .. }, x) in self.parts.iter().zip(inputs) {
             apply(map, self.width, x.f32(), *inner, y, 1);
         }
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
-        let parts: Vec<_> = self.parts.iter().zip(&io.inputs).map(|((inner, map), x)| (map, x, *inner)).collect();
+        let parts: Vec<_> = self.parts.iter().zip(&io.inputs).map(|(part, x)| (&part.map, x, part.inner)).collect();
         gpu::record(&parts, self.width, &io.outputs[0], 1, rec)
     }
 }

@@ -90,8 +90,11 @@ impl Embedding {
             }
             let (rows, cols) = self.resampling(tokens, s.height, s.width);
             for t in 0..tokens {
-                map.row(&rows.taps(t / s.width).map(|(i, w)| (own + 1, i, w)).collect::<Vec<_>>());
-                map.row(&cols.taps(t % s.width).map(|(j, w)| (own + 2, j, w)).collect::<Vec<_>>());
+                for (cubic, table, at) in [(&rows, own + 1, t / s.width), (&cols, own + 2, t % s.width)] {
+                    let taps: Vec<_> = cubic.taps(at).map(|(i, w)| (table, i, w)).collect();
+                    let slope: Vec<_> = cubic.slope_taps(at).into_iter().map(|(i, w)| (table, i, w)).collect();
+                    map.row_with_slope(&taps, &slope);
+                }
             }
         }
         let shape = [map.rows() * (self.dim / 2) / self.dim, self.dim];
