@@ -46,7 +46,7 @@ export const Vil = z.strictObject({
       try {
         parseVilArch(text);
       } catch (error) {
-        context.addIssue({ code: "custom", message: (error as Error).message, input: text });
+        context.addIssue({ code: "custom", message: (error as Error).message, input: text, continue: false });
       }
     })
     .describe("stages as the reference writes them: l stage, h heads, d channels, n blocks, s sliding, g global tokens, p patch, f window, a absolute positions, r pooled keys"),

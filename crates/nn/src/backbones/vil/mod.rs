@@ -174,11 +174,15 @@ impl Backbone for Vil {
         let mut layout = grids.clone();
         let mut before = 0;
         for (s, stage) in self.stages.iter().enumerate() {
+            let side = self.spec.stages[s].patch_size;
             if s > 0 {
+                if let Some(grid) = grids.segments().iter().find(|grid| grid.height < side || grid.width < side) {
+                    let what = format!("a crop has {} x {} tokens left in stage {s}, less than a patch of the next", grid.height, grid.width);
+                    return Err(Error::Attribute { op: "vil", what });
+                }
                 if before > 0 {
                     x = g.apply1(GatherRows::tail(&layout, before), &[x])?;
                 }
-                let side = self.spec.stages[s].patch_size;
                 x = g.apply1(GatherRows::patches(&grids, side), &[x])?;
                 grids = grids.map(|h, w| (h / side, w / side));
             }
