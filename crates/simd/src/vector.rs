@@ -26,6 +26,20 @@ pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     }
 }
 
+/// Asks for `floats` floats from `from` on to be brought near; what lies there is not read, so any address will do.
+#[inline(always)]
+pub fn prefetch(from: *const f32, floats: usize) {
+    const LINE: usize = 16;
+    #[cfg(target_arch = "x86_64")]
+    for at in (0..floats).step_by(LINE) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, without effect where nothing is mapped; SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(at).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (from, floats, LINE);
+}
+
 /// A register of floats. Values are made by unsafe functions alone, so whoever holds one is on a CPU that has it.
 pub trait Vector: Copy {
     /// Floats in a register.

@@ -9,7 +9,7 @@ use std::ops::Range;
 use esvit_graph::Io;
 use esvit_simd::lanes;
 use esvit_simd::panel::{PAD, Product, padded};
-use esvit_simd::vector::{Kernel, Vector, dispatch, exp};
+use esvit_simd::vector::{Kernel, Vector, dispatch, exp, prefetch};
 use rayon::prelude::*;
 
 use super::cpu::MASK;
@@ -77,7 +77,7 @@ impl Sizes {
     fn floats(&self, group: usize, backward: bool) -> usize {
         let bias = group * self.area * self.line;
         let (rows, scores, transposed) = (self.tp * self.dp, self.area * self.line, self.dp * self.line);
-        let shared = self.dp + 9 * self.line + bias + transposed + 4 * rows;
+        let shared = 2 * LINE + self.dp + 9 * self.line + bias + transposed + 4 * rows;
         if backward { shared + bias + transposed + 2 * scores + 3 * rows } else { shared + scores + rows }
     }
 }
@@ -128,7 +128,10 @@ struct Tiles<'s> {
 }
 
 impl<'s> Tiles<'s> {
-    fn new(mut scratch: &'s mut [f32], sizes: Sizes, group: usize, backward: bool) -> Tiles<'s> {
+    fn new(scratch: &'s mut [f32], sizes: Sizes, group: usize, backward: bool) -> Tiles<'s> {
+        // Every tile begins with a cache line, and so does every row of scores: registers are then stored and loaded in one piece.
+        let start = scratch.as_ptr().align_offset(4 * LINE).min(LINE);
+        let mut scratch = &mut scratch[start..];
         let mut take = |n: usize| {
             let (head, tail) = std::mem::take(&mut scratch).split_at_mut(n);
             scratch = tail;
@@ -139,7 +142,7 @@ impl<'s> Tiles<'s> {
         let mut tiles = Tiles {
             sizes,
             zeros: {
-                let zeros = take(sizes.dp);
+                let zeros = take(sizes.dp.next_multiple_of(LINE));
                 zeros.fill(0.0);
                 zeros
             },
@@ -242,6 +245,18 @@ fn targets(places: &mut Vec<*mut f32>, tile: &mut [f32], sizes: &Sizes, window: 
     }
 }
 
+/// Asks for what the next window of this head reads and writes: rows `tokens` of it, each matrix with its width and a column.
+/// A window's rows lie too far apart for the processor to see the pattern.
+#[inline(always)]
+fn look_ahead(next: Option<&Window>, tokens: Range<usize>, d: usize, matrices: &[(*const f32, usize, usize)]) {
+    let Some(next) = next else { return };
+    for &token in next.index[tokens].iter().filter(|token| **token != PADDING) {
+        for &(base, width, column) in matrices {
+            prefetch(base.wrapping_add((next.first_token + token as usize) * width + column), d);
+        }
+    }
+}
+
 /// Copies the rows that [`targets`] pointed at the tile to where they belong; padding is added to `padding`.
 fn deliver(tile: &[f32], sizes: &Sizes, window: &Window, to: RowsMut, width: usize, column: usize, mut padding: Option<&mut [f32]>) {
     if sizes.d == sizes.dp && !window.index.contains(&PADDING) {
@@ -276,56 +291,183 @@ unsafe fn transpose<V: Vector>(rows: &[*const f32], scale: f32, to: &mut [f32], 
     }
 }
 
-/// Turns a row of scores into exponentials; gives their sum.
+/// Turns a row of scores, `N` registers, into exponentials; gives them and the inverse of their sum.
 ///
 /// # Safety
-/// The CPU has these registers; the rows have a length that is a multiple of [`LINE`].
+/// The CPU has these registers; `row` and `mask` hold `N` of them.
 #[inline(always)]
-unsafe fn exponentials<V: Vector>(row: &mut [f32], mask: Option<&[f32]>) -> f32 {
-    let (len, row) = (row.len(), row.as_mut_ptr());
-    // SAFETY: whole registers of the row, by the caller's promise.
+unsafe fn exponentials<V: Vector, const N: usize>(row: *const f32, mask: Option<*const f32>) -> ([V; N], f32) {
+    // SAFETY: register v of N, by the caller's promise.
     unsafe {
+        let mut e: [V; N] = std::array::from_fn(|v| V::load(row.add(v * V::LANES)));
         if let Some(mask) = mask {
-            for at in (0..len).step_by(V::LANES) {
-                V::load(row.add(at)).add(V::load(mask.as_ptr().add(at))).store(row.add(at));
+            for v in 0..N {
+                e[v] = e[v].add(V::load(mask.add(v * V::LANES)));
             }
         }
-        let mut max = V::load(row);
-        for at in (V::LANES..len).step_by(V::LANES) {
-            max = max.max(V::load(row.add(at)));
+        let mut max = e[0];
+        for v in 1..N {
+            max = max.max(e[v]);
         }
         let max = V::splat(max.largest());
         let mut sum = V::splat(0.0);
-        for at in (0..len).step_by(V::LANES) {
-            let e = exp(V::load(row.add(at)).sub(max));
-            e.store(row.add(at));
-            sum = sum.add(e);
+        for v in 0..N {
+            e[v] = exp(e[v].sub(max));
+            sum = sum.add(e[v]);
         }
-        sum.sum()
+        (e, 1.0 / sum.sum())
     }
 }
 
-/// `ds ← p ⊙ (ds − Σ_j p·ds)` with `p ← factor·p` before; `ds` is added to `dbias`.
-///
-/// # Safety
-/// As [`exponentials`]; all rows have the same length.
-#[inline(always)]
-unsafe fn softmax_gradient<V: Vector>(p: &mut [f32], factor: f32, ds: &mut [f32], dbias: &mut [f32]) {
-    let (len, p, ds, dbias) = (p.len(), p.as_mut_ptr(), ds.as_mut_ptr(), dbias.as_mut_ptr());
-    // SAFETY: whole registers of the rows, by the caller's promise.
-    unsafe {
-        let factor = V::splat(factor);
-        let mut along = V::splat(0.0);
-        for at in (0..len).step_by(V::LANES) {
-            let probability = V::load(p.add(at)).mul(factor);
-            probability.store(p.add(at));
-            along = probability.mul_add(V::load(ds.add(at)), along);
+/// Rows of scores become exponentials, and `inverse` the factors that make them probabilities.
+struct Softmax<'a> {
+    rows: Range<usize>,
+    line: usize,
+    p: *mut f32,
+    /// The masks of all regions and the region of each row.
+    masks: Option<(*const f32, &'a [u8])>,
+}
+
+impl Softmax<'_> {
+    /// Row `i` of the mask, if there is one.
+    fn mask(&self, i: usize) -> Option<*const f32> {
+        self.masks.map(|(masks, region)| masks.wrapping_add(usize::from(region[i]) * self.line))
+    }
+
+    /// # Safety
+    /// The CPU has these registers; p has rows of `line` floats, a multiple of [`LINE`]; `inverse` has one for each row.
+    #[inline(always)]
+    unsafe fn forward<V: Vector>(&self, inverse: &mut [f32]) {
+        // SAFETY: the line has as many registers as the function is built for.
+        unsafe {
+            match self.line / V::LANES {
+                1 => self.forward_of::<V, 1>(inverse),
+                2 => self.forward_of::<V, 2>(inverse),
+                4 => self.forward_of::<V, 4>(inverse),
+                8 => self.forward_of::<V, 8>(inverse),
+                _ => self.forward_of_any::<V>(inverse),
+            }
         }
-        let along = V::splat(along.sum());
-        for at in (0..len).step_by(V::LANES) {
-            let d = V::load(p.add(at)).mul(V::load(ds.add(at)).sub(along));
-            d.store(ds.add(at));
-            V::load(dbias.add(at)).add(d).store(dbias.add(at));
+    }
+
+    /// # Safety
+    /// As [`Softmax::forward`], and a row is `N` registers.
+    #[inline(always)]
+    unsafe fn forward_of<V: Vector, const N: usize>(&self, inverse: &mut [f32]) {
+        for i in self.rows.clone() {
+            // SAFETY: row i of p, by the caller's promise.
+            unsafe {
+                let row = self.p.add(i * self.line);
+                let (e, factor) = exponentials::<V, N>(row, self.mask(i));
+                for v in 0..N {
+                    e[v].store(row.add(v * V::LANES));
+                }
+                inverse[i] = factor;
+            }
+        }
+    }
+
+    /// Rows too long for registers.
+    ///
+    /// # Safety
+    /// As [`Softmax::forward`].
+    #[inline(always)]
+    unsafe fn forward_of_any<V: Vector>(&self, inverse: &mut [f32]) {
+        for i in self.rows.clone() {
+            // SAFETY: row i of p, by the caller's promise.
+            unsafe {
+                let row = self.p.add(i * self.line);
+                let mut max = V::splat(f32::NEG_INFINITY);
+                for at in (0..self.line).step_by(V::LANES) {
+                    let mut s = V::load(row.add(at));
+                    if let Some(mask) = self.mask(i) {
+                        s = s.add(V::load(mask.add(at)));
+                        s.store(row.add(at));
+                    }
+                    max = max.max(s);
+                }
+                let max = V::splat(max.largest());
+                let mut sum = V::splat(0.0);
+                for at in (0..self.line).step_by(V::LANES) {
+                    let e = exp(V::load(row.add(at)).sub(max));
+                    e.store(row.add(at));
+                    sum = sum.add(e);
+                }
+                inverse[i] = 1.0 / sum.sum();
+            }
+        }
+    }
+
+    /// Rows of scores become probabilities, `ds ← p ⊙ (ds − Σ_j p·ds)`, and that is added to `dbias`.
+    ///
+    /// # Safety
+    /// As [`Softmax::forward`]; ds and dbias have the shape of p.
+    #[inline(always)]
+    unsafe fn gradient<V: Vector>(&self, ds: *mut f32, dbias: *mut f32, inverse: &mut [f32]) {
+        // SAFETY: the line has as many registers as the function is built for.
+        unsafe {
+            match self.line / V::LANES {
+                1 => self.gradient_of::<V, 1>(ds, dbias),
+                2 => self.gradient_of::<V, 2>(ds, dbias),
+                4 => self.gradient_of::<V, 4>(ds, dbias),
+                8 => self.gradient_of::<V, 8>(ds, dbias),
+                _ => self.gradient_of_any::<V>(ds, dbias, inverse),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Softmax::gradient`], and a row is `N` registers.
+    #[inline(always)]
+    unsafe fn gradient_of<V: Vector, const N: usize>(&self, ds: *mut f32, dbias: *mut f32) {
+        for i in self.rows.clone() {
+            // SAFETY: row i of each, by the caller's promise.
+            unsafe {
+                let at = i * self.line;
+                let (row, ds, dbias) = (self.p.add(at), ds.add(at), dbias.add(at));
+                let (mut p, factor) = exponentials::<V, N>(row, self.mask(i));
+                let (factor, mut along) = (V::splat(factor), V::splat(0.0));
+                for v in 0..N {
+                    p[v] = p[v].mul(factor);
+                    p[v].store(row.add(v * V::LANES));
+                    along = p[v].mul_add(V::load(ds.add(v * V::LANES)), along);
+                }
+                let along = V::splat(along.sum());
+                for v in 0..N {
+                    let at = v * V::LANES;
+                    let d = p[v].mul(V::load(ds.add(at)).sub(along));
+                    d.store(ds.add(at));
+                    V::load(dbias.add(at)).add(d).store(dbias.add(at));
+                }
+            }
+        }
+    }
+
+    /// Rows too long for registers.
+    ///
+    /// # Safety
+    /// As [`Softmax::gradient`].
+    #[inline(always)]
+    unsafe fn gradient_of_any<V: Vector>(&self, ds: *mut f32, dbias: *mut f32, inverse: &mut [f32]) {
+        // SAFETY: as this function; then row i of each.
+        unsafe {
+            self.forward_of_any::<V>(inverse);
+            for i in self.rows.clone() {
+                let at = i * self.line;
+                let (p, ds, dbias) = (self.p.add(at), ds.add(at), dbias.add(at));
+                let (factor, mut along) = (V::splat(inverse[i]), V::splat(0.0));
+                for at in (0..self.line).step_by(V::LANES) {
+                    let probability = V::load(p.add(at)).mul(factor);
+                    probability.store(p.add(at));
+                    along = probability.mul_add(V::load(ds.add(at)), along);
+                }
+                let along = V::splat(along.sum());
+                for at in (0..self.line).step_by(V::LANES) {
+                    let d = V::load(p.add(at)).mul(V::load(ds.add(at)).sub(along));
+                    d.store(ds.add(at));
+                    V::load(dbias.add(at)).add(d).store(dbias.add(at));
+                }
+            }
         }
     }
 }
@@ -362,8 +504,9 @@ impl Kernel for Forward<'_> {
         let [bias, kt, p] = [rows_of(tiles.bias, line), rows_of(tiles.kt, line), rows_of(tiles.p, line)];
         let p_mut = rows_of_mut(tiles.p, line);
         let mut inverse = vec![0.0; area];
-        for n in windows {
+        for n in windows.clone() {
             let window = o.geometry.window(n);
+            let next = (n + 1 < windows.end).then(|| o.geometry.window(n + 1));
             if window.mixed {
                 tiles.expand_masks(&window);
             }
@@ -375,11 +518,14 @@ impl Kernel for Forward<'_> {
                 }
                 targets(&mut places.to[0], tiles.results[0], &sizes, &window, y, c, column);
                 let [q, k, v, _] = &places.from;
+                let qkv = |part: usize| (o.qkv.as_ptr(), o.three_c, part * c + column);
+                let ahead = [qkv(0), qkv(1), qkv(2), (y.base.cast_const(), c, column)];
                 // SAFETY: Tp rows of Dp floats each.
                 unsafe { transpose::<V>(k, scale, tiles.kt, &sizes) };
                 let blocks = area.div_ceil(V::ROWS);
                 for block in 0..blocks {
                     let rows = block * area / blocks..(block + 1) * area / blocks;
+                    look_ahead(next.as_ref(), rows.clone(), sizes.d, &ahead);
                     let scores = Product {
                         n: sizes.tp,
                         a: &q[rows.clone()],
@@ -392,12 +538,12 @@ impl Kernel for Forward<'_> {
                     // SAFETY: rows of q hold D floats; kt, bias and p have rows of `line` floats, at least Tp.
                     unsafe { scores.compute::<V>() };
                     for i in rows.clone() {
-                        let row = &mut tiles.p[i * line..][..line];
-                        row[sizes.tp..].fill(f32::NEG_INFINITY);
-                        let mask = window.mixed.then(|| &tiles.masks[usize::from(window.region[i]) * line..][..line]);
-                        // SAFETY: rows are whole lines.
-                        inverse[i] = 1.0 / unsafe { exponentials::<V>(row, mask) };
+                        tiles.p[i * line + sizes.tp..(i + 1) * line].fill(f32::NEG_INFINITY);
                     }
+                    let masks = window.mixed.then(|| (tiles.masks.as_ptr(), window.region));
+                    let softmax = Softmax { rows: rows.clone(), line, p: tiles.p.as_mut_ptr(), masks };
+                    // SAFETY: rows of p and of the masks are whole lines.
+                    unsafe { softmax.forward::<V>(&mut inverse) };
                     let values = Product {
                         n: sizes.dp,
                         a: &p[rows.clone()],
@@ -447,8 +593,10 @@ impl Kernel for Backward<'_> {
         let columns = |tile: &[f32]| -> Vec<*const f32> { (0..area).map(|j| tile.as_ptr().wrapping_add(j)).collect() };
         let [p_columns, ds_columns] = [columns(tiles.p), columns(tiles.ds)];
         let scales = vec![scale; area];
-        for n in windows {
+        let mut inverse = vec![0.0; area];
+        for n in windows.clone() {
             let window = o.geometry.window(n);
+            let next = (n + 1 < windows.end).then(|| o.geometry.window(n + 1));
             if window.mixed {
                 tiles.expand_masks(&window);
             }
@@ -460,6 +608,9 @@ impl Kernel for Backward<'_> {
                     targets(&mut places.to[part], tiles.results[part], &sizes, &window, dqkv, o.three_c, part * c + column);
                 }
                 gather(&mut places.from[3], tiles.copies[3], &sizes, &window, dy, c, column, None, tiles.zeros);
+                let qkv = |base: *const f32, part: usize| (base, o.three_c, part * c + column);
+                let (from, to) = (o.qkv.as_ptr(), dqkv.base.cast_const());
+                let ahead = [qkv(from, 0), qkv(from, 1), qkv(from, 2), (dy.as_ptr(), c, column), qkv(to, 0), qkv(to, 1), qkv(to, 2)];
                 let [q, k, v, dy] = &places.from;
                 // SAFETY: Tp rows of Dp floats each.
                 unsafe {
@@ -469,6 +620,7 @@ impl Kernel for Backward<'_> {
                 let blocks = area.div_ceil(V::ROWS);
                 for block in 0..blocks {
                     let rows = block * area / blocks..(block + 1) * area / blocks;
+                    look_ahead(next.as_ref(), rows.clone(), sizes.d, &ahead);
                     let scores = Product {
                         n: sizes.tp,
                         a: &q[rows.clone()],
@@ -486,18 +638,15 @@ impl Kernel for Backward<'_> {
                         dp.compute::<V>();
                     }
                     for i in rows.clone() {
-                        let row = i * line..(i + 1) * line;
-                        let (p, ds) = (&mut tiles.p[row.clone()], &mut tiles.ds[row]);
-                        p[sizes.tp..].fill(f32::NEG_INFINITY);
-                        ds[sizes.tp..].fill(0.0);
-                        let mask = window.mixed.then(|| &tiles.masks[usize::from(window.region[i]) * line..][..line]);
-                        let dbias = &mut tiles.dbias[(g * area + i) * line..][..line];
-                        // SAFETY: rows are whole lines.
-                        unsafe {
-                            let sum = exponentials::<V>(p, mask);
-                            softmax_gradient::<V>(p, 1.0 / sum, ds, dbias);
-                        }
+                        let padding = i * line + sizes.tp..(i + 1) * line;
+                        tiles.p[padding.clone()].fill(f32::NEG_INFINITY);
+                        tiles.ds[padding].fill(0.0);
                     }
+                    let masks = window.mixed.then(|| (tiles.masks.as_ptr(), window.region));
+                    let softmax = Softmax { rows: rows.clone(), line, p: tiles.p.as_mut_ptr(), masks };
+                    let dbias = &mut tiles.dbias[g * area * line..][..area * line];
+                    // SAFETY: rows of p, ds, dbias and the masks are whole lines.
+                    unsafe { softmax.gradient::<V>(tiles.ds.as_mut_ptr(), dbias.as_mut_ptr(), &mut inverse) };
                     // dQ = dS·K/√D
                     let dq = Product {
                         n: sizes.dp,
