@@ -92,6 +92,7 @@ impl Encoder {
         let wanted = match spec.output {
             FeatureOutput::View => Wanted::View,
             FeatureOutput::LastBlocks(n) => Wanted::LastBlocks(n),
+            FeatureOutput::LastBlocksAndRegions(n) => Wanted::LastBlocksAndRegions(n),
         };
         let mut forward = network::build_forward(&spec.backbone, images, DType::U8, wanted)?;
         forward.program = forward.program.with_precision(spec.precision.into());

@@ -53,8 +53,10 @@ export interface OptimizerState {
 
 /** Values of the schedules for one step. */
 export interface StepKnobs {
-  /** Global step, from 0: keys the random numbers of stochastic depth. */
+  /** Global step, from 0: keys the random numbers of stochastic depth and of neighbours that are drawn. */
   step: number;
+  /** Share of the run that is done, from 0 to 1: decides how long neighbours are drawn. */
+  progress: number;
   learningRate: number;
   weightDecay: number;
   /** Momentum of the teacher's moving average. */
