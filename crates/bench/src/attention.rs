@@ -16,7 +16,7 @@ use crate::{Case, Machine, Measurement, Pace};
 pub(crate) fn measure(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, projections: bool, backward: bool) -> Result<Measurement> {
     let begun = Begun::new();
     let Some(swin) = swin(&spec.backbone) else {
-        return Err(Error::Spec("window attention is measured of Swin: another backbone was given".into()));
+        return Err(Error::Spec("window attention is measured on the first stage of a Swin, and this backbone is none".into()));
     };
     let (side, c, heads, window) = (spec.crops.global_size / swin.patch_size, swin.dim, swin.heads[0], swin.window);
     let layout = Layout::new(vec![Segment { images: spec.crops.batch, height: side, width: side }]);

@@ -47,8 +47,6 @@ pub fn training(name: &str, window: usize) -> Option<TrainerSpec> {
 
 /// The Swin of a specification, if that is what it is.
 pub fn swin(backbone: &BackboneSpec) -> Option<&SwinSpec> {
-    // More than one kind is not known yet.
-    #[allow(unreachable_patterns)]
     match backbone {
         BackboneSpec::Swin(swin) => Some(swin),
         _ => None,
