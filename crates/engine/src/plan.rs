@@ -42,7 +42,7 @@ impl Plan {
     }
 
     pub(crate) fn of(spec: &TrainerSpec, dtype: DType, step: &Step) -> Plan {
-        let held = |p: &Parameters| p.entries.iter().filter(|e| !matches!(e.role, Role::Constant(_))).map(Entry::volume).sum::<usize>();
+        let held = |p: &Parameters| p.entries.iter().filter(|e| e.role.has_values()).map(Entry::volume).sum::<usize>();
         let parameter_count = step.student.entries.iter().filter(|e| e.role == Role::Parameter).map(Entry::volume).sum::<usize>();
         let centers = spec.head.out_dim * if spec.loss.region { 2 } else { 1 };
         let moments = parameter_count * Optimizer::moments_per_value(spec.optimizer);
