@@ -118,6 +118,11 @@ impl Encoder {
         self.store.bytes() + self.forward.program.arena_bytes()
     }
 
+    /// Matrix-product arithmetic of one pass over `batch` images.
+    pub fn flops(&self) -> u64 {
+        self.forward.program.flops()
+    }
+
     /// Replaces the weights. Tensors of heads are not the backbone's and are passed over; everything else must fit.
     pub fn load(&mut self, weights: &[Tensor]) -> Result<LoadReport> {
         let backbone: Vec<Tensor> =

@@ -60,7 +60,20 @@ struct Half {
     draw_until: f64,
 }
 
-pub(crate) fn build(spec: &TrainerSpec, pixels: DType) -> Result<Step> {
+/// Bytes of logits that the view and the region loss keep for the backward pass on a CPU: what they save of recomputation is worth more than
+/// they cost, up to about here.
+pub(crate) const KEPT_LOGITS: [usize; 2] = [8 << 20, 48 << 20];
+
+/// The program of a trainer's step, for looking at its nodes.
+///
+/// # Errors
+/// When the specification cannot be built.
+pub fn step_program(spec: &TrainerSpec) -> Result<Program> {
+    Ok(build(spec, crate::plan::pixel_type(spec), KEPT_LOGITS)?.program)
+}
+
+/// The step; `keep` bytes of the view's and the region's logits wait for the backward pass.
+pub(crate) fn build(spec: &TrainerSpec, pixels: DType, keep: [usize; 2]) -> Result<Step> {
     let crops = &spec.crops;
     check(spec)?;
     let batch = crops.batch;
@@ -106,7 +119,8 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType) -> Result<Step> {
     let (pair_teacher, pair_weight) = loss::pair_leaves(&mut g, "view_pairs", &view_pairs)?;
     let pair_teacher = pair_teacher.ok_or_else(|| Error::Spec("the view loss has no pairs".into()))?;
     let centre = g.leaf("center", &k, DType::F32)?;
-    let view = loss::term(&mut g, student.view, teacher.view, tau, centre, temperature, &view_pairs.offsets, pair_teacher, pair_weight)?;
+    let view =
+        loss::term(&mut g, student.view, teacher.view, tau, centre, temperature, &view_pairs.offsets, pair_teacher, pair_weight, keep[0])?;
     let (mut region, mut matches, mut region_weights) = (None, None, Vec::new());
     if let (Some(s), Some(t)) = (student.region, teacher.region) {
         let matching = RegionMatch { batch, crop_tokens: student.crop_tokens.clone() };
@@ -114,7 +128,7 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType) -> Result<Step> {
         let found = g.apply1(matching, &[student.regions, teacher.regions])?;
         let (_, pair_weight) = loss::pair_leaves(&mut g, "region_pairs", &pairs)?;
         let centre = g.leaf("center_grid", &k, DType::F32)?;
-        region = Some(loss::term(&mut g, s, t, tau, centre, temperature, &pairs.offsets, found, pair_weight)?);
+        region = Some(loss::term(&mut g, s, t, tau, centre, temperature, &pairs.offsets, found, pair_weight, keep[1])?);
         (matches, region_weights) = (Some(found), pairs.weight);
     }
 

@@ -38,7 +38,7 @@ impl Plan {
     /// When the specification cannot be built.
     pub fn new(spec: &TrainerSpec) -> Result<Plan> {
         let dtype = pixel_type(spec);
-        Ok(Plan::of(spec, dtype, &network::build(spec, dtype)?))
+        Ok(Plan::of(spec, dtype, &network::build(spec, dtype, network::KEPT_LOGITS)?))
     }
 
     pub(crate) fn of(spec: &TrainerSpec, dtype: DType, step: &Step) -> Plan {

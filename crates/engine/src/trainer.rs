@@ -139,7 +139,7 @@ impl Trainer {
     /// A trainer for pixels of this type; with mixup they are floats.
     pub fn with_pixels(spec: TrainerSpec, dtype: DType) -> Result<Trainer> {
         let pool = Pool::new(spec.threads)?;
-        let step = network::build(&spec, dtype)?;
+        let step = network::build(&spec, dtype, network::KEPT_LOGITS)?;
         let plan = Plan::of(&spec, dtype, &step);
         let student = Store::new(&step.student, STUDENT, spec.seed);
         let mut teacher = Store::new(&step.teacher, TEACHER, spec.seed);
@@ -165,6 +165,13 @@ impl Trainer {
     /// # Errors
     /// When an operator has no kernels, or the GPU has not enough memory.
     pub fn on_gpu(mut self, gpu: Gpu) -> Result<Trainer> {
+        // A GPU recomputes logits: none are kept.
+        let dtype = match self.pixels {
+            Staging::U8(_) => DType::U8,
+            Staging::F32 { .. } => DType::F32,
+        };
+        self.step = network::build(&self.spec, dtype, [0; 2])?;
+        self.plan = Plan::of(&self.spec, dtype, &self.step);
         let run = GpuRun::new(gpu, &self.spec, &self.step, &self.student, &self.teacher, &self.centers)?;
         run.upload(&self.student, &self.teacher, &self.optimizer, &self.centers);
         self.gpu = Some(run);

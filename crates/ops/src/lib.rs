@@ -21,6 +21,7 @@ pub mod patchify;
 mod pieces;
 pub mod pool_windows;
 pub mod position;
+mod precision;
 pub mod prototype_loss;
 pub mod region_match;
 pub mod relu;
