@@ -1,4 +1,4 @@
-/** A nano model of every family learns: pre-training through the program, its loss, its features. */
+/** A nano model of each family through the program: a few steps with a falling loss, a checkpoint, features from it. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
@@ -31,11 +31,11 @@ batchSize: 8
 threads: 2
 `);
     const output = join(scratch, family);
-    expect(json(await run("pretrain", images, "--config", config, "--output-dir", output, "--json"))).toMatchObject({ globalStep: 32 });
+    expect(json(await run("pretrain", images, "--config", config, "--output-dir", output, "--max-steps", "12", "--json"))).toMatchObject({ globalStep: 12 });
     const losses = readFileSync(join(output, "log.txt"), "utf8").trim().split("\n").map((line) => (JSON.parse(line) as { train_loss: number }).train_loss);
-    // Both terms begin at half the entropy of 64 prototypes each.
-    expect(losses[0]).toBeGreaterThan(3.8);
-    expect(losses.at(-1)).toBeLessThan(losses[0]! - 0.05);
+    // Until the centre catches up, a network this small comes ever closer to a sharp teacher: a third and less after three epochs of four steps.
+    expect(losses).toHaveLength(3);
+    expect(losses[2]).toBeLessThan(0.6 * losses[0]!);
     const report = json(await run("knn", join(output, "checkpoint.pth"), images, "--json", "-k", "1"));
     expect(report).toMatchObject({ bank: 32, queries: 16, width: family === "vit" ? 24 : 32 });
   });

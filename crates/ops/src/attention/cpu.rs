@@ -191,31 +191,35 @@ struct Tiles<'s> {
     dv: &'s mut [f32], // [Tk, Dp]
 }
 
-/// Sizes of the largest group's tiles.
+/// Sizes of the largest groups' tiles.
 #[derive(Clone, Copy)]
 struct Sizes {
     rows: usize,
     keys: usize,
+    /// Scores of a block.
+    scores: usize,
     d: usize,
 }
 
 impl Sizes {
     fn of(geometry: &Geometry, d: usize) -> Sizes {
-        Sizes { rows: geometry.most(|g| g.queries.len()).min(BLOCK), keys: geometry.most(|g| g.keys.len()), d }
+        let rows = |g: &Group| g.queries.len().min(BLOCK);
+        // One group has many queries, another (a global token's) many keys.
+        let scores = geometry.most(|g| rows(g) * padded(g.keys.len()));
+        Sizes { rows: geometry.most(rows), keys: geometry.most(|g| g.keys.len()), scores, d }
     }
 
     fn len(self, backward: bool) -> usize {
         let (tp, dp) = (padded(self.keys), padded(self.d));
-        let forward = 2 * self.rows * dp + self.rows * tp + self.d * tp + self.keys * dp;
-        if backward { forward + 3 * self.keys * dp + self.d * tp + self.rows * (tp + dp) } else { forward }
+        let forward = 2 * self.rows * dp + self.scores + self.d * tp + self.keys * dp;
+        if backward { forward + 3 * self.keys * dp + self.d * tp + self.scores + self.rows * dp } else { forward }
     }
 }
 
 impl<'s> Tiles<'s> {
     fn new(mut scratch: &'s mut [f32], sizes: Sizes, backward: bool) -> Tiles<'s> {
-        let Sizes { rows, keys, d } = sizes;
+        let Sizes { rows, keys, scores, d } = sizes;
         let (tp, dp, on) = (padded(keys), padded(d), usize::from(backward));
-        scratch.fill(0.0); // the padding columns stay zero
         let mut take = |n: usize| {
             let (head, tail) = std::mem::take(&mut scratch).split_at_mut(n);
             scratch = tail;
@@ -223,13 +227,13 @@ impl<'s> Tiles<'s> {
         };
         Tiles {
             q: take(rows * dp),
-            p: take(rows * tp),
+            p: take(scores),
             y: take(rows * dp),
             kt: take(d * tp),
             v: take(keys * dp),
             k: take(on * keys * dp),
             vt: take(on * d * tp),
-            ds: take(on * rows * tp),
+            ds: take(on * scores),
             dq: take(on * rows * dp),
             dk: take(on * keys * dp),
             dv: take(on * keys * dp),
@@ -296,11 +300,12 @@ fn add_bias_gradient(ds: &[f32], dbias: &mut [f32], group: &Group, i: usize) {
 }
 
 multiversion! {
-    /// `to[t] = scale·from[first + row t]` for `d` columns from `column`; zeros for padding.
+    /// `to[t] = scale·from[first + row t]` for `d` columns from `column`; zeros for padding, of columns too.
     fn gather(from: &[f32], width: usize, column: usize, first: usize, rows: &[u32], scale: f32, to: &mut [f32], ld: usize, d: usize) {
         for (to, &row) in to.chunks_exact_mut(ld).zip(rows) {
-            let to = &mut to[..d];
             if row == PADDING { to.fill(0.0); continue; }
+            to[d..].fill(0.0);
+            let to = &mut to[..d];
             let from = &from[(first + row as usize) * width + column..][..d];
             for c in 0..d { to[c] = scale * from[c]; }
         }
@@ -310,6 +315,7 @@ multiversion! {
 multiversion! {
     /// The same, transposed: `to[c, t]`.
     fn transpose(from: &[f32], width: usize, column: usize, first: usize, rows: &[u32], to: &mut [f32], ld: usize, d: usize) {
+        for c in 0..d { to[c * ld + rows.len()..(c + 1) * ld].fill(0.0); }
         for (t, &row) in rows.iter().enumerate() {
             if row == PADDING {
                 for c in 0..d { to[c * ld + t] = 0.0; }

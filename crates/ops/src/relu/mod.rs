@@ -70,5 +70,6 @@ impl Op for ReluGradient {
 
 /// Inputs worth trying.
 pub fn cases() -> Vec<Case> {
-    vec![Case::new("both signs", Relu, vec![Wave(vec![37, 11])])]
+    // Few enough that none lies so near to the kink that finite differences cross it.
+    vec![Case::new("both signs", Relu, vec![Wave(vec![5, 7])])]
 }
