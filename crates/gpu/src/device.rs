@@ -68,9 +68,8 @@ fn instance() -> wgpu::Instance {
 }
 
 /// What the cooperative product asks for.
-const COOPERATIVE: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
-    .union(wgpu::Features::SHADER_F16)
-    .union(wgpu::Features::SUBGROUP);
+const COOPERATIVE: wgpu::Features =
+    wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
 
 /// Whether these are the matrices that `matmul_cooperative.wgsl` multiplies.
 fn fits(matrices: &wgpu::CooperativeMatrixProperties) -> bool {

@@ -58,8 +58,7 @@ pub(crate) struct Pipeline {
 pub(crate) fn compile(gpu: &Gpu, kernel: &Kernel) -> Result<Pipeline> {
     let device = gpu.device();
     let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-    let source =
-        wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source: wgpu::ShaderSource::Wgsl(kernel.source.into()) };
+    let source = wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source: wgpu::ShaderSource::Wgsl(kernel.source.into()) };
     // Without a counter in every loop, which guards against those that never end.
     let checks = wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
     // SAFETY: every loop of every kernel counts up, or halves a width, towards a bound that does not change while it runs, so all of

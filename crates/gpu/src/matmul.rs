@@ -179,9 +179,9 @@ impl<'a> Product<'a> {
         let [m, n, k] = self.size;
         let (a, b) = (self.a.transposed, self.b.transposed);
         let rows = rec.row_pieces(m, 4 * if a { n } else { n.max(k) });
-        let cols = if b { rec.row_pieces(n, 4 * k) } else { vec![0..n] };
+        let cols = if b { rec.row_pieces(n, 4 * k) } else { whole(n) };
         let inner = match (a, b) {
-            (false, true) => vec![0..k],
+            (false, true) => whole(k),
             (false, false) => rec.row_pieces(k, 4 * n),
             (true, true) => rec.row_pieces(k, 4 * m),
             (true, false) => rec.row_pieces(k, 4 * m.max(n)),
@@ -244,6 +244,11 @@ impl<'a> Product<'a> {
         let params = SumParams { m: m32, n: n32, pieces: pieces as u32, c_first, c_stride, flags: after, pad: [0; 2] };
         rec.dispatch(&SUM, &[partial, bias, &c], &params, Grid::elements(m * len, 256))
     }
+}
+
+/// An axis that no operand's rows lie along.
+fn whole(len: usize) -> Vec<Range<usize>> {
+    std::iter::once(0..len).collect()
 }
 
 /// Pieces of the inner axis; none of them is empty, and no more than `most` or one.

@@ -33,8 +33,7 @@ static TEACHER_MEAN: Kernel = Kernel::new::<Params>("prototype_mean", include_st
 static PROBABILITIES: Kernel = Kernel::new::<Params>("prototype_probabilities", include_str!("teacher_probabilities.wgsl"), "main", 4);
 static GRADIENT: Kernel = Kernel::new::<Params>("prototype_gradient", include_str!("gradient.wgsl"), "main", 7);
 
-pub(crate) static KERNELS: &[&Kernel] =
-    &[&TEACHER_TILE, &STUDENT_TILE, &PAIR_TILE, &SUM, &TEACHER_MEAN, &PROBABILITIES, &GRADIENT];
+pub(crate) static KERNELS: &[&Kernel] = &[&TEACHER_TILE, &STUDENT_TILE, &PAIR_TILE, &SUM, &TEACHER_MEAN, &PROBABILITIES, &GRADIENT];
 
 const FIRST: u32 = 1;
 const LAST: u32 = 2;

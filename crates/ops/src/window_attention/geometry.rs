@@ -99,6 +99,11 @@ impl Geometry {
         (2 * self.window - 1).pow(2)
     }
 
+    /// Factor of the scores of heads with `d` channels.
+    pub fn scale(&self, d: usize) -> f32 {
+        1.0 / (d as f32).sqrt()
+    }
+
     /// Windows of all images.
     pub fn windows(&self) -> usize {
         self.grids.iter().map(|g| g.images * g.windows).sum()
