@@ -66,7 +66,8 @@ pub fn cases() -> Vec<Case> {
         },
         {
             let op = Attention::sliding(&base, 2, true);
-            let inputs = vec![Wave(vec![op.geometry.queries(), 8]), Wave(vec![op.geometry.keys(), 16]), Wave(vec![op.geometry.bias_rows, 2])];
+            let inputs =
+                vec![Wave(vec![op.geometry.queries(), 8]), Wave(vec![op.geometry.keys(), 16]), Wave(vec![op.geometry.bias_rows, 2])];
             Case::new("maps of windows, of two sizes", ImageAttentionMap(op), inputs).differentiate(&[])
         },
     ]

@@ -243,8 +243,12 @@ impl<'s> Tiles<'s> {
     /// Gathers keys and values of a group.
     fn keys(&mut self, head: &Head, group: &Group, backward: bool) {
         let (tp, dp, d) = (padded(group.keys.len()), padded(head.d), head.d);
-        let gather = |part, to: &mut [f32]| gather(head.from.kv, head.from.kv_width, head.columns[part], head.image.first_key, &group.keys, 1.0, to, dp, d);
-        let transpose = |part, to: &mut [f32]| transpose(head.from.kv, head.from.kv_width, head.columns[part], head.image.first_key, &group.keys, to, tp, d);
+        let gather = |part, to: &mut [f32]| {
+            gather(head.from.kv, head.from.kv_width, head.columns[part], head.image.first_key, &group.keys, 1.0, to, dp, d)
+        };
+        let transpose = |part, to: &mut [f32]| {
+            transpose(head.from.kv, head.from.kv_width, head.columns[part], head.image.first_key, &group.keys, to, tp, d)
+        };
         transpose(1, self.kt);
         gather(2, self.v);
         if backward {

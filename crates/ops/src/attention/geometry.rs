@@ -72,11 +72,16 @@ impl Geometry {
         let tokens: Vec<usize> = layout.segments().iter().map(|s| s.tokens_per_image()).collect();
         let squares = |n: usize| tokens[..n].iter().map(|t| t * t).sum::<usize>();
         let bias_rows = if bias { squares(tokens.len()) } else { 0 };
-        Geometry::new(layout, bias_rows, |n| (tokens[n], tokens[n]), |n| {
-            let all = || (0..tokens[n] as u32).collect::<Vec<_>>();
-            let query_slots = all().iter().map(|i| (squares(n) + *i as usize * tokens[n]) as u32).collect();
-            vec![vec![Group { queries: all(), query_slots, keys: all(), key_slots: all(), absolute: 0 }]]
-        })
+        Geometry::new(
+            layout,
+            bias_rows,
+            |n| (tokens[n], tokens[n]),
+            |n| {
+                let all = || (0..tokens[n] as u32).collect::<Vec<_>>();
+                let query_slots = all().iter().map(|i| (squares(n) + *i as usize * tokens[n]) as u32).collect();
+                vec![vec![Group { queries: all(), query_slots, keys: all(), key_slots: all(), absolute: 0 }]]
+            },
+        )
     }
 
     /// Rows of all queries.
@@ -129,7 +134,8 @@ impl Geometry {
 
     /// Pairs of queries and keys over all images, for one head; with one neighbour where neighbours are drawn.
     pub fn pairs(&self) -> u64 {
-        let image = |g: &Grid| g.variants.last().into_iter().flatten().map(|group| (group.queries.len() * group.keys.len()) as u64).sum::<u64>();
+        let image =
+            |g: &Grid| g.variants.last().into_iter().flatten().map(|group| (group.queries.len() * group.keys.len()) as u64).sum::<u64>();
         self.grids.iter().map(|g| g.images as u64 * image(g)).sum()
     }
 }

@@ -69,7 +69,8 @@ fn words(grid: &geometry::Grid) -> Vec<u32> {
                 let at = queries + 4 * row as usize;
                 words[at..at + 4].copy_from_slice(&[key_list, group.keys.len() as u32, slot, group.absolute as u32]);
             }
-            for (k, (&row, &slot)) in group.keys.iter().zip(&group.key_slots).enumerate().filter(|(_, (row, _))| **row != geometry::PADDING) {
+            for (k, (&row, &slot)) in group.keys.iter().zip(&group.key_slots).enumerate().filter(|(_, (row, _))| **row != geometry::PADDING)
+            {
                 of_key[row as usize].push([query_list, group.queries.len() as u32, slot, u32::from(k < group.absolute)]);
             }
         }
@@ -232,18 +233,10 @@ pub(super) fn gradient(op: &Attention, io: &GpuIo, rec: &mut Recorder) -> Result
         let (stats, stats_first) = piece.queries(rec, stats, op.heads);
         let (dq, dq_first) = piece.queries(rec, dq, b.q_width);
         let (dkv, dkv_first) = piece.keys(rec, dkv, b.kv_width);
-        let (part, partial_first) = if sum_words == 0 { (sums.clone(), 0) } else { rec.aligned(&sums, done * sum_words, count * sum_words) };
-        let params = Params {
-            units_each: each as u32,
-            q_first,
-            kv_first,
-            y_first,
-            dq_first,
-            dkv_first,
-            stats_first,
-            partial_first,
-            ..piece.params
-        };
+        let (part, partial_first) =
+            if sum_words == 0 { (sums.clone(), 0) } else { rec.aligned(&sums, done * sum_words, count * sum_words) };
+        let params =
+            Params { units_each: each as u32, q_first, kv_first, y_first, dq_first, dkv_first, stats_first, partial_first, ..piece.params };
         let rows = piece.images() * piece.grid.query_rows;
         // In prepare.wgsl, which writes no dq, that is where y begins.
         let prepare = Params { dq_first: y_own_first, ..params };

@@ -167,7 +167,8 @@ impl SlidingWindows {
                 let (token_row, token_col) = (near_row * w + r, near_col * w + c);
                 let inside = token_row < s.height && token_col < s.width;
                 // The reference masks padding where the last windows are reached without wrapping around.
-                let beyond = (row + down == rows && (rows - 1) * w + r >= s.height) || (col + right == cols && (cols - 1) * w + c >= s.width);
+                let beyond =
+                    (row + down == rows && (rows - 1) * w + r >= s.height) || (col + right == cols && (cols - 1) * w + c >= s.width);
                 if if self.border == Border::Cyclic { beyond } else { !inside } {
                     continue;
                 }

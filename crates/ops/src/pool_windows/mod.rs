@@ -207,8 +207,5 @@ pub fn cases() -> Vec<Case> {
     let op = PoolWindows { layout, globals: 1, window: 2, heads: 2 };
     let common = || vec![Wave(vec![op.rows()[0], 8]), Wave(vec![1, 2]), Wave(vec![1, 2])];
     let with_weights = [common(), vec![Wave(vec![1, 4]), Wave(vec![1])]].concat();
-    vec![
-        Case::new("means, with padding in a window", op.clone(), common()),
-        Case::new("learned weights and a bias", op, with_weights),
-    ]
+    vec![Case::new("means, with padding in a window", op.clone(), common()), Case::new("learned weights and a bias", op, with_weights)]
 }

@@ -277,7 +277,9 @@ impl Attention {
             let side = self.side / sliding.window;
             let index = grid_index(side);
             for s in grids_of(sliding) {
-                if (s.height / sliding.window, s.width / sliding.window) != (side, side) || s.height % sliding.window + s.width % sliding.window > 0 {
+                if (s.height / sliding.window, s.width / sliding.window) != (side, side)
+                    || s.height % sliding.window + s.width % sliding.window > 0
+                {
                     let what = format!("pooled keys need the nominal grid of {0} x {0}, got {1} x {2}", self.side, s.height, s.width);
                     return Err(esvit_graph::Error::Attribute { op: "vil", what });
                 }

@@ -73,8 +73,7 @@ impl Embedding {
         if self.global.is_none() && self.positions.is_none() {
             return Ok(None);
         }
-        let tables: Vec<Value> =
-            self.global.into_iter().chain(self.positions.iter().flat_map(|p| [p.global, p.rows, p.cols])).collect();
+        let tables: Vec<Value> = self.global.into_iter().chain(self.positions.iter().flat_map(|p| [p.global, p.rows, p.cols])).collect();
         // Rows of half the channels: a row of the tokens is two.
         let own = usize::from(self.global.is_some());
         let mut map = RowMapBuilder::new(self.dim / 2, &vec![1; tables.len()]);

@@ -177,7 +177,8 @@ impl Backbone for Vil {
             let side = self.spec.stages[s].patch_size;
             if s > 0 {
                 if let Some(grid) = grids.segments().iter().find(|grid| grid.height < side || grid.width < side) {
-                    let what = format!("a crop has {} x {} tokens left in stage {s}, less than a patch of the next", grid.height, grid.width);
+                    let what =
+                        format!("a crop has {} x {} tokens left in stage {s}, less than a patch of the next", grid.height, grid.width);
                     return Err(Error::Attribute { op: "vil", what });
                 }
                 if before > 0 {
