@@ -18,10 +18,13 @@ def images(settings: Settings, count: int, side: int) -> torch.Tensor:
 
 def step(settings: Settings):
     """Teacher, student, loss, backward, clipping by parameter, AdamW, the teacher's average, the centres."""
-    if settings.mode not in ("eager", "compile"):
-        raise Missing(f"a step has no {settings.mode} mode")
-    networks = [Network(settings.arch, settings.window, settings.prototypes, settings.region, rate).to(settings.device) for rate in (0.1, 0.0)]
-    student, teacher = networks
+    if settings.mode == "onnxruntime":
+        raise Missing("a step has no onnxruntime mode")
+
+    def network(drop_path: float) -> Network:
+        return Network(settings.arch, settings.window, settings.prototypes, settings.region, drop_path, settings.mode == "fused").to(settings.device)
+
+    student, teacher = network(0.1), network(0.0)
     teacher.load_state_dict(student.state_dict())
     teacher.requires_grad_(False)
     trained = [p for p in student.parameters() if p.requires_grad]
@@ -63,7 +66,7 @@ def step(settings: Settings):
 
 def inference(settings: Settings):
     """Pooled features of images of the global crops' size."""
-    model = swin(settings.arch, settings.window).to(settings.device).eval()
+    model = swin(settings.arch, settings.window, 0.0, settings.mode == "fused").to(settings.device).eval()
 
     class Pooled(torch.nn.Module):
         def __init__(self):
@@ -171,6 +174,8 @@ def window_attention(projections: bool, backward: bool):
             raise Missing("window attention has no onnxruntime mode")
         dim, _, heads = SWINS[settings.arch]
         side = settings.global_size // 4
+        if side % settings.window != 0:
+            raise Missing(f"{side} tokens a side are not whole windows of {settings.window}")
         layer = WindowAttention(dim, heads[0], settings.window, settings.window // 2, side, projections, settings.mode == "fused").to(settings.device)
         width = dim if projections else 3 * dim
         x = torch.randn(settings.batch, side, side, width, device=settings.device, requires_grad=backward)

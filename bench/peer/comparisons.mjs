@@ -25,7 +25,7 @@ export function ratioName(caseName, precision) {
 
 /** Programs other than ours for a case. */
 function modesOf(caseName, precision, { device, modes }) {
-  const fitting = modes.filter((mode) => mode !== "fused" || caseName.startsWith("window_attention"));
+  const fitting = modes.filter((mode) => mode !== "fused" || caseName !== "loss");
   return caseName === "inference" && precision === "f32" && device === "cpu" ? [...fitting, "onnxruntime"] : fitting;
 }
 

@@ -12,6 +12,10 @@ from typing import Callable
 import torch
 
 
+#: Names on the command line, and in what is printed.
+MODES = {"eager": "pytorch", "fused": "pytorch_fused", "compile": "pytorch_compile", "onnxruntime": "onnxruntime"}
+
+
 @dataclass
 class Settings:
     """What all cases share."""
@@ -36,7 +40,8 @@ class Settings:
         return torch.autocast(self.device.type, dtype=dtype, enabled=self.precision == "mixed")
 
     def compiled(self, module):
-        return torch.compile(module) if self.mode == "compile" else module
+        # Each crop size is compiled for itself: a program for all sizes would be slower.
+        return torch.compile(module, dynamic=False) if self.mode == "compile" else module
 
 
 def status(field: str) -> int | None:
@@ -79,7 +84,8 @@ def measure(settings: Settings, case: str, build: Callable[[], Callable[[], obje
         torch.cuda.reset_peak_memory_stats()
     base = status("VmRSS:")
     run = build()
-    for _ in range(settings.warm_up):
+    # The second and third run of a compiled step may still compile something.
+    for _ in range(max(settings.warm_up, 3) if settings.mode == "compile" else settings.warm_up):
         run()
     wait(settings)
     times: list[float] = []
@@ -96,11 +102,24 @@ def measure(settings: Settings, case: str, build: Callable[[], Callable[[], obje
     }
 
 
+def peak_gflops(settings: Settings) -> float:
+    """Rate of a large square product: the best of half a second, as `crates/bench/src/peak.rs` takes it."""
+    n = 1024 if settings.device.type == "cpu" else 4096
+    dtype = torch.float32 if settings.precision == "f32" else torch.bfloat16 if settings.device.type == "cpu" else torch.float16
+    a, b = (torch.randn(n, n, device=settings.device, dtype=dtype) for _ in range(2))
+    best, until = float("inf"), time.perf_counter() + 0.5
+    while time.perf_counter() < until:
+        started = time.perf_counter()
+        a @ b
+        wait(settings)
+        best = min(best, time.perf_counter() - started)
+    return 2 * n**3 / best / 1e9
+
+
 def description(settings: Settings, case: str) -> dict:
     """What was measured; the figures are null."""
     nothing = ["runMs", "medianMs", "minMs", "maxMs", "imagesPerSecond", "gflop", "gflops", "plannedBytes", "baseBytes", "peakBytes", "deviceBytes"]
-    tool = {"eager": "pytorch", "fused": "pytorch_fused", "compile": "pytorch_compile", "onnxruntime": "onnxruntime"}[settings.mode]
     device = "cpu" if settings.device.type == "cpu" else torch.cuda.get_device_name()
     return {
-        "case": case, "tool": tool, "device": device, "precision": settings.precision, "threads": torch.get_num_threads(), "batch": settings.batch,
+        "case": case, "tool": MODES[settings.mode], "device": device, "precision": settings.precision, "threads": torch.get_num_threads(), "batch": settings.batch,
     } | dict.fromkeys(nothing)

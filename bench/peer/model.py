@@ -27,11 +27,14 @@ def require(package: str) -> None:
         raise Missing(f"{package} is not installed")
 
 
-def swin(arch: str, window: int = 7, drop_path: float = 0.0, image_size: int = 224) -> nn.Module:
-    """timm's, with the paper's layer norm epsilon; crops of any size pass through the windows of the nominal one."""
+def swin(arch: str, window: int, drop_path: float, fused: bool, image_size: int = 224) -> nn.Module:
+    """timm's, with the paper's layer norm epsilon; crops of any size pass through the windows of the nominal one. `fused` is timm's experimental use
+    of PyTorch's scaled_dot_product_attention."""
     require("timm")
+    from timm.layers import set_fused_attn
     from timm.models.swin_transformer import SwinTransformer
 
+    set_fused_attn(True, experimental=fused)
     dim, depths, heads = SWINS[arch]
     return SwinTransformer(
         img_size=image_size, window_size=window, embed_dim=dim, depths=depths, num_heads=heads, drop_path_rate=drop_path, num_classes=0,
@@ -59,9 +62,9 @@ class Head(nn.Module):
 class Network(nn.Module):
     """Backbone, view head and, with the region loss, region head."""
 
-    def __init__(self, arch: str, window: int, prototypes: int, region: bool, drop_path: float):
+    def __init__(self, arch: str, window: int, prototypes: int, region: bool, drop_path: float, fused: bool):
         super().__init__()
-        self.backbone = swin(arch, window, drop_path)
+        self.backbone = swin(arch, window, drop_path, fused)
         self.head = Head(self.backbone.num_features, prototypes)
         self.head_dense = Head(self.backbone.num_features, prototypes) if region else None
 

@@ -9,11 +9,12 @@ the reason is printed.
 import argparse
 import json
 import sys
+from dataclasses import replace
 
 import torch
 
 from cases import CASES
-from measurement import Settings, description, measure
+from measurement import MODES, Settings, description, measure, peak_gflops
 from model import SWINS, Missing
 
 BATCHES = {"inference": [1, 8, 32], "step": [2], "loss": [2]}
@@ -47,6 +48,10 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     args = arguments()
+    unknown = [mode for mode in args.mode.split(",") if mode not in MODES]
+    if unknown:
+        print(f"peer: --mode takes {', '.join(MODES)}, got {unknown[0]}", file=sys.stderr)
+        return 2
     if args.device == "gpu" and not torch.cuda.is_available():
         print("peer: PyTorch sees no GPU", file=sys.stderr)
         return 1
@@ -57,15 +62,18 @@ def main() -> int:
         # What a user who asks for speed in single precision has on a GPU.
         torch.backends.cuda.matmul.allow_tf32 = args.precision == "mixed"
     names = list(CASES) if args.subject == "all" else [name for name in CASES if name == args.subject or (args.subject == "attention" and "attention" in name)]
+    modes = args.mode.split(",")
+    settings = Settings(
+        device=torch.device("cuda" if args.device == "gpu" else "cpu"), precision=args.precision, mode=modes[0], arch=args.arch, window=args.window,
+        prototypes=args.prototypes, region=args.region == "on", global_size=args.global_size, local_size=args.local_size,
+        local_count=args.local_count, batch=1, runs=args.runs, warm_up=args.warm_up, paced=args.paced,
+    )
+    peaks = [] if args.paced else [{"threads": torch.get_num_threads(), "gflops": peak_gflops(settings)}]
     results = []
     for name in names:
         for batch in args.batch_size or BATCHES.get(name, [8]):
-            for mode in args.mode.split(","):
-                settings = Settings(
-                    device=torch.device("cuda" if args.device == "gpu" else "cpu"), precision=args.precision, mode=mode, arch=args.arch, window=args.window,
-                    prototypes=args.prototypes, region=args.region == "on", global_size=args.global_size, local_size=args.local_size,
-                    local_count=args.local_count, batch=batch, runs=args.runs, warm_up=args.warm_up, paced=args.paced,
-                )
+            for mode in modes:
+                settings = replace(settings, batch=batch, mode=mode)
                 try:
                     results.append(measure(settings, name, lambda: CASES[name](settings)))
                 except Missing as missing:
@@ -75,8 +83,11 @@ def main() -> int:
                     print(f"peer: {name} ({mode}, {batch} images) does not fit: {error}", file=sys.stderr)
                     results.append(description(settings, name) | {"reason": "it does not fit into the GPU's memory"})
     if args.json:
-        print(json.dumps({"tool": "pytorch", "version": torch.__version__, "cases": results}))
+        device = "cpu" if args.device == "cpu" else torch.cuda.get_device_name()
+        print(json.dumps({"tool": "pytorch", "version": torch.__version__, "device": device, "peaks": peaks, "cases": results}))
         return 0
+    for peak in peaks:
+        print(f"peak: {peak['gflops']:.0f} GFLOP/s in a large matrix product\n")
     print(f"{'case':30}  {'tool':16}  precision  threads  images        ms       min       max  images/s   MiB peak")
     for r in results:
         if r["medianMs"] is None:

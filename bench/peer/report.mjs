@@ -7,10 +7,11 @@ export function median(values) {
   return (sorted[Math.floor(middle)] + sorted[Math.ceil(middle)]) / 2;
 }
 
-/** Their time over ours, round by round: above 1 we are faster. Null where one of them did not run. */
+/** Their time over ours, run by run: above 1 we are faster. Null where one of them did not run. */
 export function ratioOf(ours, theirs) {
   if (!ours.runMs || !theirs.runMs) return null;
-  const each = ours.runMs.map((ms, round) => theirs.runMs[round] / ms);
+  const runs = Math.min(ours.runMs.length, theirs.runMs.length);
+  const each = Array.from({ length: runs }, (_, run) => theirs.runMs[run] / ours.runMs[run]);
   return { median: median(each), min: Math.min(...each), max: Math.max(...each) };
 }
 
@@ -56,9 +57,11 @@ export function markdown({ machine, rounds, cases, ratios, memoryRatios }, comma
   );
   const names = Object.keys(ratios).map((name) => row([`\`${name}\``, number(ratios[name], 2), number(memoryRatios[name], 2)]));
   return [
-    `\`${command}\`: ${machine.processor}, ${machine.threads} threads, ${machine.instructions}${machine.gpu ? `, ${machine.gpu}` : ""}; PyTorch ${machine.pytorch}. Both programs are loaded at the same`,
-    `time and take turns run by run, ${rounds} rounds. A ratio is their time over ours in the same round (median, smallest and largest): above 1 we are`,
-    "faster. Memory is the peak of the process, or what was taken of the GPU.",
+    `\`${command}\`: ${machine.processor}, ${machine.threads} threads, ${machine.instructions}${machine.gpu ? `, ${machine.gpu}` : ""}; PyTorch ${machine.pytorch}.`,
+    rounds === undefined
+      ? "One program ran after the other. A ratio is their time over ours, run by run (median, smallest and largest): above 1 we are faster."
+      : `Both programs are loaded and take turns, ${rounds} rounds. A ratio is their time over ours in the same round (median, smallest and largest): above 1 we are faster.`,
+    `Memory is the peak of the process, or what was taken of the GPU.${machine.load === undefined ? "" : ` Load of the machine before the first run: ${machine.load.toFixed(1)}.`}`,
     "",
     row(["ratio", "time", "memory"]),
     "|---|---|---|",

@@ -33,7 +33,7 @@ describe("the command line", () => {
       ["window_attention_forward", 3, ["eager", "fused"]],
       ["window_attention_core", 3, ["eager", "fused"]],
       ["window_attention_core_forward", 3, ["eager", "fused"]],
-      ["inference", 3, ["eager", "onnxruntime"]],
+      ["inference", 3, ["eager", "fused", "onnxruntime"]],
     ]);
   });
 
@@ -92,8 +92,9 @@ function pythonWith(...modules: string[]): { python: string } | { obstacle: stri
 }
 
 const losses = goldenFolder() === undefined ? { obstacle: skipReason } : pythonWith("torch");
+const torch = notBuilt === undefined ? pythonWith("torch") : { obstacle: notBuilt };
 const network = notBuilt === undefined ? pythonWith("torch", "timm") : { obstacle: notBuilt };
-for (const found of [losses, network]) if ("obstacle" in found) console.warn(found.obstacle);
+for (const found of [losses, torch, network]) if ("obstacle" in found) console.warn(found.obstacle);
 
 const script = (python: string, ...words: string[]): unknown => {
   const { stdout, stderr, status } = spawnSync(python, words, { cwd: join(root, "bench/peer"), encoding: "utf8" });
@@ -112,6 +113,22 @@ test.skipIf("obstacle" in losses)("the peer's losses are the reference's", () =>
 test.skipIf("obstacle" in network)("the peer's network has as many trained values as ours", () => {
   if (!("python" in network)) return;
   const spec: TrainerSpec = toTrainerSpec(completeConfig({ loss: { region: true }, head: { outDim: 1024 }, batchSize: 1 }));
-  const code = "from model import Network; print(sum(p.numel() for p in Network('swin_tiny', 7, 1024, True, 0.1).parameters() if p.requires_grad))";
+  const code = "from model import Network; print(sum(p.numel() for p in Network('swin_tiny', 7, 1024, True, 0.1, False).parameters() if p.requires_grad))";
   expect(script(network.python, "-c", code)).toBe(native().planTrainer(spec).parameterCount);
+});
+
+test.skipIf("obstacle" in torch)("both sides print the same fields", async () => {
+  if (!("python" in torch)) return;
+  const sizes = ["--prototypes", "64", "--global-size", "64", "--local-size", "32", "--local-count", "1", "--batch-size", "1", "--runs", "1"];
+  const theirs = script(torch.python, "peer.py", "loss", ...sizes, "--json") as { cases: Record<string, unknown>[] };
+  const spec = toTrainerSpec(completeConfig({ loss: { region: true }, crops: { globalSize: 64, localSize: 32, localCount: 1 }, head: { outDim: 64 }, batchSize: 1 }));
+  const ours = await native().bench({ subject: "loss", spec, warmUp: 0, runs: 1 }, "cpu");
+  expect(Object.keys(theirs.cases[0]!).sort()).toEqual(Object.keys(ours.cases[0]!).sort());
+  expect(theirs.cases[0]).toMatchObject({ case: "loss", tool: "pytorch", device: "cpu", precision: "f32", batch: 1 });
+});
+
+test.skipIf("obstacle" in torch)("what cannot be measured is null, with the reason", () => {
+  if (!("python" in torch)) return;
+  const { cases } = script(torch.python, "peer.py", "loss", "--mode", "onnxruntime", "--batch-size", "1", "--json") as { cases: Record<string, unknown>[] };
+  expect(cases).toMatchObject([{ case: "loss", tool: "onnxruntime", medianMs: null, peakBytes: null, reason: "the loss has no onnxruntime mode" }]);
 });

@@ -1,21 +1,23 @@
 //! Window attention alone: Swin's first stage, where it has the most tokens.
 
-use esvit_engine::Result;
 use esvit_engine::spec::TrainerSpec;
+use esvit_engine::{Error, Result};
 use esvit_graph::{DType, Graph};
-use esvit_nn::spec::BackboneSpec;
 use esvit_ops::linear::Linear;
 use esvit_ops::window_attention::WindowAttention;
 use esvit_ops::{Layout, Segment};
 
 use crate::measurement::Begun;
+use crate::models::swin;
 use crate::workload::{Data, Workload};
 use crate::{Case, Machine, Measurement, Pace};
 
 /// `batch` images of the global size, in shifted windows.
 pub(crate) fn measure(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, projections: bool, backward: bool) -> Result<Measurement> {
     let begun = Begun::new();
-    let BackboneSpec::Swin(swin) = &spec.backbone;
+    let Some(swin) = swin(&spec.backbone) else {
+        return Err(Error::Spec("window attention is measured on the first stage of a Swin, and this backbone is none".into()));
+    };
     let (side, c, heads, window) = (spec.crops.global_size / swin.patch_size, swin.dim, swin.heads[0], swin.window);
     let layout = Layout::new(vec![Segment { images: spec.crops.batch, height: side, width: side }]);
     let n = layout.tokens();

@@ -23,10 +23,11 @@ pub(crate) fn measure(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace) ->
     let mut g = Graph::new();
     let mut trained = Vec::new();
     let (mut losses, mut flops) = (Vec::new(), 0);
+    let keep = machine.kept_logits();
     let view = loss::view_pairs(batch, crop_tokens.len(), if spec.loss.region { 0.5 } else { 1.0 });
     let mut known: Vec<(&str, Pairs)> = Vec::new();
 
-    let mut add = |g: &mut Graph, name: &'static str, rows: [usize; 2], pairs: Pairs, found: Option<Value>| -> Result<()> {
+    let mut add = |g: &mut Graph, name: &'static str, rows: [usize; 2], pairs: Pairs, found: Option<Value>, keep: usize| -> Result<()> {
         let [student, teacher] = ["student", "teacher"].map(|network| format!("{name} {network}"));
         let projection = |g: &mut Graph, network: &str, rows: usize| -> Result<(Projection, [Value; 2])> {
             let z = g.leaf(&format!("{network} z"), &[rows, d], DType::F32)?;
@@ -42,13 +43,13 @@ pub(crate) fn measure(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace) ->
         let (leaf, weight) = loss::pair_leaves(g, name, &pairs)?;
         let Some(pair_teacher) = found.or(leaf) else { unreachable!("pairs are known, or were matched") };
         let tau = spec.loss.student_temperature;
-        let term = loss::term(g, student, teacher, tau, centre, temperature, &pairs.offsets, pair_teacher, weight)?;
+        let term = loss::term(g, student, teacher, tau, centre, temperature, &pairs.offsets, pair_teacher, weight, keep)?;
         losses.push(term.loss);
         flops += (6 * rows[0] + 2 * rows[1]) * d * k;
         known.push((name, pairs));
         Ok(())
     };
-    add(&mut g, "view", [crop_tokens.len() * batch, GLOBAL_CROPS * batch], view, None)?;
+    add(&mut g, "view", [crop_tokens.len() * batch, GLOBAL_CROPS * batch], view, None, keep[0])?;
     let mut match_flops = 0;
     if spec.loss.region {
         let rows = [crop_tokens.iter().sum::<usize>() * batch, crop_tokens[..GLOBAL_CROPS].iter().sum::<usize>() * batch];
@@ -58,7 +59,7 @@ pub(crate) fn measure(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace) ->
         let features = |g: &mut Graph, name, rows| g.leaf(name, &[rows, width], DType::F32);
         let operands = [features(&mut g, "student features", rows[0])?, features(&mut g, "teacher features", rows[1])?];
         let found = g.apply1(matching, &operands)?;
-        add(&mut g, "region", rows, pairs, Some(found))?;
+        add(&mut g, "region", rows, pairs, Some(found), keep[1])?;
     }
     let one = g.leaf("one", &[1], DType::F32)?;
     let seeds: Vec<(Value, Value)> = losses.iter().map(|&loss| (loss, one)).collect();
@@ -98,7 +99,7 @@ fn regions(spec: &TrainerSpec) -> Result<(Vec<usize>, usize)> {
     let backbone = backbones::build(&spec.backbone, &mut g, &mut Scope::root(&mut parameters, "student"))?;
     let pixels = g.leaf("pixels", &[3 * layout.tokens()], DType::U8)?;
     let crops = Patchify { pixels: layout, patch: backbone.patch_size() };
-    let features = backbone.forward(&mut g, &backbones::Input { pixels, crops: &crops, drop_path: Vec::new() })?;
+    let features = backbone.forward(&mut g, &backbones::Input { pixels, crops: &crops, drop_path: Vec::new(), draws: Vec::new() })?;
     let tokens = features.regions.layout.segments().iter().flat_map(|s| std::iter::repeat_n(s.tokens_per_image(), s.images));
     Ok((tokens.collect(), backbone.width()))
 }

@@ -1,7 +1,7 @@
 //! Where measurements run.
 
-use esvit_engine::Result;
 use esvit_engine::device::{Gpu, Kind};
+use esvit_engine::{KEPT_LOGITS, Result};
 use esvit_simd::Pool;
 
 /// Compute threads and, where it was asked for, a GPU.
@@ -41,6 +41,11 @@ impl Machine {
     /// `cpu`, or the GPU's name.
     pub fn device(&self) -> String {
         self.gpu.as_ref().map_or("cpu".into(), |gpu| gpu.adapter().name.clone())
+    }
+
+    /// Bytes of logits that the view and the region loss keep, as a trainer on this machine does.
+    pub fn kept_logits(&self) -> [usize; 2] {
+        if self.gpu.is_some() { [0; 2] } else { KEPT_LOGITS }
     }
 
     /// Whether it is a GPU that a driver computes on the CPU: right, and far too slow to run anything often.

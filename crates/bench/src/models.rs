@@ -16,8 +16,9 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     SWINS.iter().map(|(name, ..)| *name)
 }
 
-/// The published training of a backbone: two crops of 224 px and eight of 96, K = 65,536, view and region loss, AdamW, one image a step.
-pub fn training(name: &str) -> Option<TrainerSpec> {
+/// The published training of a backbone with windows of so many tokens a side: two crops of 224 px and eight of 96, K = 65,536, view and region
+/// loss, AdamW, one image a step.
+pub fn training(name: &str, window: usize) -> Option<TrainerSpec> {
     let (_, dim, depths, heads) = SWINS.iter().find(|(known, ..)| *known == name)?;
     Some(TrainerSpec {
         backbone: BackboneSpec::Swin(SwinSpec {
@@ -26,7 +27,7 @@ pub fn training(name: &str) -> Option<TrainerSpec> {
             dim: *dim,
             depths: depths.to_vec(),
             heads: heads.to_vec(),
-            window: 7,
+            window,
             mlp_ratio: 4.0,
             qkv_bias: true,
             absolute_position: false,
@@ -42,4 +43,12 @@ pub fn training(name: &str) -> Option<TrainerSpec> {
         seed: 0,
         threads: 0,
     })
+}
+
+/// The Swin of a specification, if that is what it is.
+pub fn swin(backbone: &BackboneSpec) -> Option<&SwinSpec> {
+    match backbone {
+        BackboneSpec::Swin(swin) => Some(swin),
+        _ => None,
+    }
 }

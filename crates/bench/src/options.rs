@@ -79,7 +79,7 @@ fn read(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, lexopt::Err
     let mut arch = "swin_tiny".to_string();
     let (mut threads, mut batches) = (vec![0], Vec::new());
     let (mut gpu, mut json, mut paced, mut only) = (false, false, false, None);
-    let (mut runs, mut warm_up) = (5, 1);
+    let (mut runs, mut warm_up, mut window) = (5, 1, 7);
     // Changes of the specification, made when the architecture is known.
     type Change = Box<dyn FnOnce(&mut TrainerSpec)>;
     let mut changes: Vec<Change> = Vec::new();
@@ -113,13 +113,7 @@ fn read(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, lexopt::Err
             "threads" => threads = list(&mut parser, 0)?,
             "batch-size" => batches = list(&mut parser, 1)?,
             "arch" => arch = parser.value()?.string()?,
-            "window" => {
-                let window = number(&mut parser, 1)?;
-                changes.push(Box::new(move |spec| {
-                    let esvit_nn::spec::BackboneSpec::Swin(swin) = &mut spec.backbone;
-                    swin.window = window;
-                }));
-            }
+            "window" => window = number(&mut parser, 1)?,
             "prototypes" => {
                 let k = number(&mut parser, 1)?;
                 changes.push(Box::new(move |spec| spec.head.out_dim = k));
@@ -146,7 +140,7 @@ fn read(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, lexopt::Err
     }
     let subjects = subjects.ok_or("say what to measure: ops, step, inference, loss, attention or all")?;
     let known = || models::names().collect::<Vec<_>>().join(", ");
-    let mut spec = models::training(&arch).ok_or_else(|| format!("--arch must be one of {}, got {arch}", known()))?;
+    let mut spec = models::training(&arch, window).ok_or_else(|| format!("--arch must be one of {}, got {arch}", known()))?;
     changes.into_iter().for_each(|change| change(&mut spec));
     let options = Options { subjects, gpu, threads, batches, spec, runs, warm_up, only, json, paced };
     if options.only.is_some() && options.subjects != [Subject::Operators] {
@@ -201,7 +195,7 @@ mod tests {
         assert_eq!(o.subjects, [Subject::Case(Case::Loss)]);
         assert_eq!((o.gpu, o.json, o.paced, o.runs, o.warm_up), (true, true, false, 7, 0));
         assert_eq!((o.threads.clone(), o.batches(o.subjects[0])), (vec![1, 2], vec![3]));
-        let esvit_nn::spec::BackboneSpec::Swin(swin) = &o.spec.backbone;
+        let swin = models::swin(&o.spec.backbone).unwrap();
         assert_eq!((swin.dim, swin.window, o.spec.head.out_dim), (128, 14, 512));
         let crops = &o.spec.crops;
         assert_eq!((crops.global_size, crops.local_size, crops.local_count), (112, 48, 2));

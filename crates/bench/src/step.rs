@@ -47,6 +47,7 @@ pub fn step(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, profile: boo
     // Everything is updated: no layer is frozen.
     let mut knobs = Knobs {
         step: 0,
+        progress: 0.0,
         learning_rate: 0.0005 * crops.batch as f64 / 256.0,
         weight_decay: 0.04,
         momentum: 0.996,

@@ -10,13 +10,17 @@ pub fn text(report: &Report) -> String {
         text += &format!("peak: {gflops:.0} GFLOP/s in a large matrix product ({place})\n");
     }
     if !report.cases.is_empty() {
-        let headings = ["case", "precision", "threads", "images", "ms", "min", "max", "images/s", "GFLOP/s", "% of peak", "MiB planned"];
+        let headings =
+            ["case", "precision", "threads", "images", "ms", "min", "max", "images/s", "GFLOP/s", "% of peak", "MiB planned", "MiB peak"];
         let row = |m: &Measurement| {
             let share = report.peak(m.threads).map_or(String::new(), |peak| format!("{:.1}", 100.0 * m.gflops / peak));
             let precision = format!("{:?}", m.precision).to_lowercase();
             let numbers = [m.median_ms, m.min_ms, m.max_ms, m.images_per_second, m.gflops].map(|v| format!("{v:.1}"));
             let head = [m.case.to_string(), precision, m.threads.to_string(), m.batch.to_string()];
-            head.into_iter().chain(numbers).chain([share, (m.planned_bytes >> 20).to_string()]).collect()
+            head.into_iter()
+                .chain(numbers)
+                .chain([share, (m.planned_bytes >> 20).to_string(), m.peak_bytes.map_or(String::new(), |bytes| (bytes >> 20).to_string())])
+                .collect()
         };
         text += &table(&headings, 2, report.cases.iter().map(row).collect());
     }

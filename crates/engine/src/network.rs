@@ -62,14 +62,14 @@ struct Half {
 
 /// Bytes of logits that the view and the region loss keep for the backward pass on a CPU: what they save of recomputation is worth more than
 /// they cost, up to about here.
-pub(crate) const KEPT_LOGITS: [usize; 2] = [8 << 20, 48 << 20];
+pub const KEPT_LOGITS: [usize; 2] = [8 << 20, 48 << 20];
 
-/// The program of a trainer's step, for looking at its nodes.
+/// The program of a trainer's step, for looking at its nodes; `keep` is [`KEPT_LOGITS`] on a CPU, and nothing on a GPU.
 ///
 /// # Errors
 /// When the specification cannot be built.
-pub fn step_program(spec: &TrainerSpec) -> Result<Program> {
-    Ok(build(spec, crate::plan::pixel_type(spec), KEPT_LOGITS)?.program)
+pub fn step_program(spec: &TrainerSpec, keep: [usize; 2]) -> Result<Program> {
+    Ok(build(spec, crate::plan::pixel_type(spec), keep)?.program)
 }
 
 /// The step; `keep` bytes of the view's and the region's logits wait for the backward pass.

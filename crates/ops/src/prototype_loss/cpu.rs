@@ -217,15 +217,39 @@ multiversion! {
         for (m, &v) in max.iter_mut().zip(tail) { *m = if v > *m { v } else { *m }; }
         let max = max.iter().fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m });
         let (mut sum, mut energy) = ([0.0f32; lanes::LANES], [0.0f32; lanes::LANES]);
-        for block in row.chunks_mut(lanes::LANES) {
-            for (l, v) in block.iter_mut().enumerate() {
-                let e = math::exp::<FMA>(*v - max);
+        let (blocks, tail) = row.as_chunks_mut::<{ lanes::LANES }>();
+        for block in blocks {
+            for l in 0..lanes::LANES {
+                let e = math::exp::<FMA>(block[l] - max);
                 sum[l] += e;
-                energy[l] = madd::<FMA>(e, *v, energy[l]);
-                *v = e;
+                energy[l] = madd::<FMA>(e, block[l], energy[l]);
+                block[l] = e;
             }
         }
+        for (l, v) in tail.iter_mut().enumerate() {
+            let e = math::exp::<FMA>(*v - max);
+            sum[l] += e;
+            energy[l] = madd::<FMA>(e, *v, energy[l]);
+            *v = e;
+        }
         (max, sum.iter().sum(), energy.iter().sum())
+    }
+}
+
+multiversion! {
+    /// Inner product. Four times the lanes of [`lanes::dot`]: a tile's row is short, and that one waits for its additions.
+    fn row_dot(x: &[f32], y: &[f32]) -> f32 {
+        const WIDE: usize = 4 * lanes::LANES;
+        let mut acc = [0.0f32; WIDE];
+        let (xs, x_tail) = x.as_chunks::<WIDE>();
+        let (ys, y_tail) = y.as_chunks::<WIDE>();
+        for (x, y) in xs.iter().zip(ys) {
+            for l in 0..WIDE { acc[l] = madd::<FMA>(x[l], y[l], acc[l]); }
+        }
+        for (l, (&x, &y)) in x_tail.iter().zip(y_tail).enumerate() { acc[l] = madd::<FMA>(x, y, acc[l]); }
+        let mut sums = [0.0f32; lanes::LANES];
+        for l in 0..WIDE { sums[l % lanes::LANES] += acc[l]; }
+        sums.iter().sum()
     }
 }
 
@@ -249,7 +273,7 @@ fn first_pass(op: &PrototypeLoss, x: &Operands, range: Range<usize>, mean_z: &[f
         keep.store(kept, t, 0, teacher);
         // The mean logit is the logit of the mean, and the prototypes are in the cache.
         for (w, mean) in x.teacher_w[tile.start * x.d..tile.end * x.d].chunks(x.d).zip(&mut mean[tile.start - first..]) {
-            *mean = lanes::dot(w, mean_z);
+            *mean = row_dot(w, mean_z);
         }
         for (j, row) in teacher.chunks_mut(n).enumerate() {
             let (max, sum, energy) = teacher_row(row, &x.centre[tile.clone()], x.inverse_temperature);
@@ -263,7 +287,7 @@ fn first_pass(op: &PrototypeLoss, x: &Operands, range: Range<usize>, mean_z: &[f
             for (i, row) in rows.zip(student.chunks_mut(n)) {
                 for p in op.pairs(i) {
                     let j = x.pair_teacher[p] as usize;
-                    let dot = lanes::dot(&teacher[j * n..][..n], row);
+                    let dot = row_dot(&teacher[j * n..][..n], row);
                     part.pair[p] = part.pair[p] * factors[j].0 + dot * factors[j].1;
                 }
                 let max = lanes::max(row) * x.inverse_tau;

@@ -236,11 +236,11 @@ pub(super) unsafe fn pack_a<const BF16: bool>(
         }
         return [distance, 1, ROWS * distance];
     }
-    // Rows lie side by side: two blocks of eight at a time.
-    for first in (0..rows.len()).step_by(LANES) {
-        let left = rows.len() - first;
-        for p in 0..steps {
-            let k = inner.start + p * per;
+    // Rows lie side by side in memory: two blocks of eight at a time, step after step, so that memory is read in its order.
+    for p in 0..steps {
+        let k = inner.start + p * per;
+        for first in (0..rows.len()).step_by(LANES) {
+            let left = rows.len() - first;
             // SAFETY: row `k` of the transposed view has `left` elements from here; the second block is there if it has any.
             unsafe {
                 let from = a.data.as_ptr().add(k * a.col_stride + rows.start + first);

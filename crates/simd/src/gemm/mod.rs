@@ -92,12 +92,15 @@ impl Product<'_> {
         #[cfg(target_arch = "x86_64")]
         if cpu::bf16() && c.rows * c.cols * a.cols > 0 {
             let how = Product { parallel, ..*self };
-            // SAFETY: the line above asked for the features.
-            return match self.rounding {
-                Rounding::F32 => unsafe { product::run::<false>(&how, a, b, &mut c.data[..c.rows * c.cols], pool) },
-                // SAFETY: as above.
-                Rounding::Bf16 => unsafe { product::run::<true>(&how, a, b, &mut c.data[..c.rows * c.cols], pool) },
-            };
+            let c = &mut c.data[..c.rows * c.cols];
+            // SAFETY: `cpu::bf16` said that the CPU has the features.
+            unsafe {
+                match self.rounding {
+                    Rounding::F32 => product::run::<false>(&how, a, b, c, pool),
+                    Rounding::Bf16 => product::run::<true>(&how, a, b, c, pool),
+                }
+            }
+            return;
         }
         let (rows, cols) = (c.rows, c.cols);
         let data = &mut c.data[..rows * cols];

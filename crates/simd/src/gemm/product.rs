@@ -128,6 +128,15 @@ struct Target {
     row: usize,
 }
 
+impl Target {
+    /// # Safety
+    /// The result reaches that far.
+    unsafe fn at(self, offset: usize) -> *mut f32 {
+        // SAFETY: the caller's promise.
+        unsafe { self.c.add(offset) }
+    }
+}
+
 // SAFETY: every piece writes elements of its own.
 unsafe impl Send for Target {}
 // SAFETY: as above.
@@ -136,6 +145,15 @@ unsafe impl Sync for Target {}
 /// Packed words, written in panels by several threads.
 #[derive(Clone, Copy)]
 struct Words(*mut u32);
+
+impl Words {
+    /// # Safety
+    /// The words reach that far.
+    unsafe fn at(self, offset: usize) -> *mut u32 {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.add(offset) }
+    }
+}
 
 // SAFETY: every thread writes panels of its own.
 unsafe impl Send for Words {}
@@ -177,19 +195,17 @@ unsafe fn shared<const BF16: bool>(how: &Product, cut: &Cut, a: Mat, b: Mat, c: 
     each(how.parallel, per_chunk * cut.chunks, |job| {
         let (chunk, panel) = (job / per_chunk, job % per_chunk);
         let (inner, panel) = (cut.inner(chunk), panel * PANEL..((panel + 1) * PANEL).min(cut.n));
-        let words = packed;
         // SAFETY: the panel has a place of its own in the packed words, which are long enough (`Cut::scratch`).
-        unsafe { avx512::pack_b::<BF16>(&b, inner.clone(), panel.clone(), words.0.add(place(chunk, panel.start, steps(&inner)))) };
+        unsafe { avx512::pack_b::<BF16>(&b, inner.clone(), panel.clone(), packed.at(place(chunk, panel.start, steps(&inner)))) };
     });
     each(how.parallel, cut.blocks() * cut.groups(), |job| {
         let (rows, group) = (cut.block(job / cut.groups()), cut.group(job % cut.groups()));
         let mut packed_a = pool.scratch(a_words);
         for chunk in 0..cut.chunks {
             let inner = cut.inner(chunk);
-            let words = packed;
             // SAFETY: all of b is packed; this piece of c belongs to this job.
             unsafe {
-                let b = words.0.add(place(chunk, group.start, steps(&inner)));
+                let b = packed.at(place(chunk, group.start, steps(&inner)));
                 piece::<BF16>(&a, rows.clone(), inner, b, group.clone(), packed_a.as_mut_ptr().cast(), c, base(how, chunk == 0));
             }
         }
@@ -220,11 +236,10 @@ unsafe fn own<const BF16: bool>(how: &Product, cut: &Cut, a: Mat, b: Mat, c: Tar
             }
             let (to, base) = match cut.parts {
                 1 => (c, base(how, chunk == 0)),
-                // SAFETY: the sums of part `part` begin here.
                 _ => {
-                    let partial = partial;
-                    let c = unsafe { partial.c.add(part * cut.m * cut.n) };
-                    (Target { c, ..partial }, if chunk == chunks.start { Start::Zero } else { Start::Result })
+                    // SAFETY: the sums of this part begin here.
+                    let c = unsafe { partial.at(part * cut.m * cut.n) };
+                    (Target { c, row: cut.n }, if chunk == chunks.start { Start::Zero } else { Start::Result })
                 }
             };
             for block in 0..cut.blocks() {
@@ -242,9 +257,8 @@ unsafe fn own<const BF16: bool>(how: &Product, cut: &Cut, a: Mat, b: Mat, c: Tar
         each(how.parallel, cut.blocks(), |block| {
             let rows = cut.block(block);
             for row in rows.clone() {
-                let target = c;
                 // SAFETY: this row of c belongs to this job.
-                let to = unsafe { std::slice::from_raw_parts_mut(target.c.add(row * cut.n), cut.n) };
+                let to = unsafe { std::slice::from_raw_parts_mut(c.at(row * cut.n), cut.n) };
                 let first = &sums[row * cut.n..][..cut.n];
                 match (how.bias, how.accumulate) {
                     (_, true) => lanes::accumulate(first, to),

@@ -27,8 +27,8 @@ function casesText(report: BenchReport): string {
   const peak = report.peaks[0]?.gflops ?? NaN;
   const rows = report.cases.map((m) => [
     m.case, m.precision, m.batch, m.medianMs.toFixed(2), m.minMs.toFixed(2), m.maxMs.toFixed(2), m.imagesPerSecond.toFixed(1), m.gflops.toFixed(1),
-    ((100 * m.gflops) / peak).toFixed(1), mebibytes(m.plannedBytes),
+    ((100 * m.gflops) / peak).toFixed(1), mebibytes(m.plannedBytes), m.peakBytes === null ? "" : mebibytes(m.peakBytes),
   ]);
-  const headings = ["case", "precision", "images", "ms", "min", "max", "images/s", "GFLOP/s", "% of peak", "memory"];
+  const headings = ["case", "precision", "images", "ms", "min", "max", "images/s", "GFLOP/s", "% of peak", "planned", "process"];
   return `${peakLine(report)}\n\n${table(headings, rows)}`;
 }
