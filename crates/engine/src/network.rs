@@ -112,9 +112,9 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType) -> Result<Step> {
     }
 
     g.set_phase("backward");
-    let one = g.leaf("one", &[1], DType::F32)?;
-    let mut seeds = vec![(view.loss, one)];
-    seeds.extend(region.map(|term| (term.loss, one)));
+    let share = g.leaf("loss_share", &[1], DType::F32)?;
+    let mut seeds = vec![(view.loss, share)];
+    seeds.extend(region.map(|term| (term.loss, share)));
     let leaves = trained_leaves(&mut g, &student_parameters)?;
     let wrt: Vec<Value> = leaves.iter().flatten().copied().collect();
     let mut found = g.gradients(&seeds, &wrt)?.into_iter();
@@ -194,6 +194,9 @@ fn check(spec: &TrainerSpec) -> Result<()> {
     let fail = |what: &str| Err(Error::Spec(what.into()));
     if spec.crops.batch == 0 {
         return fail("crops.batch must be at least 1");
+    }
+    if spec.accumulate == 0 {
+        return fail("accumulate must be at least 1");
     }
     if spec.head.out_dim == 0 || spec.head.hidden_dim == 0 || spec.head.bottleneck_dim == 0 || spec.head.layers == 0 {
         return fail("head: out_dim, hidden_dim, bottleneck_dim and layers must be at least 1");

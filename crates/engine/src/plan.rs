@@ -14,7 +14,7 @@ use crate::spec::TrainerSpec;
 pub struct MemoryPlan {
     /// Activations and gradients.
     pub arena: usize,
-    /// Both networks, moments, centres.
+    /// Both networks, moments, centres; with accumulation also the sums of the gradients.
     pub parameters: usize,
     /// Staging of pixels, and scratch memory of the operators.
     pub workspace: usize,
@@ -27,7 +27,7 @@ pub struct Plan {
     pub memory: MemoryPlan,
     /// Number of trained values in the student.
     pub parameter_count: usize,
-    /// Matrix-product arithmetic of a step.
+    /// Matrix-product arithmetic of a step, all its passes.
     pub flops: u64,
 }
 
@@ -46,6 +46,7 @@ impl Plan {
         let parameter_count = step.student.entries.iter().filter(|e| e.role == Role::Parameter).map(Entry::volume).sum::<usize>();
         let centers = spec.head.out_dim * if spec.loss.region { 2 } else { 1 };
         let moments = parameter_count * Optimizer::moments_per_value(spec.optimizer);
+        let sums = if spec.accumulate > 1 { parameter_count } else { 0 };
         let pixels = step.pixels;
         let staging = match dtype {
             DType::U8 => pixels.global + pixels.local,
@@ -54,10 +55,10 @@ impl Plan {
         };
         let memory = MemoryPlan {
             arena: step.program.arena_bytes(),
-            parameters: 4 * (held(&step.student) + held(&step.teacher) + moments + centers),
+            parameters: 4 * (held(&step.student) + held(&step.teacher) + moments + sums + centers),
             workspace: staging + step.program.scratch_bytes(Pool::threads_for(spec.threads)),
         };
-        Plan { memory, parameter_count, flops: step.program.flops() }
+        Plan { memory, parameter_count, flops: spec.accumulate as u64 * step.program.flops() }
     }
 }
 

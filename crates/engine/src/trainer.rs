@@ -7,22 +7,22 @@ use std::time::{Duration, Instant};
 use esvit_gpu::Gpu;
 use esvit_graph::{Arena, Bindings, DType, NodeTime, Slice, Variant};
 use esvit_nn::RunningStatistics;
-use esvit_nn::loss::Term;
 use esvit_ops::batch_norm::MOMENTUM;
 use esvit_ops::patchify::{MEAN, STD};
 use esvit_ops::region_match::GLOBAL_CROPS;
-use esvit_simd::Pool;
+use esvit_simd::{Pool, lanes};
 
 use crate::gpu::{GpuRun, StepInputs};
 use crate::monitor::feature_deviation;
-use crate::network::{self, STUDENT, Step, TEACHER};
+use crate::network::{self, PixelCounts, STUDENT, Step, TEACHER};
 use crate::optimizer::Optimizer;
 use crate::plan::{Plan, pixel_type};
 use crate::random::Stream;
 use crate::spec::TrainerSpec;
 use crate::{Error, LoadReport, Result, Store, Tensor, TensorValues, TrainerState};
 
-/// Pixels of a step: the global crops, all images of crop 0 first, then the local ones.
+/// Pixels of a step: the global crops, all images of crop 0 first, then the local ones. B is the images of the whole step:
+/// those of a pass times the passes.
 #[derive(Clone, Copy, Debug)]
 pub enum Pixels<'a> {
     /// 8-bit RGB, (height, width, channel), normalised by the engine.
@@ -92,6 +92,20 @@ pub struct ProfileRow {
     pub flops: u64,
 }
 
+/// What the passes of a step leave beside gradients, until all of them have run.
+#[derive(Debug, Default)]
+struct Passes {
+    view_loss: f64,
+    region_loss: f64,
+    entropy: f64,
+    /// Teacher's view features of all passes, `[2·B, C]`.
+    views: Vec<f32>,
+    /// For each centre the sum of the passes' mean logits, `[K]`.
+    teacher_means: Vec<Vec<f32>>,
+    /// Mean and variance of every batch norm, student's then teacher's, pass by pass.
+    statistics: Vec<Vec<[Vec<f32>; 2]>>,
+}
+
 /// Name and values of a centre.
 pub(crate) type Center = (&'static str, Vec<f32>);
 
@@ -112,6 +126,8 @@ pub struct Trainer {
     /// `center` and `center_grid`, `[K]` each.
     centers: Vec<Center>,
     pixels: Staging,
+    /// With accumulation: the gradient of each entry over the passes so far.
+    sums: Vec<Vec<f32>>,
     gpu: Option<GpuRun>,
 }
 
@@ -120,6 +136,59 @@ pub struct Trainer {
 enum Staging {
     U8(Vec<u8>),
     F32 { student: Vec<f32>, teacher: Vec<f32> },
+}
+
+impl Staging {
+    /// Copies a pass's share of the step's pixels to where the program reads them, mixed where asked. Sizes were checked.
+    fn stage(&mut self, spec: &TrainerSpec, counts: PixelCounts, pixels: &Pixels, mixup: Option<&[f32]>, pass: usize) {
+        let (batch, passes) = (spec.crops.batch, spec.accumulate);
+        // Images of a crop lie together: each crop gives this pass a run of them.
+        let runs = move |crops: usize, len: usize| {
+            let run = len.checked_div(crops * passes).unwrap_or(0);
+            (0..crops).map(move |crop| (crop * passes + pass) * run..(crop * passes + pass + 1) * run)
+        };
+        fn copy<T: Copy>(from: &[T], to: &mut [T], runs: impl Iterator<Item = std::ops::Range<usize>>) {
+            let mut rest = to;
+            for run in runs {
+                let (to, more) = rest.split_at_mut(run.len());
+                to.copy_from_slice(&from[run]);
+                rest = more;
+            }
+        }
+        let locals = spec.crops.local_count;
+        match (&mut *self, pixels) {
+            (Staging::U8(all), Pixels::U8 { global, local }) => {
+                copy(global, &mut all[..counts.global], runs(GLOBAL_CROPS, global.len()));
+                copy(local, &mut all[counts.global..], runs(locals, local.len()));
+            }
+            (Staging::F32 { student, teacher }, Pixels::F32 { global, local }) => {
+                copy(global, &mut student[..counts.global], runs(GLOBAL_CROPS, global.len()));
+                copy(local, &mut student[counts.global..], runs(locals, local.len()));
+                teacher.copy_from_slice(&student[..counts.global]);
+            }
+            (Staging::F32 { student, teacher }, Pixels::U8 { global, local }) => {
+                let (mut to, size) = (&mut student[..], |global: bool| if global { spec.crops.global_size } else { spec.crops.local_size });
+                for (from, is_global) in [(global, true), (local, false)] {
+                    for run in runs(if is_global { GLOBAL_CROPS } else { locals }, from.len()) {
+                        let (crop, more) = to.split_at_mut(run.len());
+                        normalise(&from[run], size(is_global), crop);
+                        to = more;
+                    }
+                }
+                teacher.copy_from_slice(&student[..counts.global]);
+            }
+            (Staging::U8(_), Pixels::F32 { .. }) => unreachable!("checked before"),
+        }
+        if let (Staging::F32 { student, .. }, Some(lambda)) = (self, mixup) {
+            let mut rest = student.as_mut_slice();
+            for (crop, &lambda) in lambda.iter().enumerate() {
+                let side = if crop < GLOBAL_CROPS { spec.crops.global_size } else { spec.crops.local_size };
+                let (images, tail) = rest.split_at_mut(batch * 3 * side * side);
+                mix_reversed(images, batch, lambda);
+                rest = tail;
+            }
+        }
+    }
 }
 
 impl Trainer {
@@ -153,7 +222,7 @@ impl Trainer {
             DType::U8 => Staging::U8(vec![0; all]),
             _ => Staging::F32 { student: vec![0.0; all], teacher: vec![0.0; global] },
         };
-        Ok(Trainer { spec, pool, plan, step, arena: None, student, teacher, optimizer, centers, pixels, gpu: None })
+        Ok(Trainer { spec, pool, plan, step, arena: None, student, teacher, optimizer, centers, pixels, sums: Vec::new(), gpu: None })
     }
 
     /// The same trainer with its state and its steps on a GPU.
@@ -161,6 +230,12 @@ impl Trainer {
     /// # Errors
     /// When an operator has no kernels, or the GPU has not enough memory.
     pub fn on_gpu(mut self, gpu: Gpu) -> Result<Trainer> {
+        if self.spec.accumulate > 1 {
+            return Err(Error::Spec(format!(
+                "accumulate must be 1 on a GPU, got {}: train on the CPU, or with a larger batch",
+                self.spec.accumulate
+            )));
+        }
         let run = GpuRun::new(gpu, &self.spec, &self.step, &self.student, &self.teacher, &self.centers)?;
         run.upload(&self.student, &self.teacher, &self.optimizer, &self.centers);
         self.gpu = Some(run);
@@ -253,11 +328,13 @@ impl Trainer {
     }
 
     fn run(&mut self, pixels: Pixels, mixup: Option<&[f32]>, knobs: &Knobs, mut times: Option<&mut Vec<NodeTime>>) -> Result<StepStats> {
-        self.stage(pixels, mixup)?;
+        self.check(&pixels, mixup)?;
         let factors = self.drop_path_factors(knobs.step);
         let view_weights = mixup.map(|lambda| esvit_nn::loss::mixup_weights(self.spec.crops.batch, lambda));
         let temperature = [knobs.teacher_temperature as f32];
         if let Some(gpu) = &self.gpu {
+            // One pass: `on_gpu` refuses accumulation.
+            self.pixels.stage(&self.spec, self.step.pixels, &pixels, mixup, 0);
             let (student_pixels, teacher_pixels): (&[u8], &[u8]) = match &self.pixels {
                 Staging::U8(all) => (all, &all[..self.step.pixels.global]),
                 Staging::F32 { student, teacher } => (bytemuck::cast_slice(student), bytemuck::cast_slice(teacher)),
@@ -270,86 +347,146 @@ impl Trainer {
             return gpu.step(&inputs, &self.spec, knobs, &self.student, &mut self.optimizer, times);
         }
 
-        let mut bindings = Bindings::new();
-        self.student.bind(&mut bindings);
-        self.teacher.bind(&mut bindings);
-        let (student, teacher) = match &self.pixels {
-            Staging::U8(all) => (Slice::U8(all), Slice::U8(&all[..self.step.pixels.global])),
-            Staging::F32 { student, teacher } => (Slice::F32(student), Slice::F32(teacher)),
-        };
-        bindings.bind("student_pixels", student).bind("teacher_pixels", teacher);
-        for ((_, name), factors) in self.step.drop_path.iter().zip(&factors) {
-            bindings.bind(name, Slice::F32(factors));
+        let mut passes = Passes::default();
+        for pass in 0..self.spec.accumulate {
+            self.pixels.stage(&self.spec, self.step.pixels, &pixels, mixup, pass);
+            let factors: Vec<Vec<f32>> = factors.iter().map(|all| self.factors_of(all, pass)).collect();
+            let share = [1.0 / self.spec.accumulate as f32];
+            let mut bindings = Bindings::new();
+            self.student.bind(&mut bindings);
+            self.teacher.bind(&mut bindings);
+            let (student, teacher) = match &self.pixels {
+                Staging::U8(all) => (Slice::U8(all), Slice::U8(&all[..self.step.pixels.global])),
+                Staging::F32 { student, teacher } => (Slice::F32(student), Slice::F32(teacher)),
+            };
+            bindings.bind("student_pixels", student).bind("teacher_pixels", teacher);
+            for ((_, name), factors) in self.step.drop_path.iter().zip(&factors) {
+                bindings.bind(name, Slice::F32(factors));
+            }
+            bindings.bind("loss_share", Slice::F32(&share)).bind("teacher_temperature", Slice::F32(&temperature));
+            bindings.bind("view_pairs.teacher", Slice::U32(&self.step.view_pairs.teacher));
+            bindings.bind("view_pairs.weight", Slice::F32(view_weights.as_deref().unwrap_or(&self.step.view_pairs.weight)));
+            bindings.bind("region_pairs.weight", Slice::F32(&self.step.region_weights));
+            for (name, center) in &self.centers {
+                bindings.bind(name, Slice::F32(center));
+            }
+            let (program, pool) = (&self.step.program, &self.pool);
+            let arena = self.arena.get_or_insert_with(|| program.arena());
+            pool.install(|| program.run(arena, &bindings, pool, Variant::Fast, times.as_deref_mut()))?;
+            let started = Instant::now();
+            self.keep(&mut passes);
+            if self.spec.accumulate > 1 {
+                self.add_gradients(pass == 0);
+                if let Some(times) = times.as_deref_mut() {
+                    times.push(NodeTime { op: "accumulate", phase: "update", time: started.elapsed(), flops: 0 });
+                }
+            }
+            if !(passes.view_loss + passes.region_loss).is_finite() {
+                break; // nothing of this step will count
+            }
         }
-        bindings.bind("one", Slice::F32(&[1.0])).bind("teacher_temperature", Slice::F32(&temperature));
-        bindings.bind("view_pairs.teacher", Slice::U32(&self.step.view_pairs.teacher));
-        bindings.bind("view_pairs.weight", Slice::F32(view_weights.as_deref().unwrap_or(&self.step.view_pairs.weight)));
-        bindings.bind("region_pairs.weight", Slice::F32(&self.step.region_weights));
-        for (name, center) in &self.centers {
-            bindings.bind(name, Slice::F32(center));
-        }
-        let (program, pool) = (&self.step.program, &self.pool);
-        let arena = self.arena.get_or_insert_with(|| program.arena());
-        pool.install(|| program.run(arena, &bindings, pool, Variant::Fast, times.as_deref_mut()))?;
 
         let started = Instant::now();
-        let stats = self.finish(knobs);
+        let stats = self.finish(&passes, knobs);
         if let Some(times) = times {
             times.push(NodeTime { op: "optimizer_and_teacher", phase: "update", time: started.elapsed(), flops: 0 });
         }
         Ok(stats)
     }
 
-    /// After the program: statistics, optimiser, teacher, centres. Nothing of it when the loss is not finite.
-    fn finish(&mut self, knobs: &Knobs) -> StepStats {
-        let Trainer { spec, pool, step, arena: Some(arena), student, teacher, optimizer, centers, .. } = self else {
-            unreachable!("the program has run in its arena");
-        };
+    /// Adds the results of the pass that has just run.
+    fn keep(&self, passes: &mut Passes) {
+        let Trainer { step, arena: Some(arena), .. } = self else { unreachable!("the program has run in its arena") };
         let output = |value| step.program.output(arena, value).f32();
         let scalar = |value| f64::from(output(value)[0]);
-        let view_loss = scalar(step.view.loss);
-        let region_loss = step.region.map_or(0.0, |term| scalar(term.loss));
-        let views = output(step.teacher_views);
+        passes.view_loss += scalar(step.view.loss);
+        passes.region_loss += step.region.map_or(0.0, |term| scalar(term.loss));
+        passes.entropy += scalar(step.view.entropy);
+        passes.views.extend_from_slice(output(step.teacher_views));
+        for (i, term) in [Some(step.view), step.region].into_iter().flatten().enumerate() {
+            let mean = output(term.teacher_mean);
+            match passes.teacher_means.get_mut(i) {
+                Some(sum) => lanes::accumulate(mean, sum),
+                None => passes.teacher_means.push(mean.to_vec()),
+            }
+        }
+        let statistics = step.student_statistics.iter().chain(&step.teacher_statistics);
+        passes.statistics.push(statistics.map(|s| [output(s.mean).to_vec(), output(s.var).to_vec()]).collect());
+    }
+
+    /// Adds the gradients of the pass that has just run to the sums; the first pass sets them.
+    fn add_gradients(&mut self, first: bool) {
+        let Trainer { step, arena: Some(arena), sums, pool, .. } = self else { unreachable!("the program has run in its arena") };
+        let gradients = step.gradients.iter().map(|value| value.map(|value| step.program.output(arena, value).f32()));
+        if sums.is_empty() {
+            *sums = gradients.clone().map(|g| vec![0.0; g.map_or(0, <[f32]>::len)]).collect();
+        }
+        for (sum, gradient) in sums.iter_mut().zip(gradients) {
+            let Some(gradient) = gradient else { continue };
+            pool.install(|| {
+                pool.for_rows(sum, 1, PIECE, |from, sum| {
+                    let gradient = &gradient[from..from + sum.len()];
+                    if first { sum.copy_from_slice(gradient) } else { lanes::accumulate(gradient, sum) }
+                });
+            });
+        }
+    }
+
+    /// After all passes: statistics, optimiser, teacher, centres. Nothing of it when the loss is not finite.
+    fn finish(&mut self, passes: &Passes, knobs: &Knobs) -> StepStats {
+        let Trainer { spec, pool, step, arena: Some(arena), student, teacher, optimizer, centers, sums, .. } = self else {
+            unreachable!("the program has run in its arena");
+        };
+        let n = spec.accumulate as f64;
+        let (view_loss, region_loss) = (passes.view_loss / n, passes.region_loss / n);
         let mut stats = StepStats {
             loss: view_loss + region_loss,
             view_loss,
             region_loss,
-            teacher_entropy: scalar(step.view.entropy),
-            feature_deviation: feature_deviation(views, views.len() / (GLOBAL_CROPS * spec.crops.batch)),
+            teacher_entropy: passes.entropy / n,
+            feature_deviation: feature_deviation(
+                &passes.views,
+                step.program.output(arena, step.teacher_views).len() / (GLOBAL_CROPS * spec.crops.batch),
+            ),
             gradient_norm: 0.0,
             finite: (view_loss + region_loss).is_finite(),
         };
         if !stats.finite {
             return stats;
         }
-        let gradient = |i: usize| step.gradients[i].map(|value| step.program.output(arena, value).f32());
+        let gradient = |i: usize| match sums.is_empty() {
+            true => step.gradients[i].map(|value| step.program.output(arena, value).f32()),
+            false => step.gradients[i].map(|_| sums[i].as_slice()),
+        };
         stats.gradient_norm = pool.install(|| optimizer.update(pool, student, teacher, knobs, spec.clip_grad, gradient));
 
-        let momentum = spec.loss.center_momentum;
-        let terms: [Option<Term>; 2] = [Some(step.view), step.region];
-        for ((_, center), term) in centers.iter_mut().zip(terms.into_iter().flatten()) {
-            for (c, mean) in center.iter_mut().zip(step.program.output(arena, term.teacher_mean).f32()) {
-                *c = *c * momentum + mean * (1.0 - momentum);
+        let (momentum, share) = (spec.loss.center_momentum, 1.0 / spec.accumulate as f32);
+        for ((_, center), mean) in centers.iter_mut().zip(&passes.teacher_means) {
+            for (c, mean) in center.iter_mut().zip(mean) {
+                *c = *c * momentum + mean * share * (1.0 - momentum);
             }
         }
-        for (store, statistics) in [(student, &step.student_statistics), (teacher, &step.teacher_statistics)] {
-            for s in statistics {
-                update_running(store, s, step.program.output(arena, s.mean).f32(), step.program.output(arena, s.var).f32());
+        for of_pass in &passes.statistics {
+            let mut values = of_pass.iter();
+            for (store, statistics) in [(&mut *student, &step.student_statistics), (&mut *teacher, &step.teacher_statistics)] {
+                for (s, [mean, var]) in statistics.iter().zip(values.by_ref()) {
+                    update_running(store, s, mean, var);
+                }
             }
         }
         stats
     }
 
-    /// Copies pixels to where the program reads them, mixed where asked.
-    fn stage(&mut self, pixels: Pixels, mixup: Option<&[f32]>) -> Result<()> {
-        let counts = self.step.pixels;
+    /// That a step's pixels and factors have the sizes of the specification.
+    fn check(&self, pixels: &Pixels, mixup: Option<&[f32]>) -> Result<()> {
+        let (counts, passes) = (self.step.pixels, self.spec.accumulate);
         let check = |what, want, got| if want == got { Ok(()) } else { Err(Error::Input { what, want, got }) };
         let (global, local) = match pixels {
             Pixels::U8 { global, local } => (global.len(), local.len()),
             Pixels::F32 { global, local } => (global.len(), local.len()),
         };
-        check("the global crops", counts.global, global)?;
-        check("the local crops", counts.local, local)?;
+        check("the global crops", passes * counts.global, global)?;
+        check("the local crops", passes * counts.local, local)?;
         let crops = GLOBAL_CROPS + self.spec.crops.local_count;
         match (self.spec.loss.mixup, mixup) {
             (true, Some(lambda)) => check("the mixup factors", crops, lambda.len())?,
@@ -357,40 +494,15 @@ impl Trainer {
             (false, Some(lambda)) => check("the mixup factors", 0, lambda.len())?,
             (false, None) => {}
         }
-        match (&mut self.pixels, pixels) {
-            (Staging::U8(all), Pixels::U8 { global, local }) => {
-                all[..counts.global].copy_from_slice(global);
-                all[counts.global..].copy_from_slice(local);
-            }
-            (Staging::F32 { student, teacher }, Pixels::F32 { global, local }) => {
-                student[..counts.global].copy_from_slice(global);
-                student[counts.global..].copy_from_slice(local);
-                teacher.copy_from_slice(global);
-            }
-            (Staging::F32 { student, teacher }, Pixels::U8 { global, local }) => {
-                let (to_global, to_local) = student.split_at_mut(counts.global);
-                normalise(global, self.spec.crops.global_size, to_global);
-                normalise(local, self.spec.crops.local_size, to_local);
-                teacher.copy_from_slice(to_global);
-            }
-            (Staging::U8(_), Pixels::F32 { .. }) => return Err(Error::Spec("this trainer was built for 8-bit pixels".into())),
+        match (&self.pixels, pixels) {
+            (Staging::U8(_), Pixels::F32 { .. }) => Err(Error::Spec("this trainer was built for 8-bit pixels".into())),
+            _ => Ok(()),
         }
-        if let (Staging::F32 { student, .. }, Some(lambda)) = (&mut self.pixels, mixup) {
-            let batch = self.spec.crops.batch;
-            let mut rest = student.as_mut_slice();
-            for (crop, &lambda) in lambda.iter().enumerate() {
-                let side = if crop < GLOBAL_CROPS { self.spec.crops.global_size } else { self.spec.crops.local_size };
-                let (images, tail) = rest.split_at_mut(batch * 3 * side * side);
-                mix_reversed(images, batch, lambda);
-                rest = tail;
-            }
-        }
-        Ok(())
     }
 
-    /// For each residual branch a factor for every image: 0 or 1/keep.
+    /// For each residual branch a factor for every image of the step: 0 or 1/keep.
     fn drop_path_factors(&self, step: u64) -> Vec<Vec<f32>> {
-        let images = self.spec.crops.batch * (GLOBAL_CROPS + self.spec.crops.local_count);
+        let images = self.spec.accumulate * self.spec.crops.batch * (GLOBAL_CROPS + self.spec.crops.local_count);
         let branch = |(branch, (rate, _)): (usize, &(f64, String))| {
             if *rate == 0.0 {
                 return Vec::new();
@@ -402,9 +514,19 @@ impl Trainer {
         self.step.drop_path.iter().enumerate().map(branch).collect()
     }
 
-    /// Gradient of a trained parameter in the last step, before clipping.
+    /// A branch's factors for the images of one pass.
+    fn factors_of(&self, all: &[f32], pass: usize) -> Vec<f32> {
+        let (batch, passes) = (self.spec.crops.batch, self.spec.accumulate);
+        all.chunks(batch * passes).flat_map(|crop| &crop[pass * batch..(pass + 1) * batch]).copied().collect()
+    }
+
+    /// Gradient of a trained parameter in the last step, before clipping; with accumulation the mean over its passes.
     pub fn gradient(&self, name: &str) -> Option<Cow<'_, [f32]>> {
-        let value = self.step.gradients[self.student.position(name)?]?;
+        let entry = self.student.position(name)?;
+        let value = self.step.gradients[entry]?;
+        if !self.sums.is_empty() {
+            return Some(Cow::Borrowed(&self.sums[entry]));
+        }
         let program = &self.step.program;
         match &self.gpu {
             Some(gpu) => gpu.read(&program.gpu_output(gpu.arena(), value)).ok().map(Cow::Owned),
@@ -412,7 +534,7 @@ impl Trainer {
         }
     }
 
-    /// Teacher rows the regions were matched with in the last step, `[P]`.
+    /// Teacher rows the regions were matched with in the last pass, `[P]`.
     pub fn matches(&self) -> Option<Cow<'_, [u32]>> {
         let (program, value) = (&self.step.program, self.step.matches?);
         match &self.gpu {
@@ -479,6 +601,9 @@ impl Trainer {
         Ok(report)
     }
 }
+
+/// Elements of one piece of parallel work.
+const PIECE: usize = 16384;
 
 /// Running averages with momentum 0.1; the variance is the unbiased one.
 fn update_running(store: &mut Store, s: &RunningStatistics, mean: &[f32], var: &[f32]) {

@@ -64,6 +64,7 @@ fn spec(fixture: &Fixture) -> Result<Option<TrainerSpec>, Box<dyn std::error::Er
             local_size: number(run, "local_size")? as usize,
             local_count: number(run, "local_crops")? as usize,
         },
+        accumulate: 1,
         loss: LossSpec {
             region: flag(run, "dense"),
             student_temperature: 0.1,
@@ -315,6 +316,7 @@ fn parameter_groups_are_the_references() -> Outcome {
                 norm_last_layer: !head.clone().any(|n| n == "head.last_layer.weight_g"),
             },
             crops: CropSpec { batch: 1, global_size: side, local_size: side, local_count: 1 },
+            accumulate: 1,
             loss: LossSpec { region, student_temperature: 0.1, center_momentum: 0.9, mixup: false },
             optimizer: OptimizerKind::Adamw,
             clip_grad: 0.0,

@@ -1,5 +1,5 @@
 import { InvalidArgumentError, type Command } from "commander";
-import { engineThreads, toTrainerSpec, type Config } from "../config/index.js";
+import { engineThreads, imagesPerStep, toTrainerSpec, type Config } from "../config/index.js";
 import { chooseDevice, native, type ProfileRow, type Trainer } from "../native/index.js";
 import { stream } from "../random/index.js";
 import { trainingSchedule } from "../schedule/index.js";
@@ -75,8 +75,8 @@ async function benchStep(config: Config, steps: number): Promise<StepBench> {
     const gflop = profile.reduce((sum, row) => sum + row.gflop, 0);
     const rate = (amount: number, ms: number): number => amount / Math.max(ms / 1000, 1e-9);
     return {
-      batchSize: config.batchSize, device: adapter?.name ?? "cpu", threads, instructions: engine.cpuFeatures(), stepMs, medianMs, peak, gflop,
-      imagesPerSecond: rate(config.batchSize, medianMs),
+      batchSize: imagesPerStep(config), device: adapter?.name ?? "cpu", threads, instructions: engine.cpuFeatures(), stepMs, medianMs, peak, gflop,
+      imagesPerSecond: rate(imagesPerStep(config), medianMs),
       gflops: rate(gflop, medianMs),
       share: shareOf(rate(gflop, medianMs)),
       rows: profile.map((row) => ({ ...row, gflops: rate(row.gflop, row.ms), share: shareOf(rate(row.gflop, row.ms)) })),
@@ -91,7 +91,7 @@ async function measure(trainer: Trainer, config: Config, steps: number): Promise
   const { globalSize, localSize, localCount } = config.crops;
   const noise = stream(config.seed, "bench");
   const pixels = (count: number, side: number): Uint8Array => Uint8Array.from({ length: count * side * side * 3 }, () => noise.uint32() & 255);
-  const crops = { global: pixels(2 * config.batchSize, globalSize), local: pixels(localCount * config.batchSize, localSize) };
+  const crops = { global: pixels(2 * imagesPerStep(config), globalSize), local: pixels(localCount * imagesPerStep(config), localSize) };
   const knobs = trainingSchedule(config, steps + 2);
   await trainer.step(crops, knobs(0));
   const stepMs: number[] = [];
