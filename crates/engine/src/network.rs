@@ -85,7 +85,10 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType) -> Result<Step> {
         factors.push(if rate > 0.0 { Some(g.leaf(&name, &[images], DType::F32)?) } else { None });
         drop_path.push((rate, name));
     }
+    g.set_checkpointing(spec.checkpointing);
     let student = half(spec, &mut g, &mut student_parameters, STUDENT, pixels, Layout::new(all), &factors)?;
+
+    g.set_checkpointing(false);
 
     g.set_phase("loss");
     let k = [spec.head.out_dim];

@@ -23,6 +23,8 @@ pub struct TrainerSpec {
     pub clip_grad: f32,
     /// Rounding of matrix products.
     pub precision: Precision,
+    /// Whether the student's blocks are computed again in the backward pass, instead of keeping what they computed.
+    pub checkpointing: bool,
     /// Seed of the initial weights and of stochastic depth.
     pub seed: u64,
     /// Compute threads; 0 for one a core.

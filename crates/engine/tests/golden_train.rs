@@ -75,6 +75,7 @@ fn spec(fixture: &Fixture) -> Result<Option<TrainerSpec>, Box<dyn std::error::Er
         clip_grad: number(run, "clip_grad")? as f32,
         seed: 0,
         precision: Precision::F32,
+        checkpointing: false,
         threads: 2,
     }))
 }
@@ -322,6 +323,7 @@ fn parameter_groups_are_the_references() -> Outcome {
             clip_grad: 0.0,
             seed: 0,
             precision: Precision::F32,
+            checkpointing: false,
             threads: 1,
         })?;
         let state = trainer.state()?.optimizer;

@@ -34,6 +34,7 @@ fn spec(optimizer: OptimizerKind, region: bool, mixup: bool, batch_norm: bool) -
         clip_grad: 0.3,
         seed: 5,
         precision: Precision::F32,
+        checkpointing: false,
         threads: 1,
     }
 }

@@ -130,6 +130,7 @@ export const Config = z
     saveSteps: count.default(0).describe("writes the checkpoint every so many steps too; 0 only at the end of an epoch"),
     device: z.enum(["cpu", "gpu", "auto"]).default("cpu").describe("where steps run; auto is the best GPU, or the CPU where there is none"),
     precision: z.enum(["f32", "mixed"]).default("f32").describe("of matrix products; mixed multiplies bf16 (CPU) or f16 (GPU) where that is faster"),
+    checkpointing: z.boolean().default(false).describe("computes the blocks again in the backward pass: less memory, more time, the same numbers"),
     threads: count.default(0).describe("threads of the engine; 0 for all cores"),
     outputDir: z.string().min(1).default("."),
     pretrained: z.string().min(1).nullable().default(null).describe("checkpoint to start from when outputDir has none"),

@@ -59,6 +59,7 @@ export function toTrainerSpec(config: Config): TrainerSpec {
     optimizer: config.optimizer.kind,
     clip_grad: config.optimizer.clipGrad,
     precision: config.precision,
+    checkpointing: config.checkpointing,
     seed: config.seed,
     threads: engineThreads(config.threads),
   };

@@ -51,6 +51,8 @@ export interface TrainerSpec {
   /** Largest norm of one parameter's gradient; 0 turns clipping off. */
   clip_grad: number;
   precision: Precision;
+  /** Whether the student's blocks are computed again in the backward pass. */
+  checkpointing: boolean;
   seed: number;
   threads: number;
 }

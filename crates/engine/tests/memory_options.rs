@@ -1,4 +1,4 @@
-//! Gradient accumulation: passes over parts of a batch give what one pass over the whole batch gives.
+//! What saves memory and changes no number: passes over parts of a batch, and blocks that are computed again in the backward pass.
 
 use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, Precision, TrainerSpec};
 use esvit_engine::{Knobs, Pixels, StepStats, TensorValues, Trainer};
@@ -35,6 +35,7 @@ fn spec(passes: usize, batch_norm: bool) -> TrainerSpec {
         clip_grad: 0.3,
         seed: 5,
         precision: Precision::F32,
+        checkpointing: false,
         threads: 2,
     }
 }
@@ -144,5 +145,23 @@ fn a_step_needs_the_images_of_all_passes() -> Outcome {
     assert!(error.contains("global crops"), "{error}");
     let error = Trainer::new(TrainerSpec { accumulate: 0, ..spec(1, false) }).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("accumulate must be at least 1"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn checkpointing_changes_memory_and_no_bit() -> Outcome {
+    for passes in [1, 2] {
+        let kept = spec(passes, true);
+        let again = TrainerSpec { checkpointing: true, ..kept.clone() };
+        let (mut kept, mut again) = (Trainer::new(kept)?, Trainer::new(again)?);
+        let (arena, smaller) = (kept.plan().memory.arena, again.plan().memory.arena);
+        assert!(smaller < arena, "{smaller} bytes are not less than {arena}");
+        assert!(again.plan().flops > kept.plan().flops);
+        for n in 0..3 {
+            let (a, b) = (step(&mut kept, n)?, step(&mut again, n)?);
+            assert_eq!(a, b);
+        }
+        assert!(bits(&mut kept)? == bits(&mut again)?, "the states differ");
+    }
     Ok(())
 }
