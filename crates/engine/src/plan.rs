@@ -12,8 +12,10 @@ use crate::spec::TrainerSpec;
 /// Memory of a trainer in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// Activations and gradients.
+    /// Activations and gradients, on the CPU.
     pub arena: usize,
+    /// The same on a GPU, which keeps all gradients until its update.
+    pub gpu_arena: usize,
     /// Both networks, moments, centres; with accumulation also the sums of the gradients.
     pub parameters: usize,
     /// Staging of pixels, and scratch memory of the operators.
@@ -55,6 +57,7 @@ impl Plan {
         };
         let memory = MemoryPlan {
             arena: step.program.arena_bytes(),
+            gpu_arena: step.kept.as_ref().unwrap_or(&step.program).arena_bytes(),
             parameters: 4 * (held(&step.student) + held(&step.teacher) + moments + sums + centers),
             workspace: staging + step.program.scratch_bytes(Pool::threads_for(spec.threads)),
         };

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use esvit_gpu::Gpu;
@@ -104,6 +105,19 @@ struct Passes {
     teacher_means: Vec<Vec<f32>>,
     /// Mean and variance of every batch norm, student's then teacher's, pass by pass.
     statistics: Vec<Vec<[Vec<f32>; 2]>>,
+    /// For each entry the square of its gradient's norm.
+    squares: Vec<f64>,
+    /// Entries that were updated while the program ran.
+    updated: Vec<bool>,
+}
+
+/// What a pass reads besides parameters and pixels.
+struct PassInputs<'a> {
+    /// Of each residual branch.
+    factors: &'a [Vec<f32>],
+    temperature: &'a [f32],
+    /// Weights of the view's pairs, where mixup changes them.
+    view_weights: Option<&'a [f32]>,
 }
 
 /// Name and values of a centre.
@@ -230,6 +244,8 @@ impl Trainer {
     /// # Errors
     /// When an operator has no kernels, or the GPU has not enough memory.
     pub fn on_gpu(mut self, gpu: Gpu) -> Result<Trainer> {
+        // The recorded update follows the whole program.
+        self.step.keep_gradients();
         if self.spec.accumulate > 1 {
             return Err(Error::Spec(format!(
                 "accumulate must be 1 on a GPU, got {}: train on the CPU, or with a larger batch",
@@ -347,32 +363,31 @@ impl Trainer {
             return gpu.step(&inputs, &self.spec, knobs, &self.student, &mut self.optimizer, times);
         }
 
-        let mut passes = Passes::default();
+        let entries = self.student.entries().len();
+        let mut passes = Passes { squares: vec![0.0; entries], updated: vec![false; entries], ..Passes::default() };
         for pass in 0..self.spec.accumulate {
             self.pixels.stage(&self.spec, self.step.pixels, &pixels, mixup, pass);
             let factors: Vec<Vec<f32>> = factors.iter().map(|all| self.factors_of(all, pass)).collect();
-            let share = [1.0 / self.spec.accumulate as f32];
-            let mut bindings = Bindings::new();
-            self.student.bind(&mut bindings);
-            self.teacher.bind(&mut bindings);
-            let (student, teacher) = match &self.pixels {
-                Staging::U8(all) => (Slice::U8(all), Slice::U8(&all[..self.step.pixels.global])),
-                Staging::F32 { student, teacher } => (Slice::F32(student), Slice::F32(teacher)),
-            };
-            bindings.bind("student_pixels", student).bind("teacher_pixels", teacher);
-            for ((_, name), factors) in self.step.drop_path.iter().zip(&factors) {
-                bindings.bind(name, Slice::F32(factors));
+            let inputs = PassInputs { factors: &factors, temperature: &temperature, view_weights: view_weights.as_deref() };
+            // From stop to stop: what is complete there is used up, and its memory serves the next nodes.
+            let (mut done, mut finite) = (0, true);
+            for stop in 0..self.step.program.stops().len() {
+                let after = self.step.program.stops()[stop].after;
+                self.run_nodes(done..after, &inputs, times.as_deref_mut())?;
+                done = after;
+                finite = self.losses().iter().sum::<f64>().is_finite();
+                if !finite {
+                    break;
+                }
+                let started = Instant::now();
+                self.consume(stop, &mut passes, knobs);
+                if let Some(times) = times.as_deref_mut() {
+                    times.push(NodeTime { op: "optimizer_and_teacher", phase: "update", time: started.elapsed(), flops: 0 });
+                }
             }
-            bindings.bind("loss_share", Slice::F32(&share)).bind("teacher_temperature", Slice::F32(&temperature));
-            bindings.bind("view_pairs.teacher", Slice::U32(&self.step.view_pairs.teacher));
-            bindings.bind("view_pairs.weight", Slice::F32(view_weights.as_deref().unwrap_or(&self.step.view_pairs.weight)));
-            bindings.bind("region_pairs.weight", Slice::F32(&self.step.region_weights));
-            for (name, center) in &self.centers {
-                bindings.bind(name, Slice::F32(center));
+            if finite {
+                self.run_nodes(done..self.step.program.nodes().len(), &inputs, times.as_deref_mut())?;
             }
-            let (program, pool) = (&self.step.program, &self.pool);
-            let arena = self.arena.get_or_insert_with(|| program.arena());
-            pool.install(|| program.run(arena, &bindings, pool, Variant::Fast, times.as_deref_mut()))?;
             let started = Instant::now();
             self.keep(&mut passes);
             if self.spec.accumulate > 1 {
@@ -387,20 +402,67 @@ impl Trainer {
         }
 
         let started = Instant::now();
-        let stats = self.finish(&passes, knobs);
+        let stats = self.finish(passes, knobs);
         if let Some(times) = times {
             times.push(NodeTime { op: "optimizer_and_teacher", phase: "update", time: started.elapsed(), flops: 0 });
         }
         Ok(stats)
     }
 
+    /// Runs some nodes of the program on the staged pixels.
+    fn run_nodes(&mut self, range: Range<usize>, inputs: &PassInputs, times: Option<&mut Vec<NodeTime>>) -> Result<()> {
+        let share = [1.0 / self.spec.accumulate as f32];
+        let mut bindings = Bindings::new();
+        self.student.bind(&mut bindings);
+        self.teacher.bind(&mut bindings);
+        let (student, teacher) = match &self.pixels {
+            Staging::U8(all) => (Slice::U8(all), Slice::U8(&all[..self.step.pixels.global])),
+            Staging::F32 { student, teacher } => (Slice::F32(student), Slice::F32(teacher)),
+        };
+        bindings.bind("student_pixels", student).bind("teacher_pixels", teacher);
+        for ((_, name), factors) in self.step.drop_path.iter().zip(inputs.factors) {
+            bindings.bind(name, Slice::F32(factors));
+        }
+        bindings.bind("loss_share", Slice::F32(&share)).bind("teacher_temperature", Slice::F32(inputs.temperature));
+        bindings.bind("view_pairs.teacher", Slice::U32(&self.step.view_pairs.teacher));
+        bindings.bind("view_pairs.weight", Slice::F32(inputs.view_weights.unwrap_or(&self.step.view_pairs.weight)));
+        bindings.bind("region_pairs.weight", Slice::F32(&self.step.region_weights));
+        for (name, center) in &self.centers {
+            bindings.bind(name, Slice::F32(center));
+        }
+        let (program, pool) = (&self.step.program, &self.pool);
+        let arena = self.arena.get_or_insert_with(|| program.arena());
+        Ok(pool.install(|| program.run_nodes(range, arena, &bindings, pool, Variant::Fast, times))?)
+    }
+
+    /// View and region term of the pass under way.
+    fn losses(&self) -> [f64; 2] {
+        let Trainer { step, arena: Some(arena), .. } = self else { unreachable!("the program has run in its arena") };
+        let scalar = |value| f64::from(step.program.output(arena, value).f32()[0]);
+        [scalar(step.view.loss), step.region.map_or(0.0, |term| scalar(term.loss))]
+    }
+
+    /// Updates the entries whose gradients are complete at a stop of the program.
+    fn consume(&mut self, stop: usize, passes: &mut Passes, knobs: &Knobs) {
+        let Trainer { spec, pool, step, arena: Some(arena), student, teacher, optimizer, .. } = self else {
+            unreachable!("the program has run in its arena");
+        };
+        let entries = step.program.stops()[stop].ready.iter().map(|&ready| step.consumed[ready]);
+        let gradient = |i: usize| step.gradients[i].map(|value| step.program.output(arena, value).f32());
+        for i in entries.clone() {
+            passes.updated[i] = true;
+        }
+        pool.install(|| optimizer.update(entries, &mut passes.squares, pool, student, teacher, knobs, spec.clip_grad, gradient));
+    }
+
     /// Adds the results of the pass that has just run.
     fn keep(&self, passes: &mut Passes) {
+        let [view_loss, region_loss] = self.losses();
         let Trainer { step, arena: Some(arena), .. } = self else { unreachable!("the program has run in its arena") };
         let output = |value| step.program.output(arena, value).f32();
         let scalar = |value| f64::from(output(value)[0]);
-        passes.view_loss += scalar(step.view.loss);
-        passes.region_loss += step.region.map_or(0.0, |term| scalar(term.loss));
+        passes.view_loss += view_loss;
+        passes.region_loss += region_loss;
         passes.entropy += scalar(step.view.entropy);
         passes.views.extend_from_slice(output(step.teacher_views));
         for (i, term) in [Some(step.view), step.region].into_iter().flatten().enumerate() {
@@ -433,7 +495,7 @@ impl Trainer {
     }
 
     /// After all passes: statistics, optimiser, teacher, centres. Nothing of it when the loss is not finite.
-    fn finish(&mut self, passes: &Passes, knobs: &Knobs) -> StepStats {
+    fn finish(&mut self, mut passes: Passes, knobs: &Knobs) -> StepStats {
         let Trainer { spec, pool, step, arena: Some(arena), student, teacher, optimizer, centers, sums, .. } = self else {
             unreachable!("the program has run in its arena");
         };
@@ -458,7 +520,10 @@ impl Trainer {
             true => step.gradients[i].map(|value| step.program.output(arena, value).f32()),
             false => step.gradients[i].map(|_| sums[i].as_slice()),
         };
-        stats.gradient_norm = pool.install(|| optimizer.update(pool, student, teacher, knobs, spec.clip_grad, gradient));
+        let Passes { squares, updated, .. } = &mut passes;
+        let rest = (0..updated.len()).filter(|&i| !updated[i]);
+        pool.install(|| optimizer.update(rest, squares, pool, student, teacher, knobs, spec.clip_grad, gradient));
+        stats.gradient_norm = squares.iter().sum::<f64>().sqrt();
 
         let (momentum, share) = (spec.loss.center_momentum, 1.0 / spec.accumulate as f32);
         for ((_, center), mean) in centers.iter_mut().zip(&passes.teacher_means) {
@@ -520,12 +585,23 @@ impl Trainer {
         all.chunks(batch * passes).flat_map(|crop| &crop[pass * batch..(pass + 1) * batch]).copied().collect()
     }
 
-    /// Gradient of a trained parameter in the last step, before clipping; with accumulation the mean over its passes.
+    /// Keeps gradients after a step, for [`Trainer::gradient`]; without it, on the CPU, each is gone once its parameter was updated.
+    /// Takes more memory than the plan says, and changes no number.
+    pub fn keep_gradients(&mut self) {
+        self.step.keep_gradients();
+        self.arena = None;
+    }
+
+    /// Gradient of a trained parameter in the last step, before clipping; with accumulation the mean over its passes. `None` where
+    /// they are not [kept](Trainer::keep_gradients).
     pub fn gradient(&self, name: &str) -> Option<Cow<'_, [f32]>> {
         let entry = self.student.position(name)?;
         let value = self.step.gradients[entry]?;
         if !self.sums.is_empty() {
             return Some(Cow::Borrowed(&self.sums[entry]));
+        }
+        if self.step.kept.is_some() {
+            return None;
         }
         let program = &self.step.program;
         match &self.gpu {

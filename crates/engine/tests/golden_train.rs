@@ -113,6 +113,7 @@ fn check(fixture: &Fixture, spec: TrainerSpec, gpu: Option<Gpu>) -> Outcome {
     let run = &fixture.json["run"];
     let crops = spec.crops.clone();
     let mut trainer = Trainer::with_pixels(spec, esvit_graph::DType::F32)?;
+    trainer.keep_gradients();
     fill_store(fixture, trainer.student_mut());
     fill_store(fixture, trainer.teacher_mut());
     if let Some(gpu) = gpu {

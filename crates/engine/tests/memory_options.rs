@@ -1,7 +1,7 @@
 //! What saves memory and changes no number: passes over parts of a batch, and blocks that are computed again in the backward pass.
 
 use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, Precision, TrainerSpec};
-use esvit_engine::{Knobs, Pixels, StepStats, TensorValues, Trainer};
+use esvit_engine::{Knobs, Pixels, Plan, StepStats, TensorValues, Trainer};
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -58,6 +58,7 @@ fn distance(got: &[f32], want: &[f32]) -> f64 {
 #[test]
 fn passes_over_parts_are_a_pass_over_the_whole() -> Outcome {
     let mut whole = Trainer::new(spec(1, false))?;
+    whole.keep_gradients();
     let mut parts = [2, 3, 6].map(|passes| Trainer::new(spec(passes, false)));
     for n in 0..2 {
         let want = step(&mut whole, n)?;
@@ -163,5 +164,34 @@ fn checkpointing_changes_memory_and_no_bit() -> Outcome {
         }
         assert!(bits(&mut kept)? == bits(&mut again)?, "the states differ");
     }
+    Ok(())
+}
+
+#[test]
+fn updates_during_the_backward_pass_are_those_after_it() -> Outcome {
+    // Prototypes whose gradient alone is worth a stop.
+    let spec = TrainerSpec { head: HeadSpec { out_dim: 70_000, ..spec(1, true).head }, ..spec(1, true) };
+    let (mut during, mut after) = (Trainer::new(spec.clone())?, Trainer::new(spec)?);
+    after.keep_gradients();
+    for n in 0..3 {
+        assert_eq!(step(&mut during, n)?, step(&mut after, n)?);
+    }
+    assert!(bits(&mut during)? == bits(&mut after)?, "the states differ");
+    assert!(during.gradient("head.mlp.0.weight").is_none() && after.gradient("head.mlp.0.weight").is_some());
+    Ok(())
+}
+
+#[test]
+fn updates_during_the_backward_pass_free_memory() -> Outcome {
+    // Blocks whose gradients together are larger than what one image keeps for the backward pass.
+    let backbone = match spec(6, false).backbone {
+        BackboneSpec::Swin(swin) => BackboneSpec::Swin(SwinSpec { dim: 128, depths: vec![2, 10], heads: vec![4, 8], ..swin }),
+        #[allow(unreachable_patterns)]
+        other => other,
+    };
+    let memory = |accumulate| Plan::new(&TrainerSpec { backbone: backbone.clone(), accumulate, checkpointing: true, ..spec(6, false) });
+    let (summed, updated) = (memory(6)?.memory, memory(1)?.memory);
+    assert_eq!(summed.arena, summed.gpu_arena, "with accumulation nothing is updated on the way");
+    assert!(2 * updated.arena < updated.gpu_arena, "{} bytes are not half of {}", updated.arena, updated.gpu_arena);
     Ok(())
 }
