@@ -38,6 +38,7 @@ impl Graph {
             }
             grads[value.index()].push(seed);
         }
+        let from_leaves = self.from_leaves();
         // The segment that was repeated last, and its new results.
         let (mut repeated, mut again) = (0..0, HashMap::new());
         for index in (0..forward_nodes).rev() {
@@ -60,6 +61,12 @@ impl Graph {
                 };
             }
             let operands = node.inputs.clone();
+            if !self.segments.is_empty() && repeated.is_empty() {
+                // Normalised prototypes are large and cheap: with checkpointing they do not wait for the backward pass either.
+                for giver in operands.iter().filter_map(|v| from_leaves.get(v)) {
+                    again.extend(self.repeat(*giver..giver + 1)?);
+                }
+            }
             for value in node.inputs.iter_mut().chain(&mut node.outputs) {
                 *value = *again.get(value).unwrap_or(value);
             }

@@ -1,6 +1,6 @@
 //! Values, leaves, nodes, and the graph that holds them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -114,6 +114,13 @@ impl Graph {
             self.segments.push(first..self.nodes.len());
         }
         built
+    }
+
+    /// Results of the nodes that read leaves alone, and the number of the node.
+    pub(crate) fn from_leaves(&self) -> HashMap<Value, usize> {
+        let leaves: HashSet<Value> = self.leaves.iter().map(|leaf| leaf.value).collect();
+        let nodes = self.nodes.iter().enumerate().filter(|(_, node)| node.inputs.iter().all(|v| leaves.contains(v)));
+        nodes.flat_map(|(i, node)| node.outputs.iter().map(move |v| (*v, i))).collect()
     }
 
     /// Adds the nodes of a range once more, on the same operands; `again` maps old results to new ones.
