@@ -28,6 +28,7 @@ pub struct Mixup {
 #[napi(object)]
 pub struct StepKnobs {
     pub step: f64,
+    pub progress: f64,
     pub learning_rate: f64,
     pub weight_decay: f64,
     pub momentum: f64,
@@ -82,6 +83,7 @@ impl From<StepKnobs> for Knobs {
     fn from(k: StepKnobs) -> Knobs {
         Knobs {
             step: k.step as u64,
+            progress: k.progress,
             learning_rate: k.learning_rate,
             weight_decay: k.weight_decay,
             momentum: k.momentum,
@@ -136,7 +138,12 @@ impl From<Plan> for TrainerPlan {
     fn from(plan: Plan) -> TrainerPlan {
         let esvit_engine::MemoryPlan { arena, gpu_arena, parameters, workspace } = plan.memory;
         TrainerPlan {
-            memory: MemoryPlan { arena: arena as f64, gpu_arena: gpu_arena as f64, parameters: parameters as f64, workspace: workspace as f64 },
+            memory: MemoryPlan {
+                arena: arena as f64,
+                gpu_arena: gpu_arena as f64,
+                parameters: parameters as f64,
+                workspace: workspace as f64,
+            },
             parameter_count: plan.parameter_count as f64,
             gflop: plan.flops as f64 / 1e9,
         }

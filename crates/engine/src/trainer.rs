@@ -45,8 +45,10 @@ pub enum Pixels<'a> {
 /// Values of the schedules for one step.
 #[derive(Clone, Copy, Debug)]
 pub struct Knobs {
-    /// Global step, from 0: keys stochastic depth.
+    /// Global step, from 0: keys stochastic depth and drawn neighbours.
     pub step: u64,
+    /// Share of the training that is done: decides when neighbours are no longer drawn.
+    pub progress: f64,
     /// Of all parameters.
     pub learning_rate: f64,
     /// Of the parameters that decay.
@@ -115,6 +117,8 @@ struct Passes {
 struct PassInputs<'a> {
     /// Of each residual branch.
     factors: &'a [Vec<f32>],
+    /// Neighbours of each layer that draws them: those of the step.
+    draws: &'a [Vec<u32>],
     temperature: &'a [f32],
     /// Weights of the view's pairs, where mixup changes them.
     view_weights: Option<&'a [f32]>,
@@ -142,6 +146,8 @@ pub struct Trainer {
     pixels: Staging,
     /// With accumulation: the gradient of each entry over the passes so far.
     sums: Vec<Vec<f32>>,
+    /// Neighbours of the next step, where they are not to be drawn.
+    next_draws: Option<Vec<Vec<u32>>>,
     gpu: Option<GpuRun>,
 }
 
@@ -218,7 +224,7 @@ impl Trainer {
     /// A trainer for pixels of this type; with mixup they are floats.
     pub fn with_pixels(spec: TrainerSpec, dtype: DType) -> Result<Trainer> {
         let pool = Pool::new(spec.threads)?;
-        let step = network::build(&spec, dtype)?;
+        let step = network::build(&spec, dtype, network::KEPT_LOGITS)?;
         let plan = Plan::of(&spec, dtype, &step);
         let student = Store::new(&step.student, STUDENT, spec.seed);
         let mut teacher = Store::new(&step.teacher, TEACHER, spec.seed);
@@ -236,7 +242,8 @@ impl Trainer {
             DType::U8 => Staging::U8(vec![0; all]),
             _ => Staging::F32 { student: vec![0.0; all], teacher: vec![0.0; global] },
         };
-        Ok(Trainer { spec, pool, plan, step, arena: None, student, teacher, optimizer, centers, pixels, sums: Vec::new(), gpu: None })
+        let sums = Vec::new();
+        Ok(Trainer { spec, pool, plan, step, arena: None, student, teacher, optimizer, centers, pixels, sums, next_draws: None, gpu: None })
     }
 
     /// The same trainer with its state and its steps on a GPU.
@@ -244,14 +251,20 @@ impl Trainer {
     /// # Errors
     /// When an operator has no kernels, or the GPU has not enough memory.
     pub fn on_gpu(mut self, gpu: Gpu) -> Result<Trainer> {
-        // The recorded update follows the whole program.
-        self.step.keep_gradients();
         if self.spec.accumulate > 1 {
             return Err(Error::Spec(format!(
                 "accumulate must be 1 on a GPU, got {}: train on the CPU, or with a larger batch",
                 self.spec.accumulate
             )));
         }
+        // A GPU recomputes logits: none are kept. Its recorded update follows the whole program.
+        let dtype = match self.pixels {
+            Staging::U8(_) => DType::U8,
+            Staging::F32 { .. } => DType::F32,
+        };
+        self.step = network::build(&self.spec, dtype, [0; 2])?;
+        self.plan = Plan::of(&self.spec, dtype, &self.step);
+        self.step.keep_gradients();
         let run = GpuRun::new(gpu, &self.spec, &self.step, &self.student, &self.teacher, &self.centers)?;
         run.upload(&self.student, &self.teacher, &self.optimizer, &self.centers);
         self.gpu = Some(run);
@@ -343,9 +356,38 @@ impl Trainer {
         Ok(rows)
     }
 
+    /// Gives the next step its neighbours instead of drawing them: for each layer of the teacher, then of the student, a number from 0
+    /// (all) to 8 for each segment. To follow a run that drew others.
+    ///
+    /// # Errors
+    /// When there are more or fewer layers or segments.
+    pub fn set_next_draws(&mut self, draws: Vec<Vec<u32>>) -> Result<()> {
+        let sizes = |got: &mut dyn Iterator<Item = usize>| got.collect::<Vec<_>>();
+        let (want, got) = (sizes(&mut self.step.draws.iter().map(|d| d.1)), sizes(&mut draws.iter().map(Vec::len)));
+        if want != got {
+            return Err(Error::Input { what: "the drawn neighbours", want: want.iter().sum(), got: got.iter().sum() });
+        }
+        self.next_draws = Some(draws);
+        Ok(())
+    }
+
+    /// For each layer that draws, which neighbours its windows see in each segment: 0 for all, 1 to 8 for one.
+    fn draws(&mut self, knobs: &Knobs) -> Vec<Vec<u32>> {
+        let drawn = |(layer, (_, segments)): (usize, &(String, usize))| {
+            let mut stream = Stream::new(self.spec.seed, "neighbours", &[knobs.step, layer as u64]);
+            let mut draw = || if knobs.progress < self.step.draw_until { 1 + (8.0 * stream.uniform()) as u32 } else { 0 };
+            (0..*segments).map(|_| draw()).collect()
+        };
+        match self.next_draws.take() {
+            Some(given) => given,
+            None => self.step.draws.iter().enumerate().map(drawn).collect(),
+        }
+    }
+
     fn run(&mut self, pixels: Pixels, mixup: Option<&[f32]>, knobs: &Knobs, mut times: Option<&mut Vec<NodeTime>>) -> Result<StepStats> {
         self.check(&pixels, mixup)?;
         let factors = self.drop_path_factors(knobs.step);
+        let draws = self.draws(knobs);
         let view_weights = mixup.map(|lambda| esvit_nn::loss::mixup_weights(self.spec.crops.batch, lambda));
         let temperature = [knobs.teacher_temperature as f32];
         if let Some(gpu) = &self.gpu {
@@ -357,6 +399,7 @@ impl Trainer {
             };
             let mut floats: Vec<(&str, &[f32])> =
                 self.step.drop_path.iter().zip(&factors).map(|((_, name), factors)| (name.as_str(), factors.as_slice())).collect();
+            floats.extend(self.step.draws.iter().zip(&draws).map(|((name, _), d)| (name.as_str(), bytemuck::cast_slice(d))));
             floats.push(("teacher_temperature", &temperature));
             floats.push(("view_pairs.weight", view_weights.as_deref().unwrap_or(&self.step.view_pairs.weight)));
             let inputs = StepInputs { student_pixels, teacher_pixels, floats };
@@ -368,7 +411,7 @@ impl Trainer {
         for pass in 0..self.spec.accumulate {
             self.pixels.stage(&self.spec, self.step.pixels, &pixels, mixup, pass);
             let factors: Vec<Vec<f32>> = factors.iter().map(|all| self.factors_of(all, pass)).collect();
-            let inputs = PassInputs { factors: &factors, temperature: &temperature, view_weights: view_weights.as_deref() };
+            let inputs = PassInputs { factors: &factors, draws: &draws, temperature: &temperature, view_weights: view_weights.as_deref() };
             // From stop to stop: what is complete there is used up, and its memory serves the next nodes.
             let (mut done, mut finite) = (0, true);
             for stop in 0..self.step.program.stops().len() {
@@ -422,6 +465,9 @@ impl Trainer {
         bindings.bind("student_pixels", student).bind("teacher_pixels", teacher);
         for ((_, name), factors) in self.step.drop_path.iter().zip(inputs.factors) {
             bindings.bind(name, Slice::F32(factors));
+        }
+        for ((name, _), draws) in self.step.draws.iter().zip(inputs.draws) {
+            bindings.bind(name, Slice::U32(draws));
         }
         bindings.bind("loss_share", Slice::F32(&share)).bind("teacher_temperature", Slice::F32(inputs.temperature));
         bindings.bind("view_pairs.teacher", Slice::U32(&self.step.view_pairs.teacher));

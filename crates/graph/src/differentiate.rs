@@ -38,7 +38,7 @@ impl Graph {
             }
             grads[value.index()].push(seed);
         }
-        let from_leaves = self.from_leaves();
+        let from_leaves = self.results_of_leaves();
         // The segment that was repeated last, and its new results.
         let (mut repeated, mut again) = (0..0, HashMap::new());
         for index in (0..forward_nodes).rev() {

@@ -117,7 +117,7 @@ impl Graph {
     }
 
     /// Results of the nodes that read leaves alone, and the number of the node.
-    pub(crate) fn from_leaves(&self) -> HashMap<Value, usize> {
+    pub(crate) fn results_of_leaves(&self) -> HashMap<Value, usize> {
         let leaves: HashSet<Value> = self.leaves.iter().map(|leaf| leaf.value).collect();
         let nodes = self.nodes.iter().enumerate().filter(|(_, node)| node.inputs.iter().all(|v| leaves.contains(v)));
         nodes.flat_map(|(i, node)| node.outputs.iter().map(move |v| (*v, i))).collect()
@@ -126,7 +126,8 @@ impl Graph {
     /// Adds the nodes of a range once more, on the same operands; `again` maps old results to new ones.
     pub(crate) fn repeat(&mut self, range: Range<usize>) -> Result<HashMap<Value, Value>> {
         let mut again = HashMap::new();
-        for node in self.nodes[range].to_vec() {
+        for index in range {
+            let node = self.nodes[index].clone();
             let inputs: Vec<Value> = node.inputs.iter().map(|v| *again.get(v).unwrap_or(v)).collect();
             let outputs = self.apply_shared(node.op, &inputs)?;
             again.extend(node.outputs.into_iter().zip(outputs));

@@ -182,7 +182,7 @@ fn add_loss(
     feed.set("view_pairs.weight", pairs.weight.clone());
     let centre = leaf(g, "center", &[setting.k]);
     feed.set("center", centers[0].clone());
-    let term = loss::term(g, view[0], view[1], 0.1, centre, t, &pairs.offsets, teacher_rows.ok_or("pairs")?, weight)?;
+    let term = loss::term(g, view[0], view[1], 0.1, centre, t, &pairs.offsets, teacher_rows.ok_or("pairs")?, weight, 1 << 20)?;
     outputs.extend([("view_loss".to_string(), term.loss), ("view_mean".into(), term.teacher_mean)]);
     let mut losses = vec![term.loss];
     if let Some((region, student_features, teacher_features)) = region {
@@ -193,7 +193,7 @@ fn add_loss(
         feed.set("region_pairs.weight", pairs.weight.clone());
         let centre = leaf(g, "center_grid", &[setting.k]);
         feed.set("center_grid", centers[1].clone());
-        let term = loss::term(g, region[0], region[1], 0.1, centre, t, &pairs.offsets, found, weight)?;
+        let term = loss::term(g, region[0], region[1], 0.1, centre, t, &pairs.offsets, found, weight, 1 << 20)?;
         outputs.extend([("region_loss".to_string(), term.loss), ("region_mean".into(), term.teacher_mean), ("match".into(), found)]);
         losses.push(term.loss);
     }

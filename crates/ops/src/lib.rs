@@ -4,9 +4,13 @@
 //! [`TABLE`] registers them. The same cases serve the parity test (fast against plain), the gradient
 //! test (against finite differences, mid-graph) and the benchmark.
 
+pub mod attention;
 pub mod batch_norm;
 mod case;
+pub mod channel_gate;
 mod check;
+mod constant;
+pub mod gather_rows;
 pub mod gelu;
 pub mod l2_normalize;
 pub mod layer_norm;
@@ -15,10 +19,14 @@ mod partial;
 pub mod patch_merge;
 pub mod patchify;
 mod pieces;
+pub mod pool_windows;
 pub mod position;
+mod precision;
 pub mod prototype_loss;
 pub mod region_match;
+pub mod relu;
 pub mod residual;
+pub mod row_map;
 mod segment;
 pub mod token_mean;
 pub mod weight_norm;
@@ -27,6 +35,7 @@ pub mod window_attention;
 use esvit_gpu::Kernel;
 
 pub use case::{Case, Input};
+pub(crate) use constant::constant;
 pub use segment::{Layout, Segment};
 
 /// An operator and the inputs worth trying.
@@ -39,17 +48,23 @@ pub struct Entry {
 
 /// Every operator a program can hold.
 pub const TABLE: &[Entry] = &[
+    Entry { name: "attention", cases: attention::cases },
     Entry { name: "batch_norm", cases: batch_norm::cases },
+    Entry { name: "channel_gate", cases: channel_gate::cases },
+    Entry { name: "gather_rows", cases: gather_rows::cases },
     Entry { name: "gelu", cases: gelu::cases },
     Entry { name: "l2_normalize", cases: l2_normalize::cases },
     Entry { name: "layer_norm", cases: layer_norm::cases },
     Entry { name: "linear", cases: linear::cases },
     Entry { name: "patch_merge", cases: patch_merge::cases },
     Entry { name: "patchify", cases: patchify::cases },
+    Entry { name: "pool_windows", cases: pool_windows::cases },
     Entry { name: "position", cases: position::cases },
     Entry { name: "prototype_loss", cases: prototype_loss::cases },
     Entry { name: "region_match", cases: region_match::cases },
+    Entry { name: "relu", cases: relu::cases },
     Entry { name: "residual", cases: residual::cases },
+    Entry { name: "row_map", cases: row_map::cases },
     Entry { name: "token_mean", cases: token_mean::cases },
     Entry { name: "weight_norm", cases: weight_norm::cases },
     Entry { name: "window_attention", cases: window_attention::cases },
@@ -58,16 +73,22 @@ pub const TABLE: &[Entry] = &[
 /// Every kernel that operators record, for checks that need no GPU.
 pub fn kernels() -> Vec<&'static Kernel> {
     let own = [
+        attention::gpu::KERNELS,
         batch_norm::gpu::KERNELS,
+        channel_gate::gpu::KERNELS,
+        gather_rows::gpu::KERNELS,
         gelu::gpu::KERNELS,
         l2_normalize::gpu::KERNELS,
         layer_norm::gpu::KERNELS,
         patch_merge::gpu::KERNELS,
         patchify::gpu::KERNELS,
+        pool_windows::gpu::KERNELS,
         position::gpu::KERNELS,
         prototype_loss::gpu::KERNELS,
         region_match::gpu::KERNELS,
+        relu::gpu::KERNELS,
         residual::gpu::KERNELS,
+        row_map::gpu::KERNELS,
         token_mean::gpu::KERNELS,
         weight_norm::gpu::KERNELS,
         window_attention::gpu::KERNELS,

@@ -1,6 +1,8 @@
 //! Backbones. Adding one is a file here, an arm of [`build`], and a member of the specification.
 
 mod swin;
+mod vil;
+mod vit;
 
 use esvit_graph::{Graph, Result, Value};
 use esvit_ops::patchify::Patchify;
@@ -21,6 +23,12 @@ pub trait Backbone {
 
     /// Rate of stochastic depth of each residual branch, in the order [`Input::drop_path`] holds their factors.
     fn drop_path_rates(&self) -> Vec<f64>;
+
+    /// Attention layers whose neighbours are drawn for each segment at every step, in the order [`Input::draws`] holds them, and the share
+    /// of the training in which they are.
+    fn draws(&self) -> (usize, f64) {
+        (0, 0.0)
+    }
 }
 
 /// Pixels of a step and the randomness of the forward pass.
@@ -32,6 +40,8 @@ pub struct Input<'a> {
     /// For each residual branch a factor for every image `[images]`, or none where its rate is 0; empty turns
     /// stochastic depth off.
     pub drop_path: Vec<Option<Value>>,
+    /// For each attention layer that draws its neighbours `[segments]`, u32: 0 for all of them, 1 to 8 for one. Empty for all, always.
+    pub draws: Vec<Value>,
 }
 
 /// Results of a backbone.
@@ -40,10 +50,11 @@ pub struct Features {
     pub view: Value,
     /// `[N, C]`, one row for each region.
     pub regions: Tokens,
-    /// Token means after each block `[images, C of its stage]`, normed in the last stage: what linear evaluation
+    /// Token means or class tokens after each block `[images, C of its stage]`, normed in the last stage: what linear evaluation
     /// concatenates. Nodes nobody asks for are dropped when the program is compiled.
     pub blocks: Vec<Value>,
-    /// Attention of each block, `[windows, H, T, T]`: what the analysis looks at. Dropped like the above.
+    /// Attention of each block, `[windows, H, T, T]`, or whole images where there are no windows: what the analysis looks at. Dropped like
+    /// the above.
     pub attention: Vec<Value>,
 }
 
@@ -54,5 +65,7 @@ pub struct Features {
 pub fn build(spec: &BackboneSpec, g: &mut Graph, scope: &mut Scope) -> Result<Box<dyn Backbone>> {
     match spec {
         BackboneSpec::Swin(spec) => Ok(Box::new(swin::Swin::new(spec, g, scope)?)),
+        BackboneSpec::Vil(spec) => Ok(Box::new(vil::Vil::new(spec, g, scope)?)),
+        BackboneSpec::Vit(spec) => Ok(Box::new(vit::Vit::new(spec, g, scope)?)),
     }
 }
