@@ -84,8 +84,10 @@ export interface StepStats {
 
 /** Memory of a trainer, known before its first step. Bytes. */
 export interface MemoryPlan {
-  /** Activations and gradients: the arena of the static program. */
+  /** Activations and gradients on the CPU: the arena of the static program. */
   arena: number;
+  /** The same on a GPU, which keeps all gradients until its update. */
+  gpuArena: number;
   /** Student, teacher, moments, centres. */
   parameters: number;
   /** Staging of pixels, and scratch memory of the operators. */
