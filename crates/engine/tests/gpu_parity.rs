@@ -28,11 +28,13 @@ fn spec(optimizer: OptimizerKind, region: bool, mixup: bool, batch_norm: bool) -
         }),
         head: HeadSpec { out_dim: 96, hidden_dim: 24, bottleneck_dim: 16, layers: 3, batch_norm, norm_last_layer: false },
         crops: CropSpec { batch: 2, global_size: 32, local_size: 16, local_count: 1 },
+        accumulate: 1,
         loss: LossSpec { region, student_temperature: 0.1, center_momentum: 0.9, mixup },
         optimizer,
         clip_grad: 0.3,
         seed: 5,
         precision: Precision::F32,
+        checkpointing: false,
         threads: 1,
     }
 }

@@ -27,6 +27,8 @@ fn spec(precision: Precision, threads: usize) -> TrainerSpec {
         backbone: backbone(),
         head: HeadSpec { out_dim: 512, hidden_dim: 64, bottleneck_dim: 32, layers: 3, batch_norm: false, norm_last_layer: true },
         crops: CropSpec { batch: 2, global_size: 32, local_size: 16, local_count: 2 },
+        accumulate: 1,
+        checkpointing: false,
         loss: LossSpec { region: true, student_temperature: 0.1, center_momentum: 0.9, mixup: false },
         optimizer: OptimizerKind::Adamw,
         clip_grad: 3.0,
