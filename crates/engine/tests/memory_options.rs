@@ -44,7 +44,15 @@ fn step(trainer: &mut Trainer, step: u64) -> esvit_engine::Result<StepStats> {
     let pixels = |count: usize, salt: usize| -> Vec<u8> { (0..count).map(|i| ((i * 31 + i / 7 * salt + i / 1024) % 256) as u8).collect() };
     let global = pixels(2 * IMAGES * 3 * GLOBAL * GLOBAL, 13 + step as usize);
     let local = pixels(LOCALS * IMAGES * 3 * LOCAL * LOCAL, 5 + step as usize);
-    let knobs = Knobs { step, learning_rate: 1e-3, weight_decay: 0.05, momentum: 0.9, teacher_temperature: 0.05, freeze_last_layer: false };
+    let knobs = Knobs {
+        step,
+        progress: 0.0,
+        learning_rate: 1e-3,
+        weight_decay: 0.05,
+        momentum: 0.9,
+        teacher_temperature: 0.05,
+        freeze_last_layer: false,
+    };
     trainer.step(Pixels::U8 { global: &global, local: &local }, None, &knobs)
 }
 
