@@ -154,4 +154,8 @@ export class FakeNative extends FakeEngine implements Native {
   cpuFeatures(): string {
     return "plain";
   }
+
+  cpuMultipliesBf16(): boolean {
+    return false;
+  }
 }

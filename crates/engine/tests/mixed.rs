@@ -44,6 +44,7 @@ fn step(trainer: &mut Trainer, t: usize) -> Result<f64, Box<dyn std::error::Erro
     let (global, local) = (pixels(2 * 2 * 3 * 32 * 32, 13 + t % 3), pixels(2 * 2 * 3 * 16 * 16, 5 + t % 3));
     let knobs = Knobs {
         step: t as u64,
+        progress: 0.0,
         learning_rate: 3e-4,
         weight_decay: 0.04,
         momentum: 0.99,

@@ -187,6 +187,8 @@ export interface Native {
   gemmPeak(threads: number): Promise<number>;
   /** Instruction set chosen at start: `avx512`, `avx2`, `neon` or `plain`. */
   cpuFeatures(): string;
+  /** Whether `mixed` multiplies bf16 on this CPU; otherwise it is single precision. */
+  cpuMultipliesBf16(): boolean;
 }
 
 /** The addon's errors are `[CODE] sentence`. */
