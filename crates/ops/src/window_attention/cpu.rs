@@ -39,7 +39,7 @@ fn probabilities(geometry: &Geometry, rows: &Rows, table: &[f32], heads: usize, 
         for (j, s) in row.iter_mut().enumerate() {
             let dot: f32 = (0..d).map(|c| value(i, 0, c) * value(j, 1, c)).sum();
             let mask = if window.region[i] != window.region[j] { MASK } else { 0.0 };
-            *s = dot / (d as f32).sqrt() + table[geometry.relative[i * area + j] as usize * heads + h] + mask;
+            *s = dot * geometry.scale(d) + table[geometry.relative[i * area + j] as usize * heads + h] + mask;
         }
         let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         row.iter_mut().for_each(|s| *s = (*s - max).exp());
@@ -88,7 +88,7 @@ pub(super) fn gradient_reference(geometry: &Geometry, heads: usize, io: &mut Io)
     let rows = Rows { qkv, bias: has_bias.then(|| io.f32(2)), three_c };
     let dy = io.f32(io.inputs.len() - 1);
     let (c, d, area) = (three_c / 3, three_c / 3 / heads, geometry.area);
-    let scale = 1.0 / (d as f32).sqrt();
+    let scale = geometry.scale(d);
     let mut outputs = io.outputs.iter_mut();
     let mut next = || outputs.next().map(|o| o.f32());
     let (dqkv, dtable, mut dbias) = (next().expect("dqkv"), next().expect("dtable"), next());
@@ -152,7 +152,7 @@ fn expand_table(geometry: &Geometry, table: &[f32], heads: usize, out: &mut [f32
 
 /// The tiles of one window and head. `T` tokens (padded to Tp), `D` channels (padded to Dp).
 struct Tiles<'s> {
-    q: &'s mut [f32],    // [T, Dp], scaled by 1/√D
+    q: &'s mut [f32],    // [T, Dp], scaled
     k: &'s mut [f32],    // [T, Dp]
     kt: &'s mut [f32],   // [D, Tp]
     v: &'s mut [f32],    // [T, Dp]
@@ -196,7 +196,7 @@ impl<'s> Tiles<'s> {
     fn scores(&mut self, geometry: &Geometry, rows: &Rows, bias: &[f32], window: &Window, h: usize, d: usize) {
         let (area, tp, dp) = (geometry.area, padded(geometry.area), padded(d));
         let columns = |part: usize| part * (rows.three_c / 3) + h * d;
-        gather(rows.qkv, rows.bias, rows.three_c, columns(0), window.first_token, window.index, 1.0 / (d as f32).sqrt(), self.q, dp, d);
+        gather(rows.qkv, rows.bias, rows.three_c, columns(0), window.first_token, window.index, geometry.scale(d), self.q, dp, d);
         gather(rows.qkv, rows.bias, rows.three_c, columns(1), window.first_token, window.index, 1.0, self.k, dp, d);
         gather(rows.qkv, rows.bias, rows.three_c, columns(2), window.first_token, window.index, 1.0, self.v, dp, d);
         transpose(self.k, area, d, dp, self.kt, tp);
@@ -359,7 +359,7 @@ pub(super) fn gradient(geometry: &Geometry, heads: usize, io: &mut Io) {
     let dy = io.f32(io.inputs.len() - 1);
     let (c, d, area) = (three_c / 3, three_c / 3 / heads, geometry.area);
     let (tp, dp, pool) = (padded(area), padded(d), io.pool);
-    let scale = 1.0 / (d as f32).sqrt();
+    let scale = geometry.scale(d);
     let mut bias = pool.scratch(heads * area * tp);
     expand_table(geometry, table, heads, &mut bias);
     let bias = &*bias;
