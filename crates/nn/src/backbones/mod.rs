@@ -1,19 +1,21 @@
 //! Backbones. Adding one is a file here, an arm of [`build`], and a member of the specification.
 
+mod cvt;
+mod resnet;
 mod swin;
 
 use esvit_graph::{Graph, Result, Value};
 use esvit_ops::patchify::Patchify;
 
 use crate::spec::BackboneSpec;
-use crate::{Scope, Tokens};
+use crate::{Mode, RunningStatistics, Scope, Tokens};
 
 /// What every backbone offers.
 pub trait Backbone {
     /// C of its features.
     fn width(&self) -> usize;
 
-    /// Side of a patch in pixels: crops are cut by it.
+    /// Side of a patch in pixels: crops are cut by it. 1 where the backbone begins with a convolution over the pixels.
     fn patch_size(&self) -> usize;
 
     /// Crops to features.
@@ -32,6 +34,8 @@ pub struct Input<'a> {
     /// For each residual branch a factor for every image `[images]`, or none where its rate is 0; empty turns
     /// stochastic depth off.
     pub drop_path: Vec<Option<Value>>,
+    /// Where batch norms take their statistics from.
+    pub mode: Mode,
 }
 
 /// Results of a backbone.
@@ -45,6 +49,8 @@ pub struct Features {
     pub blocks: Vec<Value>,
     /// Attention of each block, `[windows, H, T, T]`: what the analysis looks at. Dropped like the above.
     pub attention: Vec<Value>,
+    /// What batch norms saw, in the order the running averages take it.
+    pub statistics: Vec<RunningStatistics>,
 }
 
 /// Builds the backbone a specification names, declaring its parameters in `scope`.
@@ -53,6 +59,8 @@ pub struct Features {
 /// When the specification is inconsistent.
 pub fn build(spec: &BackboneSpec, g: &mut Graph, scope: &mut Scope) -> Result<Box<dyn Backbone>> {
     match spec {
+        BackboneSpec::Cvt(spec) => Ok(Box::new(cvt::Cvt::new(spec, g, scope)?)),
+        BackboneSpec::Resnet(spec) => Ok(Box::new(resnet::Resnet::new(spec, g, scope)?)),
         BackboneSpec::Swin(spec) => Ok(Box::new(swin::Swin::new(spec, g, scope)?)),
     }
 }

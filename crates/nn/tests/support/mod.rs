@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use esvit_graph::{Arena, Bindings, DType, Graph, Program, Slice, Value, Variant};
-use esvit_nn::spec::{BackboneSpec, SwinSpec};
+use esvit_nn::spec::{BackboneSpec, CvtSpec, ResnetSpec, SwinSpec};
 use esvit_nn::{Entry, Parameters, Role, leaf_name};
 use esvit_simd::Pool;
 use serde_json::Value as Json;
@@ -15,24 +15,64 @@ pub type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 /// Our specification of a fixture's `model`; `None` for families that are not there yet.
 pub fn backbone_spec(model: &Json) -> Option<BackboneSpec> {
-    if model["family"] != "swin" {
-        return None;
+    match model["family"].as_str()? {
+        "swin" => swin(model).map(BackboneSpec::Swin),
+        "cvt" => cvt(&model["SPEC"]).map(BackboneSpec::Cvt),
+        "resnet" => resnet(model).map(BackboneSpec::Resnet),
+        _ => None,
     }
+}
+
+fn numbers(json: &Json) -> Option<Vec<usize>> {
+    json.as_array().map(|a| a.iter().filter_map(Json::as_u64).map(|v| v as usize).collect())
+}
+
+fn swin(model: &Json) -> Option<SwinSpec> {
     let spec = &model["SPEC"];
-    let list = |key: &str| spec[key].as_array().map(|a| a.iter().filter_map(Json::as_u64).map(|v| v as usize).collect());
-    Some(BackboneSpec::Swin(SwinSpec {
+    Some(SwinSpec {
         image_size: model["IMAGE_SIZE"][0].as_u64()? as usize,
         patch_size: spec["PATCH_SIZE"].as_u64()? as usize,
         dim: spec["DIM_EMBED"].as_u64()? as usize,
-        depths: list("DEPTHS")?,
-        heads: list("NUM_HEADS")?,
+        depths: numbers(&spec["DEPTHS"])?,
+        heads: numbers(&spec["NUM_HEADS"])?,
         window: spec["WINDOW_SIZE"].as_u64()? as usize,
         mlp_ratio: spec["MLP_RATIO"].as_f64()?,
         qkv_bias: spec["QKV_BIAS"].as_bool()?,
         absolute_position: spec["USE_APE"].as_bool()?,
         patch_norm: spec["PATCH_NORM"].as_bool()?,
         drop_path: spec["DROP_PATH_RATE"].as_f64()?,
-    }))
+    })
+}
+
+fn cvt(spec: &Json) -> Option<CvtSpec> {
+    let flags = |json: &Json| json.as_array().map(|a| a.iter().filter_map(Json::as_bool).collect());
+    Some(CvtSpec {
+        dims: numbers(&spec["DIM_EMBED"])?,
+        depths: numbers(&spec["DEPTH"])?,
+        heads: numbers(&spec["NUM_HEADS"])?,
+        windows: numbers(&spec["WINDOW_SIZE"])?,
+        embed_kernels: numbers(&spec["PATCH_SIZE"])?,
+        embed_strides: numbers(&spec["PATCH_STRIDE"])?,
+        embed_paddings: numbers(&spec["PATCH_PADDING"])?,
+        qkv_kernels: numbers(&spec["KERNEL_QKV"])?,
+        qkv_bias: flags(&spec["QKV_BIAS"])?,
+        mlp_ratios: spec["MLP_RATIO"].as_array()?.iter().filter_map(Json::as_f64).collect(),
+        shift: flags(&spec["SHIFT"])?,
+        relative_position: spec["REL_POS_EMBED"].as_bool()?,
+        residual_stem: spec["RES_STEM"].as_bool().unwrap_or(false),
+        drop_path: spec["DROP_PATH_RATE"].as_f64()?,
+    })
+}
+
+/// A torchvision name, or the layers and width of its `ResNet` of bottlenecks.
+fn resnet(model: &Json) -> Option<ResnetSpec> {
+    let depths = match model["arch"].as_str() {
+        Some("resnet50") => vec![3, 4, 6, 3],
+        Some(_) => return None,
+        None => numbers(&model["kwargs"]["layers"])?,
+    };
+    let width = model["kwargs"]["width_per_group"].as_u64().unwrap_or(64) as usize;
+    Some(ResnetSpec { depths, bottleneck: true, width })
 }
 
 /// Values for the leaves of a graph.
