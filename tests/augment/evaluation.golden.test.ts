@@ -3,7 +3,7 @@ import { basename, dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { copyCentre, evaluationPlan } from "../../ts/src/augment/index.js";
 import { native, type Native } from "../../ts/src/native/index.js";
-import { fixtures, goldenFolder, skipReason } from "../support/golden.js";
+import { fixtures, hasGolden } from "../support/golden.js";
 
 interface Recorded {
   source: string;
@@ -21,9 +21,9 @@ function engine(): Native | undefined {
 }
 
 const loaded = engine();
-if (!goldenFolder()) console.warn(skipReason);
+const golden = hasGolden("augment/cases.json");
 
-describe.skipIf(!goldenFolder() || !loaded)("the evaluation transform", () => {
+describe.skipIf(!golden || !loaded)("the evaluation transform", () => {
   const cases = fixtures("augment", "cases.json").flatMap((path) =>
     (JSON.parse(readFileSync(path, "utf8")) as { cases: Recorded[] }).cases
       .filter(({ op }) => op === "resize(256)+center_crop(224)")

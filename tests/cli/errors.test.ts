@@ -38,6 +38,8 @@ describe("an error is one sentence that names what is wrong", () => {
     ["a file that is no YAML", ["pretrain", path("images"), "--config", path("broken.yaml")], 2, /broken\.yaml: /],
     ["a file that is not there", ["plan", "--config", path("none.yaml")], 2, /none\.yaml: .*there is no such file/],
     ["an option's value", ["demo", "--images-per-class", "few"], 2, /--images-per-class <n>' argument 'few' is invalid: it must be a whole number from 4/],
+    ["a list of numbers", ["bench", "scaling", "--images", "2,x"], 2, /--images <n,n>' argument '2,x' is invalid: it must be a whole number from 1/],
+    ["a setting of a measurement", ["bench", "ops", "--batch-size", "0"], 2, /batchSize must be above 0, got 0/],
     ["no folder", ["pretrain"], 2, /the folder of images is missing/],
     ["two folders", ["pretrain", path("images"), path("empty")], 2, /one folder of images is expected/],
     ["no checkpoint", ["knn", path("images")], 2, /a checkpoint and a folder of images are expected/],

@@ -49,10 +49,11 @@ describe("configs/", () => {
     const path = join(configs, name);
     const { config, notes } = resolveConfig([], path);
     expect(notes).toEqual([]);
-    expect(config.loss.region).toBe(true);
+    const text = readFileSync(path, "utf8");
+    expect(config.loss.region).toBe(!text.split("\n")[0]!.includes("view loss alone"));
     // The engine's words hold every number; none is missing.
     expect(JSON.stringify(toTrainerSpec(config))).not.toMatch(/null|undefined/);
-    expect(readFileSync(path, "utf8")).toContain(`--config configs/${name}`);
+    expect(text).toContain(`--config configs/${name}`);
   });
 
   test("every published size of the reference is there", () => {
@@ -71,7 +72,7 @@ describe("order of sources", () => {
     expect(config.epochs).toBe(60);
     expect(config.optimizer.lr).toBe(0.002);
     expect(config.optimizer.minLr).toBe(completeConfig({}).optimizer.minLr);
-    expect(config.backbone.depths).toEqual([2, 2, 4, 2]);
+    expect(config.backbone).toMatchObject({ depths: [2, 2, 4, 2] });
     expect(config.backbone.dropPath).toBe(0.2);
     expect(notes.join()).toMatch(/--arch swin_small: backbone.depths is \[2,2,4,2\] in .*order.yaml/);
   });
@@ -118,12 +119,62 @@ describe("the reference's command line", () => {
     ]);
   });
 
+  test("its command line for Vision Longformer is ours", () => {
+    const cfg = join(scratch, "vil.yaml");
+    writeFileSync(cfg, `MODEL:
+  SPEC:
+    AVG_POOL: False
+    DROP: 0.0
+    DROP_PATH: 0.1
+    NORM_EMBED: True
+    MSVIT:
+      ARCH: 'l1,h3,d96,n1,s1,g1,p4,f7_l2,h3,d192,n2,s1,g1,p2,f7_l3,h6,d384,n8,s0,g1,p2,f7_l4,h12,d768,n1,s0,g0,p2,f7'
+      LN_EPS: 1e-06
+      SHARE_W: True
+      ATTN_TYPE: 'longformerhand'
+      SHARE_KV: True
+      ONLY_GLOBAL: False
+      SW_EXACT: 0
+      MODE: 0
+      VIL_MODE_SWITCH: 0.5
+      POOL_METHOD: None
+      WITH_SE: None
+      SE_MLP_RATIO: 0.0625
+      SE_MLP_BALANCE: False
+  NAME: vision_longformer
+`);
+    const arch = "l1,h3,d96,n2,s1,g1,p4,f7,a0_l2,h6,d192,n2,s1,g1,p2,f7,a0";
+    const words = ["--arch", "vil_2262", "--cfg", cfg, "MODEL.SPEC.MSVIT.ARCH", arch, "MODEL.SPEC.MSVIT.MODE", "1", "MODEL.SPEC.MSVIT.VIL_MODE_SWITCH", "0.75"];
+    const { config, notes } = resolveConfig(words);
+    expect(config.backbone).toMatchObject({ kind: "vil", arch, neighbours: "drawn", drawUntil: 0.75, border: "open", gate: "none", attention: "sliding" });
+    // The arch's preset lies below the file.
+    expect(notes).toEqual([expect.stringMatching(/--arch vil_2262: backbone.arch is .* which counts/)]);
+    expect(toTrainerSpec(config).backbone).toMatchObject({
+      kind: "vil", neighbours: "drawn", draw_until: 0.75,
+      stages: [
+        { heads: 3, dim: 96, depth: 2, sparse: true, globals: 1, patch_size: 4, window: 7, absolute_position: false, pooled: false },
+        { heads: 6, dim: 192, depth: 2, sparse: true, globals: 1, patch_size: 2, window: 7, absolute_position: false, pooled: false },
+      ],
+    });
+    const refused = (...override: string[]): string => messageOf(() => resolveConfig(["--cfg", cfg, ...override]));
+    expect(refused("MODEL.SPEC.MSVIT.ATTN_TYPE", "performer")).toMatch(/MSVIT.ATTN_TYPE must be one of longformerhand, .*"performer"/);
+    expect(refused("MODEL.SPEC.MSVIT.MOD", "1")).toMatch(/MSVIT.MOD does not exist for Vision Longformer.*mean MSVIT.MODE\?/);
+    expect(refused("MODEL.SPEC.DROP", "0.1")).toMatch(/MODEL.SPEC.DROP must be 0/);
+  });
+
+  test("its names for ViT take the flag for the patch", () => {
+    expect(resolveConfig(["--arch", "deit_small", "--patch_size", "8"]).config.backbone).toMatchObject({ kind: "vit", dim: 384, heads: 6, patchSize: 8 });
+    expect(resolveConfig(["--arch", "vit_base"]).config.backbone).toMatchObject({ kind: "vit", dim: 768, depth: 12, heads: 12, patchSize: 16 });
+    expect(resolveConfig(["--arch", "swin_tiny", "--patch_size", "8"]).notes).toEqual([expect.stringMatching(/--patch_size is for ViT/)]);
+    expect(messageOf(() => resolveConfig(["--arch", "vit_base", "--patch_size", "x"]))).toMatch(/--patch_size must be a whole number above 0/);
+  });
+
   test("its flags are all known; those without a use here say so, those without a way are refused", () => {
     expect(resolveConfig(["--dist_url", "env://", "--use_fp16", "true", "--aa", "v0", "--resplit"]).notes).toHaveLength(3);
     expect(resolveConfig(["--use_fp16", "false", "--dataset", "imagenet1k", "--sampler", "distributed", "--zip_mode", "false"]).notes).toEqual([]);
     expect(messageOf(() => resolveConfig(["--zip_mode", "True"]))).toMatch(/--zip_mode True: zip archives are not read/);
     expect(messageOf(() => resolveConfig(["--aug-opt", "deit_aug"]))).toMatch(/--aug-opt|--aug_opt/);
-    expect(messageOf(() => resolveConfig(["--arch", "vil_2262"]))).toMatch(/--arch must be one of swin_tiny, .* got "vil_2262"/);
+    expect(messageOf(() => resolveConfig(["--arch", "vil_2226"]))).toMatch(/--arch must be one of swin_tiny, .* got "vil_2226"/);
     expect(messageOf(() => resolveConfig(["--local_crops_number", "4", "4"]))).toMatch(/one size of local crops/);
     expect(messageOf(() => resolveConfig(["--norm_last_layer", "maybe"]))).toBe('--norm_last_layer must be true or false, got "maybe"');
     expect(messageOf(() => resolveConfig(["--epochs"]))).toBe("--epochs needs a value");
@@ -150,7 +201,7 @@ describe("the reference's command line", () => {
 
   test("a file of another backbone, or with a dropout, is refused by name", () => {
     const text = (changes: (yaml: string) => string) => () => parseConfigText(changes(referenceFile), "s1.yaml");
-    expect(messageOf(text((yaml) => yaml.replace("swin_transformer", "cls_cvt")))).toMatch(/s1.yaml: MODEL.NAME must be swin_transformer.*"cls_cvt"/);
+    expect(messageOf(text((yaml) => yaml.replace("swin_transformer", "cls_cut")))).toMatch(/s1.yaml: MODEL.NAME must be one of swin_transformer, .*"cls_cut"/);
     expect(messageOf(text((yaml) => yaml.replace(" DROP_RATE: 0", " DROP_RATE: 0.1")))).toMatch(/s1.yaml: MODEL.SPEC.DROP_RATE must be 0/);
     expect(messageOf(text((yaml) => yaml.replace("WINDOW_SIZE", "WINDOW_SIZ")))).toMatch(/MODEL.SPEC.WINDOW_SIZ does not exist.*mean WINDOW_SIZE\?/);
     expect(messageOf(text((yaml) => yaml.replace("AMP:", "APM:")))).toMatch(/unknown field APM; did you mean AMP\?/);
@@ -199,7 +250,19 @@ describe("a wrong field", () => {
     ["epochs: 1.5", "run.yaml: epochs must be a whole number, got 1.5"],
     ["backbone: { windwo: 7 }", "run.yaml: unknown field backbone.windwo; did you mean backbone.window?"],
     ["localSize: 96", "run.yaml: unknown field localSize; did you mean crops.localSize?"],
-    ["backbone: { kind: vit }", 'run.yaml: backbone.kind must be one of swin, got "vit"'],
+    ["backbone: { kind: vti }", 'run.yaml: backbone.kind must be one of swin, vil, vit, got "vti"'],
+    ["backbone: { kind: vit, heads: 5 }", "run.yaml: backbone.heads must be a divisor of the 384 channels, got 5"],
+    ["backbone: { kind: vit, imageSize: 100 }", "run.yaml: backbone.imageSize must be a multiple of patchSize (16), got 100"],
+    [
+      "backbone: { kind: vil, arch: 'l1,h3,d96,x2' }",
+      'run.yaml: backbone.arch must be stages such as l1,h3,d96,n1,s1,g1,p4,f7,a0, joined by _; "x2" is no attribute, got "l1,h3,d96,x2"',
+    ],
+    [
+      "backbone: { kind: vil, arch: 'l1,h5,d96,p4' }",
+      'run.yaml: backbone.arch must be stages whose channels their heads divide; stage 1 has 96 channels and 5 heads, got "l1,h5,d96,p4"',
+    ],
+    ["backbone: { kind: vil, border: exact, neighbours: drawn }", 'run.yaml: backbone.neighbours must be all where border is exact, got "drawn"'],
+    ["{ backbone: { kind: vil }, crops: { localSize: 98 } }", "run.yaml: crops.localSize must be a multiple of backbone.arch's first stage (4), got 98"],
     ["optimizer: { kind: adam }", 'run.yaml: optimizer.kind must be one of adamw, sgd, lars, got "adam"'],
     ["crops: { globalScale: [0.4] }", "run.yaml: crops.globalScale must be a list of at least 2 items, got [0.4]"],
     ["crops: { globalScale: [1, 0.4] }", "run.yaml: crops.globalScale must be two numbers, the smaller first, got [1,0.4]"],
@@ -249,7 +312,7 @@ describe("the engine's specification", () => {
       head: { out_dim: 65536, hidden_dim: 2048, bottleneck_dim: 256, layers: 3, batch_norm: false, norm_last_layer: true },
       crops: { batch: 8, global_size: 64, local_size: 32, local_count: 4 },
       loss: { region: true, student_temperature: 0.1, center_momentum: 0.9, mixup: true },
-      optimizer: "adamw", clip_grad: 3, seed: 9, threads: 3,
+      optimizer: "adamw", clip_grad: 3, precision: "f32", seed: 9, threads: 3,
     });
     expect(toEncoderSpec(config, { last_blocks: 4 })).toMatchObject({ image_size: 64, batch: 5, threads: 3, output: { last_blocks: 4 } });
     expect(toTrainerSpec(completeConfig({})).threads).toBeGreaterThan(0);

@@ -6,12 +6,11 @@ import { readCheckpoint, toFloat32, toTrainerState } from "../../ts/src/checkpoi
 import { completeConfig } from "../../ts/src/config/index.js";
 import { pretrain } from "../../ts/src/train/index.js";
 import { native } from "../../ts/src/native/index.js";
-import { fixtures, goldenFolder, readFixture, skipReason } from "../support/golden.js";
+import { fixtures, hasGolden, readFixture } from "../support/golden.js";
 import { temporaryFolder } from "../support/temporary.js";
 import { notBuilt, writeImages } from "./program.js";
 
 const scratch = temporaryFolder();
-if (!goldenFolder()) console.warn(skipReason);
 
 interface Listing {
   model: { SPEC: { DIM_EMBED: number; DEPTHS: number[]; NUM_HEADS: number[]; WINDOW_SIZE: number; DROP_PATH_RATE: number }; IMAGE_SIZE: number[] };
@@ -21,7 +20,7 @@ interface Listing {
   };
 }
 
-describe.skipIf(notBuilt || !goldenFolder())("a checkpoint of the reference", () => {
+describe.skipIf(notBuilt || !hasGolden("checkpoint/listing.json"))("a checkpoint of the reference", () => {
   const listing = fixtures("checkpoint", "listing.json")[0];
   test.each(fixtures("checkpoint", ".pth").map((file) => [basename(file), file]))("%s is a run that goes on", async (name, file) => {
     const { model, run } = readFixture<Listing>(listing!).catalogue;
@@ -63,7 +62,7 @@ interface KnnFixture {
   results: { k: number; num_classes: number; top1: number; top5: number }[];
 }
 
-describe.skipIf(notBuilt || !goldenFolder())("k-NN", () => {
+describe.skipIf(notBuilt || !hasGolden("knn"))("k-NN", () => {
   test.each(fixtures("knn", ".json").map((file) => [basename(file), file]))("agrees with %s", async (_, file) => {
     const { catalogue, tensors } = readFixture<KnnFixture>(file);
     const features = (name: string): Float32Array => toFloat32(tensors.get(name)!);

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { fill, type FillKind } from "./fill.js";
-import { digestOf, fixtures, goldenFolder, skipReason } from "./golden.js";
+import { digestOf, fixtures, hasGolden } from "./golden.js";
 
 interface Vector {
   name: string;
@@ -12,9 +12,9 @@ interface Vector {
   digest: { sum: number; l2: number; absmax: number };
 }
 
-if (!goldenFolder()) console.warn(skipReason);
+const golden = hasGolden("fill_vectors.json");
 
-describe.skipIf(!goldenFolder())("fill", () => {
+describe.skipIf(!golden)("fill", () => {
   const path = fixtures("", "fill_vectors.json")[0];
   const { vectors } = (path ? JSON.parse(readFileSync(path, "utf8")) : { vectors: [] }) as { vectors: Vector[] };
 

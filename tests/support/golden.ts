@@ -8,19 +8,19 @@ import { elementCount, toFloat32, type Tensor } from "../../ts/src/checkpoint/te
 const root = resolve(dirname(fileURLToPath(import.meta.url)), "../..");
 const wanted = resolve(root, process.env["ESVIT_GOLDEN"] ?? "../shared/golden");
 
-/** Printed by a test file that is skipped. */
-export const skipReason = `skipped: no golden fixtures at ${wanted} (ESVIT_GOLDEN names another folder)`;
-
-/** The folder, or undefined when it is absent. */
-export function goldenFolder(): string | undefined {
-  return existsSync(wanted) ? wanted : undefined;
+/** True when the set has the part `sub` (a sub-folder or a file); says so where it has not: a set may be a part of the whole. */
+export function hasGolden(sub: string): boolean {
+  const path = join(wanted, sub);
+  if (existsSync(path)) return true;
+  console.warn(`skipped: no golden fixtures at ${path} (ESVIT_GOLDEN names another folder)`);
+  return false;
 }
 
 /** Paths of the files in the sub-folder `sub`, sorted; those that end in `ending` when it is given. */
 export function fixtures(sub: string, ending = ""): string[] {
-  const folder = goldenFolder();
-  if (folder === undefined || !existsSync(join(folder, sub))) return [];
-  return readdirSync(join(folder, sub)).filter((name) => name.endsWith(ending)).sort().map((name) => join(folder, sub, name));
+  const folder = join(wanted, sub);
+  if (!existsSync(folder)) return [];
+  return readdirSync(folder).filter((name) => name.endsWith(ending)).sort().map((name) => join(folder, name));
 }
 
 /** A fixture's catalogue (`X.json`) and the arrays beside it (`X.safetensors`). */

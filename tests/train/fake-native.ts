@@ -143,6 +143,10 @@ export class FakeNative extends FakeEngine implements Native {
     throw new Error("not part of the fake");
   }
 
+  bench(): never {
+    throw new Error("not part of the fake");
+  }
+
   gemmPeak(): Promise<number> {
     return Promise.resolve(1);
   }

@@ -132,7 +132,7 @@ pub fn gemm_peak(threads: u32) -> AsyncTask<GemmPeak> {
 
 #[napi]
 pub fn cpu_features() -> &'static str {
-    esvit_simd::cpu::isa().name()
+    esvit_simd::cpu::describe()
 }
 
 /// Where a program runs.

@@ -6,6 +6,7 @@
 // In test builds napi registers nothing, so nothing seems to be called.
 #![cfg_attr(test, allow(dead_code))]
 
+mod bench;
 mod encoder;
 mod failure;
 mod functions;

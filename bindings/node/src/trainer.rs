@@ -28,6 +28,7 @@ pub struct Mixup {
 #[napi(object)]
 pub struct StepKnobs {
     pub step: f64,
+    pub progress: f64,
     pub learning_rate: f64,
     pub weight_decay: f64,
     pub momentum: f64,
@@ -81,6 +82,7 @@ impl From<StepKnobs> for Knobs {
     fn from(k: StepKnobs) -> Knobs {
         Knobs {
             step: k.step as u64,
+            progress: k.progress,
             learning_rate: k.learning_rate,
             weight_decay: k.weight_decay,
             momentum: k.momentum,

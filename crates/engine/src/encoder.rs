@@ -92,6 +92,7 @@ impl Encoder {
         let wanted = match spec.output {
             FeatureOutput::View => Wanted::View,
             FeatureOutput::LastBlocks(n) => Wanted::LastBlocks(n),
+            FeatureOutput::LastBlocksAndRegions(n) => Wanted::LastBlocksAndRegions(n),
         };
         let mut forward = network::build_forward(&spec.backbone, images, DType::U8, wanted)?;
         forward.program = forward.program.with_precision(spec.precision.into());
@@ -115,6 +116,11 @@ impl Encoder {
     /// Bytes of weights and activations.
     pub fn memory(&self) -> usize {
         self.store.bytes() + self.forward.program.arena_bytes()
+    }
+
+    /// Matrix-product arithmetic of one pass over `batch` images.
+    pub fn flops(&self) -> u64 {
+        self.forward.program.flops()
     }
 
     /// Replaces the weights. Tensors of heads are not the backbone's and are passed over; everything else must fit.

@@ -25,6 +25,7 @@ pub use error::Error;
 pub use esvit_gpu as device;
 pub use esvit_graph::Error as GraphError;
 pub use esvit_nn::Role;
+pub use network::{KEPT_LOGITS, step_program};
 pub use optimizer::OptimizerState;
 pub use plan::{MemoryPlan, Plan};
 pub use state::{Tensor, TensorValues, TrainerState};

@@ -5,6 +5,7 @@ use esvit_nn::loss::{self, Pairs, Projection, Term};
 use esvit_nn::{DinoHead, Mode, Parameters, RunningStatistics, Scope, backbones};
 use esvit_ops::patchify::Patchify;
 use esvit_ops::region_match::{GLOBAL_CROPS, RegionMatch};
+use esvit_ops::token_mean::TokenMean;
 use esvit_ops::{Layout, Segment};
 
 use crate::spec::TrainerSpec;
@@ -31,6 +32,10 @@ pub(crate) struct Step {
     pub teacher_statistics: Vec<RunningStatistics>,
     /// Rate of stochastic depth of each residual branch, and the leaf of its factors.
     pub drop_path: Vec<(f64, String)>,
+    /// Leaves of neighbours to draw, `[segments]` each: the teacher's layers, then the student's.
+    pub draws: Vec<(String, usize)>,
+    /// Share of the training in which they are drawn.
+    pub draw_until: f64,
     pub view_pairs: Pairs,
     pub region_weights: Vec<f32>,
     pub pixels: PixelCounts,
@@ -51,9 +56,24 @@ struct Half {
     regions: Value,
     crop_tokens: Vec<usize>,
     statistics: Vec<RunningStatistics>,
+    draws: Vec<(String, usize)>,
+    draw_until: f64,
 }
 
-pub(crate) fn build(spec: &TrainerSpec, pixels: DType) -> Result<Step> {
+/// Bytes of logits that the view and the region loss keep for the backward pass on a CPU: what they save of recomputation is worth more than
+/// they cost, up to about here.
+pub const KEPT_LOGITS: [usize; 2] = [8 << 20, 48 << 20];
+
+/// The program of a trainer's step, for looking at its nodes; `keep` is [`KEPT_LOGITS`] on a CPU, and nothing on a GPU.
+///
+/// # Errors
+/// When the specification cannot be built.
+pub fn step_program(spec: &TrainerSpec, keep: [usize; 2]) -> Result<Program> {
+    Ok(build(spec, crate::plan::pixel_type(spec), keep)?.program)
+}
+
+/// The step; `keep` bytes of the view's and the region's logits wait for the backward pass.
+pub(crate) fn build(spec: &TrainerSpec, pixels: DType, keep: [usize; 2]) -> Result<Step> {
     let crops = &spec.crops;
     check(spec)?;
     let batch = crops.batch;
@@ -99,7 +119,8 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType) -> Result<Step> {
     let (pair_teacher, pair_weight) = loss::pair_leaves(&mut g, "view_pairs", &view_pairs)?;
     let pair_teacher = pair_teacher.ok_or_else(|| Error::Spec("the view loss has no pairs".into()))?;
     let centre = g.leaf("center", &k, DType::F32)?;
-    let view = loss::term(&mut g, student.view, teacher.view, tau, centre, temperature, &view_pairs.offsets, pair_teacher, pair_weight)?;
+    let view =
+        loss::term(&mut g, student.view, teacher.view, tau, centre, temperature, &view_pairs.offsets, pair_teacher, pair_weight, keep[0])?;
     let (mut region, mut matches, mut region_weights) = (None, None, Vec::new());
     if let (Some(s), Some(t)) = (student.region, teacher.region) {
         let matching = RegionMatch { batch, crop_tokens: student.crop_tokens.clone() };
@@ -107,7 +128,7 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType) -> Result<Step> {
         let found = g.apply1(matching, &[student.regions, teacher.regions])?;
         let (_, pair_weight) = loss::pair_leaves(&mut g, "region_pairs", &pairs)?;
         let centre = g.leaf("center_grid", &k, DType::F32)?;
-        region = Some(loss::term(&mut g, s, t, tau, centre, temperature, &pairs.offsets, found, pair_weight)?);
+        region = Some(loss::term(&mut g, s, t, tau, centre, temperature, &pairs.offsets, found, pair_weight, keep[1])?);
         (matches, region_weights) = (Some(found), pairs.weight);
     }
 
@@ -141,6 +162,8 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType) -> Result<Step> {
         student_statistics: student.statistics,
         teacher_statistics: teacher.statistics,
         drop_path,
+        draws: [teacher.draws, student.draws].concat(),
+        draw_until: student.draw_until,
         view_pairs,
         region_weights,
         pixels: counts,
@@ -173,11 +196,15 @@ fn half(
     };
     let values = 3 * crops.tokens();
     let leaf = g.leaf(&format!("{network}_pixels"), &[values], pixels)?;
+    let (layers, draw_until) = backbone.draws();
+    let draws: Vec<_> = (0..layers).map(|layer| (format!("{network}_draws.{layer}"), crops.segments().len())).collect();
+    let draw_leaves = draws.iter().map(|(name, n)| g.leaf(name, &[*n], DType::U32)).collect::<esvit_graph::Result<_>>()?;
     let input = backbones::Input {
         pixels: leaf,
         crops: &Patchify { pixels: crops, patch: backbone.patch_size() },
         drop_path: drop_path.to_vec(),
         mode: Mode::Train,
+        draws: draw_leaves,
     };
     let features = backbone.forward(g, &input)?;
     let mut statistics = features.statistics;
@@ -193,7 +220,7 @@ fn half(
     let batch = spec.crops.batch;
     let crop_tokens = features.regions.layout.segments().iter();
     let crop_tokens = crop_tokens.flat_map(|s| std::iter::repeat_n(s.tokens_per_image(), s.images / batch)).collect();
-    Ok(Half { view, region, views: features.view, regions: features.regions.value, crop_tokens, statistics })
+    Ok(Half { view, region, views: features.view, regions: features.regions.value, crop_tokens, statistics, draws, draw_until })
 }
 
 fn check(spec: &TrainerSpec) -> Result<()> {
@@ -233,6 +260,8 @@ pub(crate) struct Forward {
 pub(crate) enum Wanted {
     View,
     LastBlocks(usize),
+    /// The same, and the mean of the last block's regions.
+    LastBlocksAndRegions(usize),
 }
 
 pub(crate) fn build_forward(backbone: &esvit_nn::spec::BackboneSpec, crops: Layout, pixels: DType, wanted: Wanted) -> Result<Forward> {
@@ -241,12 +270,19 @@ pub(crate) fn build_forward(backbone: &esvit_nn::spec::BackboneSpec, crops: Layo
     let backbone = backbones::build(backbone, &mut g, &mut Scope::root(&mut parameters, TEACHER))?;
     let leaf = g.leaf("pixels", &[3 * crops.tokens()], pixels)?;
     let crops = Patchify { pixels: crops, patch: backbone.patch_size() };
-    let features = backbone.forward(&mut g, &backbones::Input { pixels: leaf, crops: &crops, drop_path: Vec::new(), mode: Mode::Eval })?;
-    let outputs = match wanted {
+    let features = backbone
+        .forward(&mut g, &backbones::Input { pixels: leaf, crops: &crops, drop_path: Vec::new(), draws: Vec::new(), mode: Mode::Eval })?;
+    let blocks = features.blocks.len();
+    let mut outputs = match wanted {
         Wanted::View => vec![features.view],
-        Wanted::LastBlocks(n) if (1..=features.blocks.len()).contains(&n) => features.blocks[features.blocks.len() - n..].to_vec(),
-        Wanted::LastBlocks(n) => return Err(Error::Spec(format!("last_blocks must be between 1 and {}, got {n}", features.blocks.len()))),
+        Wanted::LastBlocks(n) | Wanted::LastBlocksAndRegions(n) if (1..=blocks).contains(&n) => features.blocks[blocks - n..].to_vec(),
+        Wanted::LastBlocks(n) | Wanted::LastBlocksAndRegions(n) => {
+            return Err(Error::Spec(format!("last_blocks must be between 1 and {blocks}, got {n}")));
+        }
     };
+    if let Wanted::LastBlocksAndRegions(_) = wanted {
+        outputs.push(g.apply1(TokenMean { layout: features.regions.layout.clone() }, &[features.regions.value])?);
+    }
     let widths = outputs.iter().map(|v| g.matrix(*v).1).collect();
     Ok(Forward { program: Program::compile(&g, &outputs), parameters, outputs, widths })
 }

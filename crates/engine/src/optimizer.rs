@@ -91,46 +91,46 @@ impl Optimizer {
             let frozen = knobs.freeze_last_layer && entry.is_last_layer();
             let decay = if entry.is_decayed() { knobs.weight_decay } else { 0.0 };
             let matrix = entry.shape.len() > 1;
-            let p = student.values_mut(i);
-            if let Some(g) = gradient(i).filter(|_| trained) {
+            let mut rule = Rule::Keep;
+            let g = gradient(i).filter(|_| trained);
+            if let Some(g) = g {
                 let norm2 = sum_squares(pool, g);
                 total += norm2;
                 if !frozen {
                     let scale = clip_factor(norm2, clip);
                     self.steps[i] += 1;
                     let first = self.steps[i] == 1;
+                    let p = student.values(i);
                     for slot in &mut self.moments[i][..self.kind.slots().len()] {
                         slot.resize(p.len(), 0.0);
                     }
-                    let [m, v] = &mut self.moments[i];
-                    match self.kind {
-                        OptimizerKind::Adamw => {
-                            let rates = AdamRates::new(knobs.learning_rate, decay, self.steps[i]);
-                            pieces4(pool, p, m, v, g, |p, m, v, g| adamw(p, m, v, g, scale, rates.keep, rates.step, rates.bias2));
-                        }
+                    let rate = knobs.learning_rate as f32;
+                    rule = match self.kind {
+                        OptimizerKind::Adamw => Rule::Adamw { scale, rates: AdamRates::new(knobs.learning_rate, decay, self.steps[i]) },
                         OptimizerKind::Sgd => {
-                            let momentum = if first { 0.0 } else { MOMENTUM };
-                            pieces3(pool, p, m, g, |p, m, g| {
-                                momentum_step(p, m, g, scale, 1.0, decay as f32, momentum, knobs.learning_rate as f32)
-                            });
+                            Rule::Momentum { scale, adapt: 1.0, decay: decay as f32, momentum: if first { 0.0 } else { MOMENTUM }, rate }
                         }
-                        OptimizerKind::Lars => {
-                            let (decay, adapt) =
-                                if matrix { (decay as f32, lars_factor(pool, p, g, scale, decay as f32)) } else { (0.0, 1.0) };
-                            pieces3(pool, p, m, g, |p, m, g| {
-                                momentum_step(p, m, g, scale, adapt, decay, MOMENTUM, knobs.learning_rate as f32)
-                            });
+                        OptimizerKind::Lars if matrix => {
+                            let decay = decay as f32;
+                            Rule::Momentum { scale, adapt: lars_factor(pool, p, g, scale, decay), decay, momentum: MOMENTUM, rate }
                         }
-                    }
+                        OptimizerKind::Lars => Rule::Momentum { scale, adapt: 1.0, decay: 0.0, momentum: MOMENTUM, rate },
+                    };
                 }
             }
-            if averaged {
-                let keep = knobs.momentum as f32;
-                let new = (1.0 - knobs.momentum) as f32;
-                let p = student.values(i);
-                let t = teacher.values_mut(i);
-                pool.for_rows(t, 1, PIECE, |first, t| moving_average(t, &p[first..first + t.len()], keep, new));
+            if matches!(rule, Rule::Keep) && !averaged {
+                continue;
             }
+            let [m, v] = &mut self.moments[i];
+            let teacher = if averaged { teacher.values_mut(i).as_mut_slice() } else { &mut [] };
+            let pieces = Piece::cut(student.values_mut(i), m, v, g.unwrap_or(&[]), teacher);
+            let (keep, new) = (knobs.momentum as f32, (1.0 - knobs.momentum) as f32);
+            let work = |piece: Piece| {
+                rule.apply(piece.p, piece.m, piece.v, piece.g);
+                // The new values are in the cache.
+                moving_average(piece.t, piece.p, keep, new);
+            };
+            if pieces.len() > 1 && pool.threads() > 1 { pieces.into_par_iter().for_each(work) } else { pieces.into_iter().for_each(work) }
         }
         total.sqrt()
     }
@@ -220,8 +220,51 @@ impl Optimizer {
     }
 }
 
-/// Elements of one piece of parallel work.
+/// Elements of one piece of parallel work: with moments, gradient and teacher a third of a megabyte, which stays in the cache until the teacher has
+/// followed.
 const PIECE: usize = 16384;
+
+/// What happens to a parameter before the teacher follows it.
+#[derive(Clone, Copy)]
+enum Rule {
+    Keep,
+    Adamw { scale: f32, rates: AdamRates },
+    Momentum { scale: f32, adapt: f32, decay: f32, momentum: f32, rate: f32 },
+}
+
+impl Rule {
+    fn apply(self, p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32]) {
+        match self {
+            Rule::Keep => {}
+            Rule::Adamw { scale, rates } => adamw(p, m, v, g, scale, rates.keep, rates.step, rates.bias2),
+            Rule::Momentum { scale, adapt, decay, momentum, rate } => momentum_step(p, m, g, scale, adapt, decay, momentum, rate),
+        }
+    }
+}
+
+/// The same stretch of a parameter, its moments, its gradient and its teacher; what there is not is empty.
+struct Piece<'a> {
+    p: &'a mut [f32],
+    m: &'a mut [f32],
+    v: &'a mut [f32],
+    g: &'a [f32],
+    t: &'a mut [f32],
+}
+
+impl<'a> Piece<'a> {
+    fn cut(p: &'a mut [f32], m: &'a mut [f32], v: &'a mut [f32], g: &'a [f32], t: &'a mut [f32]) -> Vec<Piece<'a>> {
+        let (mut m, mut v, mut t) = (m.chunks_mut(PIECE), v.chunks_mut(PIECE), t.chunks_mut(PIECE));
+        let mut g = g.chunks(PIECE);
+        let piece = |p| Piece {
+            p,
+            m: m.next().unwrap_or_default(),
+            v: v.next().unwrap_or_default(),
+            g: g.next().unwrap_or_default(),
+            t: t.next().unwrap_or_default(),
+        };
+        p.chunks_mut(PIECE).map(piece).collect()
+    }
+}
 
 /// Sum of squares in fixed pieces, in f64.
 fn sum_squares(pool: &Pool, x: &[f32]) -> f64 {
@@ -247,6 +290,7 @@ fn lars_factor(pool: &Pool, p: &[f32], g: &[f32], scale: f32, decay: f32) -> f32
 }
 
 /// Scalars of an AdamW update.
+#[derive(Clone, Copy)]
 pub(crate) struct AdamRates {
     pub keep: f32,
     pub step: f32,
@@ -301,26 +345,4 @@ multiversion! {
         let p = &p[..n];
         for i in 0..n { t[i] = t[i] * keep + new * p[i]; }
     }
-}
-
-fn pieces3(pool: &Pool, p: &mut [f32], m: &mut [f32], g: &[f32], f: impl Fn(&mut [f32], &mut [f32], &[f32]) + Sync + Send) {
-    if p.len() <= PIECE || pool.threads() == 1 {
-        return f(p, m, g);
-    }
-    p.par_chunks_mut(PIECE).zip(m.par_chunks_mut(PIECE)).zip(g.par_chunks(PIECE)).for_each(|((p, m), g)| f(p, m, g));
-}
-
-fn pieces4(
-    pool: &Pool,
-    p: &mut [f32],
-    m: &mut [f32],
-    v: &mut [f32],
-    g: &[f32],
-    f: impl Fn(&mut [f32], &mut [f32], &mut [f32], &[f32]) + Sync + Send,
-) {
-    if p.len() <= PIECE || pool.threads() == 1 {
-        return f(p, m, v, g);
-    }
-    let pieces = p.par_chunks_mut(PIECE).zip(m.par_chunks_mut(PIECE)).zip(v.par_chunks_mut(PIECE)).zip(g.par_chunks(PIECE));
-    pieces.for_each(|(((p, m), v), g)| f(p, m, v, g));
 }

@@ -38,11 +38,11 @@ impl Plan {
     /// When the specification cannot be built.
     pub fn new(spec: &TrainerSpec) -> Result<Plan> {
         let dtype = pixel_type(spec);
-        Ok(Plan::of(spec, dtype, &network::build(spec, dtype)?))
+        Ok(Plan::of(spec, dtype, &network::build(spec, dtype, network::KEPT_LOGITS)?))
     }
 
     pub(crate) fn of(spec: &TrainerSpec, dtype: DType, step: &Step) -> Plan {
-        let held = |p: &Parameters| p.entries.iter().filter(|e| !matches!(e.role, Role::Constant(_))).map(Entry::volume).sum::<usize>();
+        let held = |p: &Parameters| p.entries.iter().filter(|e| e.role.has_values()).map(Entry::volume).sum::<usize>();
         let parameter_count = step.student.entries.iter().filter(|e| e.role == Role::Parameter).map(Entry::volume).sum::<usize>();
         let centers = spec.head.out_dim * if spec.loss.region { 2 } else { 1 };
         let moments = parameter_count * Optimizer::moments_per_value(spec.optimizer);

@@ -110,6 +110,8 @@ pub struct EncoderSpec {
 pub enum FeatureOutput {
     /// The pooled feature.
     View,
-    /// Token means of the last n blocks, side by side.
+    /// Token means or class tokens of the last n blocks, side by side.
     LastBlocks(usize),
+    /// The same, and beside them the mean of the last block's regions: what ViT's linear evaluation may add to the class tokens.
+    LastBlocksAndRegions(usize),
 }

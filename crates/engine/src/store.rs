@@ -35,7 +35,7 @@ impl Store {
     /// Draws every value; the draw of an entry depends on the seed and its name alone.
     pub fn new(parameters: &Parameters, network: &str, seed: u64) -> Store {
         let entries = parameters.entries.clone();
-        let values = entries.iter().map(|e| if is_constant(e) { Vec::new() } else { draw(e, seed) }).collect();
+        let values = entries.iter().map(|e| if e.role.has_values() { draw(e, seed) } else { Vec::new() }).collect();
         let leaf_names = entries.iter().map(|e| leaf_name(network, &e.name)).collect();
         let index = entries.iter().enumerate().map(|(i, e)| (e.name.clone(), i)).collect();
         Store { entries, values, leaf_names, index }
@@ -85,6 +85,7 @@ impl Store {
             shape: entry.shape.clone(),
             values: match &entry.role {
                 Role::Constant(integers) => TensorValues::I64(integers.clone()),
+                Role::Alias(of) => TensorValues::F32(self.position(of).map_or_else(Vec::new, |i| self.values[i].clone())),
                 Role::Buffer if entry.name.ends_with(COUNTER) => TensorValues::I64(values.iter().map(|&v| v as i64).collect()),
                 _ => TensorValues::F32(values.clone()),
             },
@@ -111,12 +112,23 @@ impl Store {
                 (Role::Constant(_), _) => {
                     return Err(Error::State(format!("`{}` holds other values than this architecture's", tensor.name)));
                 }
+                (Role::Alias(_), TensorValues::F32(_)) => Some(Vec::new()),
                 (_, TensorValues::F32(v)) => Some(v.clone()),
                 (Role::Buffer, TensorValues::I64(v)) => Some(v.iter().map(|&n| n as f32).collect()),
                 _ => return Err(Error::State(format!("`{}` must hold floats", tensor.name))),
             };
         }
-        let missing = self.entries.iter().zip(&replacements).filter(|(e, r)| r.is_none() && !is_constant(e));
+        for entry in &self.entries {
+            // One value under two names: given twice, it must be the same.
+            let Role::Alias(of) = &entry.role else { continue };
+            let given = |name: &str| tensors.iter().find(|t| t.name == name).map(|t| &t.values);
+            if let (Some(one), Some(other)) = (given(&entry.name), given(of))
+                && one != other
+            {
+                return Err(Error::State(format!("`{}` differs from `{of}`, with which it is shared", entry.name)));
+            }
+        }
+        let missing = self.entries.iter().zip(&replacements).filter(|(e, r)| r.is_none() && e.role.has_values());
         report.missing = missing.map(|(e, _)| e.name.clone()).collect();
         report.loaded = replacements.iter().flatten().count();
         let fits = report.missing.is_empty() && report.unexpected.is_empty();
@@ -130,10 +142,6 @@ impl Store {
         }
         Ok(report)
     }
-}
-
-fn is_constant(entry: &Entry) -> bool {
-    matches!(entry.role, Role::Constant(_))
 }
 
 /// One sentence naming what does not fit, a few names of each kind.

@@ -44,8 +44,10 @@ pub enum Pixels<'a> {
 /// Values of the schedules for one step.
 #[derive(Clone, Copy, Debug)]
 pub struct Knobs {
-    /// Global step, from 0: keys stochastic depth.
+    /// Global step, from 0: keys stochastic depth and drawn neighbours.
     pub step: u64,
+    /// Share of the training that is done: decides when neighbours are no longer drawn.
+    pub progress: f64,
     /// Of all parameters.
     pub learning_rate: f64,
     /// Of the parameters that decay.
@@ -112,6 +114,8 @@ pub struct Trainer {
     /// `center` and `center_grid`, `[K]` each.
     centers: Vec<Center>,
     pixels: Staging,
+    /// Neighbours of the next step, where they are not to be drawn.
+    next_draws: Option<Vec<Vec<u32>>>,
     gpu: Option<GpuRun>,
 }
 
@@ -135,7 +139,7 @@ impl Trainer {
     /// A trainer for pixels of this type; with mixup they are floats.
     pub fn with_pixels(spec: TrainerSpec, dtype: DType) -> Result<Trainer> {
         let pool = Pool::new(spec.threads)?;
-        let step = network::build(&spec, dtype)?;
+        let step = network::build(&spec, dtype, network::KEPT_LOGITS)?;
         let plan = Plan::of(&spec, dtype, &step);
         let student = Store::new(&step.student, STUDENT, spec.seed);
         let mut teacher = Store::new(&step.teacher, TEACHER, spec.seed);
@@ -153,7 +157,7 @@ impl Trainer {
             DType::U8 => Staging::U8(vec![0; all]),
             _ => Staging::F32 { student: vec![0.0; all], teacher: vec![0.0; global] },
         };
-        Ok(Trainer { spec, pool, plan, step, arena: None, student, teacher, optimizer, centers, pixels, gpu: None })
+        Ok(Trainer { spec, pool, plan, step, arena: None, student, teacher, optimizer, centers, pixels, next_draws: None, gpu: None })
     }
 
     /// The same trainer with its state and its steps on a GPU.
@@ -161,6 +165,13 @@ impl Trainer {
     /// # Errors
     /// When an operator has no kernels, or the GPU has not enough memory.
     pub fn on_gpu(mut self, gpu: Gpu) -> Result<Trainer> {
+        // A GPU recomputes logits: none are kept.
+        let dtype = match self.pixels {
+            Staging::U8(_) => DType::U8,
+            Staging::F32 { .. } => DType::F32,
+        };
+        self.step = network::build(&self.spec, dtype, [0; 2])?;
+        self.plan = Plan::of(&self.spec, dtype, &self.step);
         let run = GpuRun::new(gpu, &self.spec, &self.step, &self.student, &self.teacher, &self.centers)?;
         run.upload(&self.student, &self.teacher, &self.optimizer, &self.centers);
         self.gpu = Some(run);
@@ -252,9 +263,38 @@ impl Trainer {
         Ok(rows)
     }
 
+    /// Gives the next step its neighbours instead of drawing them: for each layer of the teacher, then of the student, a number from 0
+    /// (all) to 8 for each segment. To follow a run that drew others.
+    ///
+    /// # Errors
+    /// When there are more or fewer layers or segments.
+    pub fn set_next_draws(&mut self, draws: Vec<Vec<u32>>) -> Result<()> {
+        let sizes = |got: &mut dyn Iterator<Item = usize>| got.collect::<Vec<_>>();
+        let (want, got) = (sizes(&mut self.step.draws.iter().map(|d| d.1)), sizes(&mut draws.iter().map(Vec::len)));
+        if want != got {
+            return Err(Error::Input { what: "the drawn neighbours", want: want.iter().sum(), got: got.iter().sum() });
+        }
+        self.next_draws = Some(draws);
+        Ok(())
+    }
+
+    /// For each layer that draws, which neighbours its windows see in each segment: 0 for all, 1 to 8 for one.
+    fn draws(&mut self, knobs: &Knobs) -> Vec<Vec<u32>> {
+        let drawn = |(layer, (_, segments)): (usize, &(String, usize))| {
+            let mut stream = Stream::new(self.spec.seed, "neighbours", &[knobs.step, layer as u64]);
+            let mut draw = || if knobs.progress < self.step.draw_until { 1 + (8.0 * stream.uniform()) as u32 } else { 0 };
+            (0..*segments).map(|_| draw()).collect()
+        };
+        match self.next_draws.take() {
+            Some(given) => given,
+            None => self.step.draws.iter().enumerate().map(drawn).collect(),
+        }
+    }
+
     fn run(&mut self, pixels: Pixels, mixup: Option<&[f32]>, knobs: &Knobs, mut times: Option<&mut Vec<NodeTime>>) -> Result<StepStats> {
         self.stage(pixels, mixup)?;
         let factors = self.drop_path_factors(knobs.step);
+        let draws = self.draws(knobs);
         let view_weights = mixup.map(|lambda| esvit_nn::loss::mixup_weights(self.spec.crops.batch, lambda));
         let temperature = [knobs.teacher_temperature as f32];
         if let Some(gpu) = &self.gpu {
@@ -264,6 +304,7 @@ impl Trainer {
             };
             let mut floats: Vec<(&str, &[f32])> =
                 self.step.drop_path.iter().zip(&factors).map(|((_, name), factors)| (name.as_str(), factors.as_slice())).collect();
+            floats.extend(self.step.draws.iter().zip(&draws).map(|((name, _), d)| (name.as_str(), bytemuck::cast_slice(d))));
             floats.push(("teacher_temperature", &temperature));
             floats.push(("view_pairs.weight", view_weights.as_deref().unwrap_or(&self.step.view_pairs.weight)));
             let inputs = StepInputs { student_pixels, teacher_pixels, floats };
@@ -280,6 +321,9 @@ impl Trainer {
         bindings.bind("student_pixels", student).bind("teacher_pixels", teacher);
         for ((_, name), factors) in self.step.drop_path.iter().zip(&factors) {
             bindings.bind(name, Slice::F32(factors));
+        }
+        for ((name, _), draws) in self.step.draws.iter().zip(&draws) {
+            bindings.bind(name, Slice::U32(draws));
         }
         bindings.bind("one", Slice::F32(&[1.0])).bind("teacher_temperature", Slice::F32(&temperature));
         bindings.bind("view_pairs.teacher", Slice::U32(&self.step.view_pairs.teacher));

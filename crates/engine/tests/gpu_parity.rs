@@ -69,6 +69,7 @@ fn steps(name: &str, spec: TrainerSpec, gpu: &Gpu) -> Outcome {
         let crops = Pixels::U8 { global: &global, local: &local };
         let knobs = Knobs {
             step: step as u64,
+            progress: 0.0,
             learning_rate: 1e-3 * (step + 1) as f64,
             weight_decay: 0.05,
             momentum: 0.95,
@@ -126,8 +127,15 @@ fn a_loss_that_is_not_finite_changes_nothing() -> Outcome {
     let mut trainer = trainer.on_gpu(gpu)?;
     let before = trainer.state()?;
     let (global, local) = (vec![100; 2 * 2 * 3 * 32 * 32], vec![100; 2 * 3 * 16 * 16]);
-    let knobs =
-        Knobs { step: 0, learning_rate: 0.1, weight_decay: 0.1, momentum: 0.5, teacher_temperature: 0.05, freeze_last_layer: false };
+    let knobs = Knobs {
+        step: 0,
+        progress: 0.0,
+        learning_rate: 0.1,
+        weight_decay: 0.1,
+        momentum: 0.5,
+        teacher_temperature: 0.05,
+        freeze_last_layer: false,
+    };
     let stats = trainer.step(Pixels::U8 { global: &global, local: &local }, None, &knobs)?;
     assert!(!stats.finite);
     let after = trainer.state()?;

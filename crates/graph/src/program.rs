@@ -163,6 +163,16 @@ impl Program {
         Arena { bytes, start }
     }
 
+    /// Shapes and types of a node's operands.
+    pub fn operands(&self, node: &Node) -> Vec<(&Shape, DType)> {
+        let dtype = |v: &Value| match self.places[v.index()] {
+            Place::Leaf(i) => self.leaf_types[i].1,
+            Place::Arena { dtype, .. } => dtype,
+            Place::Nowhere => unreachable!("an operand of a kept node has a place"),
+        };
+        node.inputs.iter().map(|v| (&self.shapes[v.index()], dtype(v))).collect()
+    }
+
     /// Nodes, in running order.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes

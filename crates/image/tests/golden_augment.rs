@@ -77,8 +77,7 @@ fn run(folder: &Path, case: &Value) -> Vec<u8> {
 /// repeated exactly, so no difference is accepted at all.
 #[test]
 fn every_case_is_reproduced_bit_for_bit() {
-    let Some(folder) = common::folder("ESVIT_GOLDEN", "../shared/golden") else { return };
-    let folder = folder.join("augment");
+    let Some(folder) = common::folder("ESVIT_GOLDEN", "../shared/golden", "augment") else { return };
     let cases = read_json(&folder, "cases.json");
     let cases = cases["cases"].as_array().unwrap();
     assert!(!cases.is_empty());
@@ -104,8 +103,7 @@ fn normalised(pixels: &[u8], mean: &[f32], std: &[f32]) -> Vec<f32> {
 
 #[test]
 fn normalised_tensors_agree() {
-    let Some(folder) = common::folder("ESVIT_GOLDEN", "../shared/golden") else { return };
-    let folder = folder.join("augment");
+    let Some(folder) = common::folder("ESVIT_GOLDEN", "../shared/golden", "augment") else { return };
     let catalogue = read_json(&folder, "tensors.json");
     let cases = read_json(&folder, "cases.json");
     let arrays = read(&folder, "tensors.safetensors");

@@ -19,7 +19,7 @@ struct Photo {
 }
 
 fn photos() -> Option<(PathBuf, Vec<Photo>)> {
-    let folder = common::folder("ESVIT_DATA", "../shared/data")?.join("photos");
+    let folder = common::folder("ESVIT_DATA", "../shared/data", "photos")?;
     let manifest = fs::read_to_string(folder.join("manifest.tsv")).unwrap();
     let mut lines = manifest.lines();
     let names: Vec<&str> = lines.next().unwrap().split('\t').collect();

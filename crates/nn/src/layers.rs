@@ -5,6 +5,7 @@ use esvit_ops::batch_norm::{self, BatchNormEval};
 use esvit_ops::conv2d::Conv2d;
 use esvit_ops::gelu::Gelu;
 use esvit_ops::layer_norm::LayerNorm;
+use esvit_ops::row_map::RowMapBuilder;
 use esvit_ops::{Filter, Layout};
 
 use crate::{Init, Role, Scope};
@@ -35,6 +36,20 @@ impl Linear {
         let bound = Init::Uniform(1.0 / (input as f32).sqrt());
         let weight = scope.declare_as(g, "weight", &[output, 3, patch, patch], &[output, input], bound, Role::Parameter)?;
         Ok(Linear { weight, bias: Some(scope.parameter(g, "bias", &[output], bound)?) })
+    }
+
+    /// Declares a convolution of tokens whose stride is its kernel: weight `[out, in, P, P]` and bias as above. It is applied to patches whose
+    /// tokens lie side by side, so its columns are put in that order: `[out, P·P·in]`.
+    pub fn token_convolution(g: &mut Graph, scope: &mut Scope, patch: usize, input: usize, output: usize) -> Result<Linear> {
+        let area = patch * patch;
+        let bound = Init::Uniform(1.0 / ((input * area) as f32).sqrt());
+        let weight = scope.parameter(g, "weight", &[output, input, patch, patch], bound)?;
+        let bias = scope.parameter(g, "bias", &[output], bound)?;
+        // Rows of `input` values, (out, position) in the result; in the parameter the positions are innermost.
+        let mut map = RowMapBuilder::new(input, &[area]);
+        (0..output * area).for_each(|row| map.row(&[(0, row, 1.0)]));
+        let weight = g.apply1(map.finish(&[output, area * input]), &[weight])?;
+        Ok(Linear { weight, bias: Some(bias) })
     }
 
     /// `[N, in]` to `[N, out]`.

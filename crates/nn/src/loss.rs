@@ -108,7 +108,8 @@ pub fn region_pairs(matching: &RegionMatch, share: f64) -> Pairs {
     pairs
 }
 
-/// Adds a loss term. `centre` is a leaf `[K]`, `temperature` a leaf `[1]`; `pair_teacher` and `pair_weight` are `[P]`.
+/// Adds a loss term. `centre` is a leaf `[K]`, `temperature` a leaf `[1]`; `pair_teacher` and `pair_weight` are `[P]`; `keep` bytes of logits may
+/// wait for the backward pass.
 pub fn term(
     g: &mut Graph,
     student: Projection,
@@ -119,8 +120,9 @@ pub fn term(
     offsets: &[u32],
     pair_teacher: Value,
     pair_weight: Value,
+    keep: usize,
 ) -> Result<Term> {
-    let op = PrototypeLoss { student_temperature, offsets: offsets.into() };
+    let op = PrototypeLoss { student_temperature, offsets: offsets.into(), keep };
     let operands = [student.z, student.prototypes, teacher.z, teacher.prototypes, centre, temperature, pair_teacher, pair_weight];
     let results = g.apply(op, &operands)?;
     Ok(Term { loss: results[0], teacher_mean: results[3], entropy: results[4] })

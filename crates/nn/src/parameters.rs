@@ -24,6 +24,15 @@ pub enum Role {
     Buffer,
     /// Integers that follow from the architecture; only written to checkpoints.
     Constant(Vec<i64>),
+    /// The entry of this name under a second one: in checkpoints, nowhere else.
+    Alias(String),
+}
+
+impl Role {
+    /// Whether the network reads values of the entry's own.
+    pub fn has_values(&self) -> bool {
+        !matches!(self, Role::Constant(_) | Role::Alias(_))
+    }
 }
 
 /// One entry of the state dict.
@@ -110,6 +119,18 @@ impl<'a> Scope<'a> {
     pub fn constant(&mut self, name: &str, shape: &[usize], values: Vec<i64>) {
         let name = format!("{}{name}", self.path);
         self.parameters.entries.push(Entry { name, shape: shape.to_vec(), init: Init::Constant(0.0), role: Role::Constant(values) });
+    }
+}
+
+/// A linear layer's entries once more, under the names of `scope`, with the values of the module `of` beside it.
+pub fn alias_linear(scope: &mut Scope, name: &str, of: &str, input: usize, output: usize, bias: bool) {
+    let mut entry = |leaf: &str, shape: &[usize]| {
+        let (own, other) = (format!("{}{name}.{leaf}", scope.path), format!("{}{of}.{leaf}", scope.path));
+        scope.parameters.entries.push(Entry { name: own, shape: shape.to_vec(), init: Init::Constant(0.0), role: Role::Alias(other) });
+    };
+    entry("weight", &[output, input]);
+    if bias {
+        entry("bias", &[output]);
     }
 }
 

@@ -13,6 +13,10 @@ pub enum BackboneSpec {
     Resnet(ResnetSpec),
     /// Swin Transformer.
     Swin(SwinSpec),
+    /// Vision Longformer.
+    Vil(VilSpec),
+    /// Vision transformer, DeiT's sizes included.
+    Vit(VitSpec),
 }
 
 /// Swin Transformer of any size.
@@ -41,6 +45,132 @@ pub struct SwinSpec {
     pub patch_norm: bool,
     /// Stochastic depth of the last block; grows linearly from 0.
     pub drop_path: f64,
+}
+
+/// Vision transformer of any size.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct VitSpec {
+    /// Nominal image size: decides the position table, which is resampled for other sizes.
+    pub image_size: usize,
+    /// Side of a patch in pixels.
+    pub patch_size: usize,
+    /// C.
+    pub dim: usize,
+    /// Blocks.
+    pub depth: usize,
+    /// Heads of each block.
+    pub heads: usize,
+    /// Hidden width of the MLP over C.
+    pub mlp_ratio: f64,
+    /// Bias on q, k and v.
+    pub qkv_bias: bool,
+    /// Stochastic depth of the last block; grows linearly from 0.
+    pub drop_path: f64,
+}
+
+/// Vision Longformer of any depth.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct VilSpec {
+    /// Nominal image size: decides the tables of positions, which are resampled for other sizes.
+    pub image_size: usize,
+    /// The stages.
+    pub stages: Vec<VilStage>,
+    /// Layer norm after each patch embedding.
+    pub norm_embed: bool,
+    /// The view feature is the mean over the tokens even where there is a global one.
+    pub average_pool: bool,
+    /// Global tokens use the projections of the others.
+    pub share_weights: bool,
+    /// Windows see the global tokens alone, not even themselves.
+    pub only_global: bool,
+    /// What is beyond the grid.
+    pub border: VilBorder,
+    /// Which neighbours a window sees.
+    pub neighbours: VilNeighbours,
+    /// Share of the training after which drawn neighbours become all.
+    pub draw_until: f64,
+    /// How windows are pooled where a stage has pooled keys.
+    pub pool: VilPool,
+    /// Gate on the channels after each attention.
+    pub gate: VilGate,
+    /// Hidden width of the squeeze over C, or side of the convolution over C.
+    pub gate_ratio: f64,
+    /// Takes the gate's ratio off the MLP's.
+    pub gate_balance: bool,
+    /// Stochastic depth of the last block; grows linearly from 0.
+    pub drop_path: f64,
+}
+
+/// A stage of a Vision Longformer.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct VilStage {
+    /// Heads.
+    pub heads: usize,
+    /// C.
+    pub dim: usize,
+    /// Blocks.
+    pub depth: usize,
+    /// Sliding windows; without, every token sees every one.
+    pub sparse: bool,
+    /// Global tokens.
+    pub globals: usize,
+    /// Side of a patch of the stage before, or of pixels.
+    pub patch_size: usize,
+    /// Side of a window in tokens.
+    pub window: usize,
+    /// Separable absolute positions; without, a bias for every relative one.
+    pub absolute_position: bool,
+    /// Pooled windows as further keys of sparse attention.
+    pub pooled: bool,
+}
+
+/// What is beyond the grid of a sliding window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VilBorder {
+    /// Nothing.
+    Open,
+    /// The other end.
+    Cyclic,
+    /// Nothing, and distances count, not windows.
+    Exact,
+}
+
+/// Which neighbours a window sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VilNeighbours {
+    /// All eight.
+    All,
+    /// One, drawn for each attention and step while training; all in evaluation.
+    Drawn,
+    /// None.
+    None,
+}
+
+/// How a window becomes one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VilPool {
+    /// By learned weights.
+    Learned,
+    /// By its mean.
+    Mean,
+}
+
+/// Gate on the channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VilGate {
+    /// None.
+    None,
+    /// Squeeze and excitation.
+    Squeeze,
+    /// A convolution over the channels.
+    Convolution,
 }
 
 /// CvT of any size; one value for each stage.

@@ -8,8 +8,8 @@ use esvit_nn::spec::HeadSpec;
 use esvit_nn::{DinoHead, Entry, Mode, Parameters, Role, Scope};
 use esvit_ops::region_match::RegionMatch;
 use esvit_testkit::{
-    Fixture, Kind, LOSS_STEP, compare_forward, compare_gradient, compare_gradient_group, compare_integers, compare_loss, fill, fill_kind,
-    fixtures, golden_or_skip, median_l2,
+    Fixture, Kind, LOSS_STEP, compare_forward, compare_gradient, compare_gradient_group, compare_integers, compare_loss, fixtures,
+    golden_or_skip, median_l2,
 };
 use serde_json::Value as Json;
 use support::{Feed, Outcome, Ran, leaf, run, trained};
@@ -69,12 +69,12 @@ fn check_head(fixture: &Fixture, mode: Mode, part: &str) -> Outcome {
     let mut feed = Feed::default();
     let scaled = fixture.json["weight_g"] == "scale";
     let start = |e: &Entry| match scaled && e.name.ends_with("weight_g") {
-        true => fill_kind(&e.name, &e.shape, Kind::Scale),
-        false => fill(&e.name, &e.shape),
+        true => fixture.fill_kind(&e.name, &e.shape, Kind::Scale),
+        false => fixture.fill(&e.name, &e.shape),
     };
     feed.fill("net", &parameters, start);
-    feed.set("x", fill_kind("head.in", &shape, Kind::Input));
-    let seed = fill_kind("cotangent", &cotangent_shape, Kind::Input);
+    feed.set("x", fixture.fill_kind("head.in", &shape, Kind::Input));
+    let seed = fixture.fill_kind("cotangent", &cotangent_shape, Kind::Input);
     feed.set("cotangent", seed.clone());
     let ran = run(&g, outputs, &feed)?;
 
@@ -92,7 +92,8 @@ fn check_head(fixture: &Fixture, mode: Mode, part: &str) -> Outcome {
                 let name = format!("{}.{buffer}", s.path);
                 let entry = parameters.entries.iter().find(|e| e.name == name).ok_or("buffer")?;
                 let new = ran.floats(&format!("{}.{new}", s.path)).ok_or("statistic")?;
-                let got: Vec<f32> = fill(&name, &entry.shape).iter().zip(new).map(|(old, new)| 0.9 * old + 0.1 * new * factor).collect();
+                let got: Vec<f32> =
+                    fixture.fill(&name, &entry.shape).iter().zip(new).map(|(old, new)| 0.9 * old + 0.1 * new * factor).collect();
                 let golden = [format!("train.after.{name}"), format!("train.after.{}", name.trim_start_matches("head."))];
                 let golden = golden.iter().find(|n| fixture.has_tensor(n)).ok_or_else(|| format!("no golden for {name}"))?;
                 compare_forward(&fixture.tensor(golden)?, &got)?;
@@ -181,7 +182,7 @@ fn add_loss(
     feed.set("view_pairs.weight", pairs.weight.clone());
     let centre = leaf(g, "center", &[setting.k]);
     feed.set("center", centers[0].clone());
-    let term = loss::term(g, view[0], view[1], 0.1, centre, t, &pairs.offsets, teacher_rows.ok_or("pairs")?, weight)?;
+    let term = loss::term(g, view[0], view[1], 0.1, centre, t, &pairs.offsets, teacher_rows.ok_or("pairs")?, weight, 1 << 20)?;
     outputs.extend([("view_loss".to_string(), term.loss), ("view_mean".into(), term.teacher_mean)]);
     let mut losses = vec![term.loss];
     if let Some((region, student_features, teacher_features)) = region {
@@ -192,7 +193,7 @@ fn add_loss(
         feed.set("region_pairs.weight", pairs.weight.clone());
         let centre = leaf(g, "center_grid", &[setting.k]);
         feed.set("center_grid", centers[1].clone());
-        let term = loss::term(g, region[0], region[1], 0.1, centre, t, &pairs.offsets, found, weight)?;
+        let term = loss::term(g, region[0], region[1], 0.1, centre, t, &pairs.offsets, found, weight, 1 << 20)?;
         outputs.extend([("region_loss".to_string(), term.loss), ("region_mean".into(), term.teacher_mean), ("match".into(), found)]);
         losses.push(term.loss);
     }
@@ -247,7 +248,7 @@ fn check_loss(fixture: &Fixture) -> Outcome {
         let eye = leaf(&mut g, "identity", &[k, k]);
         feed.set("identity", identity.clone());
         let mut data = |g: &mut Graph, name: String, rows: usize, cols: usize, kind: Kind| {
-            feed.set(name.clone(), fill_kind(&name, &[rows, cols], kind));
+            feed.set(name.clone(), fixture.fill_kind(&name, &[rows, cols], kind));
             leaf(g, &name, &[rows, cols])
         };
         let mut logits = |g: &mut Graph, net: &str, level: &str, rows| Projection {
@@ -332,7 +333,7 @@ fn check_whole(fixture: &Fixture) -> Outcome {
             let mut scope = Scope::root(&mut parameters, net);
             let head = DinoHead::new(&spec, &mut g, &mut scope, head_name, width)?;
             let name = format!("{net}.{level}_features");
-            feed.set(name.clone(), fill_kind(&name, &[rows, width], Kind::Input));
+            feed.set(name.clone(), fixture.fill_kind(&name, &[rows, width], Kind::Input));
             let x = leaf(&mut g, &name, &[rows, width]);
             let (z, statistics) = head.bottleneck(&mut g, x, Mode::Train)?;
             statistics_of += statistics.len();
@@ -341,13 +342,13 @@ fn check_whole(fixture: &Fixture) -> Outcome {
             projections.push(Projection { z, prototypes });
             features.push((name, x));
         }
-        feed.fill(net, &parameters, |e| fill(&format!("{net}.{}", e.name), &e.shape));
+        feed.fill(net, &parameters, |e| fixture.fill(&format!("{net}.{}", e.name), &e.shape));
         if net == "student" {
             student_parameters = parameters;
         }
     }
     assert_eq!(statistics_of > 0, spec.batch_norm);
-    let centers = ["center", "center_grid"].map(|name| fill_kind(name, &[1, setting.k], Kind::Bias));
+    let centers = ["center", "center_grid"].map(|name| fixture.fill_kind(name, &[1, setting.k], Kind::Bias));
     let temperature = teacher_temperature(json, size(json, "epoch", 0))?;
     let region = ([projections[1], projections[3]], features[1].1, features[3].1);
     let losses =

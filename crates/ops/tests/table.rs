@@ -3,8 +3,11 @@
 
 mod harness;
 
-use esvit_graph::{Slice, Variant};
-use esvit_ops::TABLE;
+use std::sync::Arc;
+
+use esvit_graph::{Precision, Slice, Variant};
+use esvit_ops::prototype_loss::PrototypeLoss;
+use esvit_ops::{Case, Input, TABLE};
 use esvit_simd::Pool;
 use harness::{Operands, build, distance, run};
 
@@ -37,6 +40,77 @@ fn fast_agrees_with_plain_on_every_case() {
                             case.why
                         );
                     }
+                }
+            }
+        }
+    }
+}
+
+/// bf16 keeps 8 bits: each operand is off by up to 2⁻⁹. Sums of 500 waves cancel almost to nothing, which makes 6 % of it; the products themselves are held against exact sums of
+/// rounded operands in `esvit_simd`.
+const MIXED: f64 = 0.1;
+
+#[test]
+fn mixed_precision_stays_near_plain_on_every_case() {
+    let (one, two) = (Pool::new(1).unwrap(), Pool::new(2).unwrap());
+    let mut rounded = 0;
+    for entry in TABLE {
+        for case in (entry.cases)() {
+            let mut harness = build(&case);
+            let operands = Operands::of(&case);
+            let plain = run(&harness, &operands, &one, Variant::Reference);
+            let single = run(&harness, &operands, &one, Variant::Fast);
+            harness.program = harness.program.with_precision(Precision::Mixed);
+            let mixed = run(&harness, &operands, &one, Variant::Fast);
+            let threads = run(&harness, &operands, &two, Variant::Fast);
+            let values = harness.results.iter().chain(harness.gradients.iter().flatten());
+            for (n, value) in values.enumerate() {
+                let (Slice::F32(a), Slice::F32(b)) = (harness.value(&mixed, *value), harness.value(&plain, *value)) else { continue };
+                let d = distance(a, b);
+                assert!(d < MIXED, "{} ({}): result {n} is off by {d:e}", entry.name, case.why);
+                assert_eq!(a, harness.value(&threads, *value).f32(), "{} ({}): result {n} depends on the threads", entry.name, case.why);
+                rounded += usize::from(a != harness.value(&single, *value).f32());
+            }
+        }
+    }
+    assert_eq!(rounded > 10, esvit_simd::cpu::bf16(), "{rounded} results differ from single precision");
+}
+
+#[test]
+fn logits_that_were_kept_give_the_gradients_of_logits_that_were_not() {
+    let (ns, nt, k, d) = (9, 6, 2500, 16);
+    let case = |keep| {
+        let inputs = vec![
+            Input::UnitRows(vec![ns, d]),
+            Input::Wave(vec![k, d]),
+            Input::UnitRows(vec![nt, d]),
+            Input::Wave(vec![k, d]),
+            Input::Wave(vec![k]),
+            Input::Positive(vec![1]),
+            Input::Index(vec![2 * ns], nt as u32),
+            Input::Positive(vec![2 * ns]),
+        ];
+        let offsets: Arc<[u32]> = (0..=ns as u32).map(|i| 2 * i).collect();
+        Case::new("kept logits", PrototypeLoss { student_temperature: 0.1, offsets, keep }, inputs).differentiate(&[0, 1])
+    };
+    let pool = Pool::new(2).unwrap();
+    let gradients = |keep: usize, precision: Precision| -> Vec<Vec<f32>> {
+        let case = case(keep);
+        let mut harness = build(&case);
+        assert_eq!(harness.results.len(), if keep > 0 { 6 } else { 5 });
+        harness.program = harness.program.with_precision(precision);
+        let arena = run(&harness, &Operands::of(&case), &pool, Variant::Fast);
+        harness.gradients.iter().flatten().map(|g| harness.value(&arena, *g).f32().to_vec()).collect()
+    };
+    for precision in [Precision::F32, Precision::Mixed] {
+        let none = gradients(0, precision);
+        // f16 is off by 2⁻¹¹ of a logit, here of 3.5, and the temperature makes ten times that of it.
+        // Ranges of two tiles: budgets for nothing but a little, one tile of each, all.
+        for keep in [4096, 8 * 15 * 256 * 4, 1 << 30] {
+            for (a, b) in gradients(keep, precision).iter().zip(&none) {
+                match precision {
+                    Precision::F32 => assert_eq!(a, b, "keep {keep}"),
+                    Precision::Mixed => assert!(distance(a, b) < 1e-2, "keep {keep}: off by {:e}", distance(a, b)),
                 }
             }
         }

@@ -34,6 +34,33 @@ pub fn isa() -> Isa {
     *ISA.get_or_init(detect)
 }
 
+/// Whether matrix products may round their operands to bf16: the CPU multiplies it (AVX512-BF16).
+#[inline]
+pub fn bf16() -> bool {
+    static BF16: OnceLock<bool> = OnceLock::new();
+    *BF16.get_or_init(|| {
+        #[cfg(target_arch = "x86_64")]
+        {
+            isa() == Isa::Avx512 && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512bf16")
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            false
+        }
+    })
+}
+
+/// The paths that were chosen, as `esvit doctor` prints them: the loops', then the matrix products' in both precisions.
+pub fn describe() -> &'static str {
+    match (isa(), bf16()) {
+        (_, true) => "avx512; products f32 and bf16 (avx512-bf16)",
+        (Isa::Avx512, false) => "avx512; products f32 only, also for `mixed`",
+        (Isa::Avx2, false) => "avx2; products f32 only, also for `mixed`",
+        (Isa::Neon, false) => "neon; products f32 only, also for `mixed`",
+        (Isa::Plain, false) => "plain; products f32 only, also for `mixed`",
+    }
+}
+
 fn detect() -> Isa {
     #[cfg(target_arch = "x86_64")]
     {

@@ -6,6 +6,7 @@
 //! - [`lanes`]: sums, dot products and other one-pass loops in a fixed order of additions.
 //! - [`gemm`]: large single-precision products (the `gemm` crate behind one safe function).
 //! - [`panel`]: products of matrices that fit in the first-level cache (attention tiles).
+//! - [`vector`]: registers of each instruction set, for kernels that count them.
 //! - [`pool`]: the thread pool and its reusable scratch buffers.
 
 pub mod cpu;
@@ -14,6 +15,7 @@ pub mod lanes;
 pub mod math;
 pub mod panel;
 pub mod pool;
+pub mod vector;
 
 pub use gemm::{Mat, MatMut};
 pub use pool::Pool;

@@ -1,11 +1,9 @@
-//! Products of matrices that fit in the first-level cache: attention tiles, T×D by D×T.
+//! Products of matrices that fit in the caches next to the core: attention tiles, T×D by D×T.
 //!
-//! `C[m, n] (+)= Σ_k A(m, k)·B[k, n]`. B and C are row-major with a row stride that is a multiple of 8,
-//! so the inner loop never has a tail: callers pad the columns. A has any strides, so that the
-//! transposed products of the backward pass need no copies.
+//! Rows are given by their addresses, so that tokens are read where they lie and results are written to where they belong. Columns are
+//! padded to multiples of 8, so that no inner loop has a tail. Sums stay in registers over the whole inner dimension.
 
-use crate::cpu::madd;
-use crate::multiversion;
+use crate::vector::{Kernel, Vector, dispatch};
 
 /// Columns are padded to a multiple of this.
 pub const PAD: usize = 8;
@@ -15,103 +13,191 @@ pub const fn padded(n: usize) -> usize {
     n.div_ceil(PAD) * PAD
 }
 
-/// Strides of a product: `a(i, p) = a[i·a_rs + p·a_cs]`, rows of `b` and `c` at multiples of `ldb` and `ldc`.
+/// `out[i] = scale[i]·(init[i] + Σ_p a(i, p)·b[p])` with `a(i, p) = a[i][p·a_step]`, over `n` columns.
+///
+/// As many results as `a` has rows; as many terms as `b` has. A caller promises what [`Product::compute`] asks for.
 #[derive(Clone, Copy)]
-struct Strides {
+pub struct Product<'p> {
+    /// Columns, a multiple of [`PAD`].
+    pub n: usize,
+    /// First factor: where each row begins.
+    pub a: &'p [*const f32],
+    /// Distance of its elements.
+    pub a_step: usize,
+    /// Rows of the second factor.
+    pub b: &'p [*const f32],
+    /// What the sums begin with; zeros without.
+    pub init: Option<&'p [*const f32]>,
+    /// Factors of the results; 1 without.
+    pub scale: Option<&'p [f32]>,
+    /// Where each row of results goes.
+    pub out: &'p [*mut f32],
+}
+
+impl Product<'_> {
+    /// Computes it with these registers.
+    ///
+    /// # Safety
+    /// The CPU has them. Every row of `a` has an element for each row of `b`; rows of `b`, `init` and `out` have `n` floats;
+    /// `init`, `scale` and `out` have as many rows as `a`. No result overlaps an operand, except a row of `init` that is the same row.
+    #[inline(always)]
+    pub unsafe fn compute<V: Vector>(self) {
+        debug_assert!(self.n.is_multiple_of(PAD) && self.out.len() == self.a.len());
+        // SAFETY: the caller's promise.
+        unsafe { V::call(Promised(self)) }
+    }
+
+    /// The same with the widest registers of this CPU.
+    ///
+    /// # Safety
+    /// As [`Product::compute`].
+    pub unsafe fn dispatch(self) {
+        dispatch(Promised(self));
+    }
+
+    /// Rows `i..i + MR`, all columns.
+    ///
+    /// # Safety
+    /// As [`Product::compute`].
+    #[inline(always)]
+    unsafe fn rows<V: Vector, const MR: usize>(&self, i: usize) {
+        let mut j = 0;
+        // SAFETY: columns j..j + width are among the n, a multiple of 8; the rest is the caller's promise.
+        unsafe {
+            while j + 2 * V::LANES <= self.n {
+                self.block::<V, MR, 2, false>(i, j);
+                j += 2 * V::LANES;
+            }
+            match (self.n - j >= V::LANES, (self.n - j) % V::LANES > 0) {
+                (true, true) => self.block::<V, MR, 1, true>(i, j),
+                (true, false) => self.block::<V, MR, 1, false>(i, j),
+                (false, true) => self.block::<V, MR, 0, true>(i, j),
+                (false, false) => {}
+            }
+        }
+    }
+
+    /// Rows `i..i + MR`, `NV` registers of columns and, with `HALF`, eight more, from column `j`.
+    ///
+    /// # Safety
+    /// As [`Product::compute`].
+    #[inline(always)]
+    unsafe fn block<V: Vector, const MR: usize, const NV: usize, const HALF: bool>(&self, i: usize, j: usize) {
+        // SAFETY: rows i..i + MR and these columns exist, by the caller's promise.
+        unsafe {
+            let mut sums = [[V::splat(0.0); NV]; MR];
+            let mut halves = [V::Half::splat(0.0); MR];
+            if let Some(init) = self.init {
+                for r in 0..MR {
+                    let row = init.get_unchecked(i + r).add(j);
+                    for v in 0..NV {
+                        sums[r][v] = V::load(row.add(v * V::LANES));
+                    }
+                    if HALF {
+                        halves[r] = V::Half::load(row.add(NV * V::LANES));
+                    }
+                }
+            }
+            let a: [*const f32; MR] = std::array::from_fn(|r| *self.a.get_unchecked(i + r));
+            for (p, row) in self.b.iter().enumerate() {
+                let row = row.add(j);
+                let mut b = [V::splat(0.0); NV];
+                for v in 0..NV {
+                    b[v] = V::load(row.add(v * V::LANES));
+                }
+                let half = if HALF { V::Half::load(row.add(NV * V::LANES)) } else { V::Half::splat(0.0) };
+                for r in 0..MR {
+                    let value = *a[r].add(p * self.a_step);
+                    let x = V::splat(value);
+                    for v in 0..NV {
+                        sums[r][v] = x.mul_add(b[v], sums[r][v]);
+                    }
+                    if HALF {
+                        halves[r] = V::Half::splat(value).mul_add(half, halves[r]);
+                    }
+                }
+            }
+            for r in 0..MR {
+                let row = self.out.get_unchecked(i + r).add(j);
+                let scale = self.scale.map_or(1.0, |scale| *scale.get_unchecked(i + r));
+                for v in 0..NV {
+                    sums[r][v].mul(V::splat(scale)).store(row.add(v * V::LANES));
+                }
+                if HALF {
+                    halves[r].mul(V::Half::splat(scale)).store(row.add(NV * V::LANES));
+                }
+            }
+        }
+    }
+}
+
+/// A product whose maker promised what [`Product::compute`] asks for.
+struct Promised<'p>(Product<'p>);
+
+impl Kernel for Promised<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Promised(product) = self;
+        let m = product.a.len();
+        // Blocks of nearly equal height: 49 rows are seven blocks of seven.
+        let blocks = m.div_ceil(V::ROWS);
+        for block in 0..blocks {
+            let (i, end) = (block * m / blocks, (block + 1) * m / blocks);
+            // SAFETY: the maker's promise.
+            unsafe {
+                match end - i {
+                    1 => product.rows::<V, 1>(i),
+                    2 => product.rows::<V, 2>(i),
+                    3 => product.rows::<V, 3>(i),
+                    4 => product.rows::<V, 4>(i),
+                    5 => product.rows::<V, 5>(i),
+                    6 => product.rows::<V, 6>(i),
+                    7 => product.rows::<V, 7>(i),
+                    _ => product.rows::<V, 8>(i),
+                }
+            }
+        }
+    }
+}
+
+/// `c[m, n] (+)= a(m, k)·b[k, n]` with `a(i, p) = a[i·a_rs + p·a_cs]`; `n` a multiple of [`PAD`].
+///
+/// # Panics
+/// When a slice is too short for its strides: a broken invariant of the caller.
+#[allow(clippy::too_many_arguments)]
+pub fn product(
+    m: usize,
+    n: usize,
+    k: usize,
+    a: &[f32],
     a_rs: usize,
     a_cs: usize,
+    b: &[f32],
     ldb: usize,
+    c: &mut [f32],
     ldc: usize,
-}
-
-/// One block of `MR × NR` results, held in registers over the whole inner dimension.
-///
-/// # Safety
-/// The pointers reach `MR` rows of a with k elements, k rows of b and `MR` rows of c with `NR` elements each.
-#[inline(always)]
-unsafe fn block<const FMA: bool, const MR: usize, const NR: usize>(
-    k: usize,
-    a: *const f32,
-    b: *const f32,
-    c: *mut f32,
-    s: Strides,
     accumulate: bool,
 ) {
-    let mut acc = [[0.0f32; NR]; MR];
-    for p in 0..k {
-        // SAFETY: row p of b and element (i, p) of a are inside by the caller's promise.
-        let (row, a) = unsafe { (&*b.add(p * s.ldb).cast::<[f32; NR]>(), a.add(p * s.a_cs)) };
-        for i in 0..MR {
-            // SAFETY: as above.
-            let v = unsafe { *a.add(i * s.a_rs) };
-            for j in 0..NR {
-                acc[i][j] = madd::<FMA>(v, row[j], acc[i][j]);
-            }
-        }
+    if k == 0 || m == 0 || n == 0 {
+        return;
     }
-    for i in 0..MR {
-        // SAFETY: row i of c is inside by the caller's promise.
-        let out = unsafe { &mut *c.add(i * s.ldc).cast::<[f32; NR]>() };
-        for j in 0..NR {
-            out[j] = if accumulate { out[j] + acc[i][j] } else { acc[i][j] };
-        }
-    }
-}
-
-/// All rows of `NR` columns.
-///
-/// # Safety
-/// As [`block`], with m rows of a and c.
-#[inline(always)]
-unsafe fn strip<const FMA: bool, const NR: usize>(
-    m: usize,
-    k: usize,
-    a: *const f32,
-    b: *const f32,
-    c: *mut f32,
-    s: Strides,
-    accumulate: bool,
-) {
-    let mut i = 0;
-    // SAFETY: rows i..i + MR are among the m rows.
-    unsafe {
-        while i + 6 <= m {
-            block::<FMA, 6, NR>(k, a.add(i * s.a_rs), b, c.add(i * s.ldc), s, accumulate);
-            i += 6;
-        }
-        match m - i {
-            5 => block::<FMA, 5, NR>(k, a.add(i * s.a_rs), b, c.add(i * s.ldc), s, accumulate),
-            4 => block::<FMA, 4, NR>(k, a.add(i * s.a_rs), b, c.add(i * s.ldc), s, accumulate),
-            3 => block::<FMA, 3, NR>(k, a.add(i * s.a_rs), b, c.add(i * s.ldc), s, accumulate),
-            2 => block::<FMA, 2, NR>(k, a.add(i * s.a_rs), b, c.add(i * s.ldc), s, accumulate),
-            1 => block::<FMA, 1, NR>(k, a.add(i * s.a_rs), b, c.add(i * s.ldc), s, accumulate),
-            _ => {}
-        }
-    }
-}
-
-multiversion! {
-    /// `c[m, n] (+)= a(m, k)·b[k, n]` with `a(i, p) = a[i·a_rs + p·a_cs]`; `n` a multiple of [`PAD`].
-    ///
-    /// # Panics
-    /// When a slice is too short for its strides: a broken invariant of the caller.
-    pub fn product(
-        m: usize, n: usize, k: usize, a: &[f32], a_rs: usize, a_cs: usize, b: &[f32], ldb: usize, c: &mut [f32], ldc: usize, accumulate: bool,
-    ) {
-        if k == 0 || m == 0 || n == 0 { return; }
-        assert!(n.is_multiple_of(PAD) && n <= ldb && n <= ldc);
-        assert!((m - 1) * a_rs + (k - 1) * a_cs < a.len() && (k - 1) * ldb + n <= b.len() && (m - 1) * ldc + n <= c.len());
-        let s = Strides { a_rs, a_cs, ldb, ldc };
-        let mut j = 0;
-        // SAFETY: the assertions cover the last element each pointer reaches; columns j..j + NR are among the n columns.
-        unsafe {
-            while j + 16 <= n {
-                strip::<FMA, 16>(m, k, a.as_ptr(), b.as_ptr().add(j), c.as_mut_ptr().add(j), s, accumulate);
-                j += 16;
-            }
-            if j < n {
-                strip::<FMA, 8>(m, k, a.as_ptr(), b.as_ptr().add(j), c.as_mut_ptr().add(j), s, accumulate);
-            }
+    assert!(n.is_multiple_of(PAD) && n <= ldb && n <= ldc);
+    assert!((m - 1) * a_rs + (k - 1) * a_cs < a.len() && (k - 1) * ldb + n <= b.len() && (m - 1) * ldc + n <= c.len());
+    const ROWS: usize = 64;
+    for p in (0..k).step_by(ROWS) {
+        let terms = ROWS.min(k - p);
+        let b_rows: [*const f32; ROWS] = std::array::from_fn(|r| b[(p + r.min(terms - 1)) * ldb..].as_ptr());
+        for i in (0..m).step_by(ROWS) {
+            let rows = ROWS.min(m - i);
+            let a_rows: [*const f32; ROWS] = std::array::from_fn(|r| a[(i + r.min(rows - 1)) * a_rs + p * a_cs..].as_ptr());
+            let out: [*mut f32; ROWS] = std::array::from_fn(|r| c[(i + r.min(rows - 1)) * ldc..].as_mut_ptr());
+            let init = out.map(|row| row.cast_const());
+            let init = (accumulate || p > 0).then_some(&init[..rows]);
+            let product = Product { n, a: &a_rows[..rows], a_step: a_cs, b: &b_rows[..terms], init, scale: None, out: &out[..rows] };
+            // SAFETY: the assertions cover the last element of every row; `c` is borrowed mutably, so it is neither a nor b.
+            unsafe { product.dispatch() };
         }
     }
 }
@@ -119,11 +205,12 @@ multiversion! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vector::Plain;
 
     #[test]
     fn agrees_with_three_loops_at_every_row_tail() {
-        for m in 1..14 {
-            for &(n, k) in &[(8, 1), (16, 5), (24, 32), (56, 49)] {
+        for m in (1..18).chain([49, 70]) {
+            for &(n, k) in &[(8, 1), (16, 5), (24, 32), (32, 7), (40, 3), (56, 49), (64, 130)] {
                 let a: Vec<f32> = (0..m * k).map(|i| (i as f32 * 0.3).sin()).collect();
                 let b: Vec<f32> = (0..k * n).map(|i| (i as f32 * 0.2).cos()).collect();
                 let at: Vec<f32> = (0..m * k).map(|i| a[(i % m) * k + i / m]).collect();
@@ -132,10 +219,39 @@ mod tests {
                 product(m, n, k, &at, 1, m, &b, n, &mut ct, n, false);
                 for i in 0..m * n {
                     let want: f64 = (0..k).map(|p| a[i / n * k + p] as f64 * b[p * n + i % n] as f64).sum();
-                    assert!((c[i] as f64 - want - 0.5).abs() < 1e-5);
-                    assert!((ct[i] as f64 - want).abs() < 1e-5);
+                    assert!((c[i] as f64 - want - 0.5).abs() < 2e-5);
+                    assert!((ct[i] as f64 - want).abs() < 2e-5);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn rows_scales_and_registers_of_every_kind() {
+        let (m, n, k) = (11, 24, 9);
+        let a: Vec<f32> = (0..m * k).map(|i| (i as f32 * 0.7).sin()).collect();
+        let b: Vec<f32> = (0..k * n).map(|i| (i as f32 * 0.4).cos()).collect();
+        let bias: Vec<f32> = (0..m * n).map(|i| i as f32 * 0.01).collect();
+        let scale: Vec<f32> = (0..m).map(|i| 1.0 + i as f32).collect();
+        let rows = |x: &[f32], width: usize| -> Vec<*const f32> { x.chunks(width).map(<[f32]>::as_ptr).collect() };
+        let (a_rows, b_rows, init) = (rows(&a, k), rows(&b, n), rows(&bias, n));
+        let run = |plain: bool| {
+            let mut c = vec![0.0; m * n];
+            let out: Vec<*mut f32> = c.chunks_mut(n).map(<[f32]>::as_mut_ptr).collect();
+            let product = Product { n, a: &a_rows, a_step: 1, b: &b_rows, init: Some(&init), scale: Some(&scale), out: &out };
+            match plain {
+                // SAFETY: rows of the right lengths, and plain floats exist everywhere.
+                true => unsafe { product.compute::<Plain>() },
+                // SAFETY: as above.
+                false => unsafe { product.dispatch() },
+            }
+            c
+        };
+        let (plain, fast) = (run(true), run(false));
+        for i in 0..m * n {
+            let sum: f64 = (0..k).map(|p| a[i / n * k + p] as f64 * b[p * n + i % n] as f64).sum();
+            let want = (sum + bias[i] as f64) * (1.0 + (i / n) as f64);
+            assert!((plain[i] as f64 - want).abs() < 1e-4 && (fast[i] as f64 - want).abs() < 1e-4);
         }
     }
 }

@@ -59,6 +59,10 @@ impl Pool {
 
     /// A scratch buffer of `len` floats with unspecified contents, given back when dropped.
     pub fn scratch(&self, len: usize) -> Scratch<'_> {
+        if len == 0 {
+            // Or it would take a buffer that somebody needs.
+            return Scratch { pool: self, buffer: Vec::new(), len };
+        }
         let mut free = self.free.lock().unwrap_or_else(|e| e.into_inner());
         // The smallest buffer that is large enough, so that small requests do not use up large buffers.
         let best = free.iter().enumerate().filter(|(_, b)| b.len() >= len).min_by_key(|(_, b)| b.len()).map(|(i, _)| i);
@@ -122,6 +126,9 @@ impl DerefMut for Scratch<'_> {
 impl Drop for Scratch<'_> {
     fn drop(&mut self) {
         let buffer = std::mem::take(&mut self.buffer);
+        if buffer.is_empty() {
+            return;
+        }
         self.pool.free.lock().unwrap_or_else(|e| e.into_inner()).push(buffer);
     }
 }
@@ -135,10 +142,11 @@ mod tests {
         let pool = Pool::new(1).unwrap();
         drop(pool.scratch(100));
         drop(pool.scratch(50));
+        let none = pool.scratch(0);
         assert_eq!(pool.scratch_peak(), 400, "the second request should have taken the first buffer");
         let (a, b) = (pool.scratch(100), pool.scratch(100));
         assert_eq!(pool.scratch_peak(), 800);
-        drop((a, b));
+        drop((a, b, none));
         drop(pool.scratch(150));
         assert_eq!(pool.scratch_peak(), 1000, "the larger buffer should have replaced a smaller one");
     }

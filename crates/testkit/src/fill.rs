@@ -50,17 +50,8 @@ pub fn kind_of(name: &str, shape: &[usize]) -> Option<Kind> {
     }
 }
 
-/// Values of the parameter or buffer `name`, row-major, its kind taken from the name.
-///
-/// # Panics
-/// If no rule covers the name: it is then data, and [`fill_kind`] says which kind.
-pub fn fill(name: &str, shape: &[usize]) -> Vec<f32> {
-    let kind = kind_of(name, shape).unwrap_or_else(|| panic!("fill: no rule for the name {name} with shape {shape:?}"));
-    fill_kind(name, shape, kind)
-}
-
-/// Values of `name` with the given kind, row-major.
-pub fn fill_kind(name: &str, shape: &[usize], kind: Kind) -> Vec<f32> {
+/// Values of a name with the given kind, row-major; the name begins with the fixture's prefix.
+pub(crate) fn fill_named(name: &str, shape: &[usize], kind: Kind) -> Vec<f32> {
     let n = shape.iter().product();
     let fan_in: usize = shape.iter().skip(1).product();
     let unit = (3.0 / fan_in as f64).sqrt() as f32;
@@ -136,7 +127,7 @@ mod tests {
             if !matches!(kind, Kind::Input | Kind::Half | Kind::Raw) {
                 assert_eq!(kind_of(name, &shape), Some(kind), "{name}");
             }
-            let values = fill_kind(name, &shape, kind);
+            let values = fill_named(name, &shape, kind);
             let indices = vector["indices"].as_array().expect("indices");
             for (index, want) in indices.iter().zip(vector["values"].as_array().expect("values")) {
                 let got = values[index.as_u64().expect("index") as usize];

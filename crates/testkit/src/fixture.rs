@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
+use crate::fill::{Kind, fill_named, kind_of};
 use crate::folder::golden_folder;
 use crate::golden::{GoldenTensor, GroupRow, Noise, SAMPLES, Values};
 
@@ -57,7 +58,8 @@ pub struct Fixture {
     arrays: Vec<u8>,
 }
 
-/// Every fixture `sub/prefix*.json` of the golden folder, sorted by name. Empty if there is no golden folder.
+/// Every fixture `sub/prefix*.json` of the golden folder, sorted by name. Empty if there is no golden folder, and, after
+/// saying so, if it has no such sub-folder: a set of fixtures may be a part of the whole.
 ///
 /// # Errors
 /// If the sub-folder or a fixture in it cannot be read.
@@ -66,6 +68,10 @@ pub fn fixtures(sub: &str, prefix: &str) -> Result<Vec<Fixture>, Error> {
         return Ok(Vec::new());
     };
     let path = folder.join(sub);
+    if !path.is_dir() {
+        say_skipped(&path);
+        return Ok(Vec::new());
+    }
     let io = |source| Error::Io { path: path.clone(), source };
     let mut stems = Vec::new();
     for entry in std::fs::read_dir(&path).map_err(io)? {
@@ -80,7 +86,31 @@ pub fn fixtures(sub: &str, prefix: &str) -> Result<Vec<Fixture>, Error> {
     stems.iter().map(|stem| Fixture::load(&folder, &format!("{sub}/{stem}"))).collect()
 }
 
+#[expect(clippy::print_stderr, reason = "a skipped test must be seen in the test's output")]
+fn say_skipped(path: &Path) {
+    eprintln!("skipped: no fixtures in {}", path.display());
+}
+
 impl Fixture {
+    /// What stands in front of every name when its values are computed; empty in most sets.
+    pub fn prefix(&self) -> &str {
+        self.json["prefix"].as_str().unwrap_or_default()
+    }
+
+    /// Values of the parameter or buffer `name`, row-major, its kind taken from the name.
+    ///
+    /// # Panics
+    /// If no rule covers the name: it is then data, and [`Fixture::fill_kind`] says which kind.
+    pub fn fill(&self, name: &str, shape: &[usize]) -> Vec<f32> {
+        let kind = kind_of(name, shape).unwrap_or_else(|| panic!("{}: no rule for the name {name} with shape {shape:?}", self.name));
+        self.fill_kind(name, shape, kind)
+    }
+
+    /// Values of `name` with the given kind, row-major.
+    pub fn fill_kind(&self, name: &str, shape: &[usize], kind: Kind) -> Vec<f32> {
+        fill_named(&format!("{}{name}", self.prefix()), shape, kind)
+    }
+
     /// Reads `folder/name.json` and, where it exists, `folder/name.safetensors`.
     ///
     /// # Errors
@@ -258,6 +288,17 @@ fn shape_of(json: &Value) -> Option<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_begin_with_the_prefix_when_they_are_filled() {
+        let fixture = |prefix: &str| Fixture { name: "made".into(), json: serde_json::json!({ "prefix": prefix }), arrays: Vec::new() };
+        // The last of the vectors in the fixtures' README.
+        let pixels = fixture("heldout/").fill_kind("input.0", &[1, 3, 96, 96], Kind::Input);
+        assert_eq!(pixels[..3], [-1.612_413_9, 0.854_460_8, -1.294_719_5]);
+        assert_eq!(fixture("").fill_kind("heldout/input.0", &[3, 96, 96], Kind::Input), pixels);
+        assert_ne!(fixture("").fill_kind("input.0", &[3, 96, 96], Kind::Input), pixels);
+        assert_eq!(fixture("heldout/").fill("bn.running_var", &[2]), fixture("").fill_kind("heldout/bn.running_var", &[2], Kind::Var));
+    }
 
     /// Every entry of every fixture is readable, and its sums belong to its elements where all are stored.
     #[test]

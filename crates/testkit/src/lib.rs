@@ -2,18 +2,18 @@
 //! a result must come.
 //!
 //! A fixture is a JSON file (configuration, scalars, catalogue) with a safetensors file of the same
-//! name (arrays). No weights are stored: [`fill`] computes every weight and input from its name.
+//! name (arrays). No weights are stored: [`Fixture::fill`] computes every weight and input from its name.
 //! Large arrays are kept as digests: 64 samples and three sums.
 //!
 //! ```no_run
-//! use esvit_testkit::{compare_forward, fill_kind, fixtures, golden_or_skip, Kind};
+//! use esvit_testkit::{compare_forward, fixtures, golden_or_skip, Kind};
 //!
 //! fn every_backbone_agrees() -> Result<(), Box<dyn std::error::Error>> {
 //!     if golden_or_skip("every_backbone_agrees").is_none() {
 //!         return Ok(());
 //!     }
 //!     for fixture in fixtures("backbones", "micro_swin")? {
-//!         let input = fill_kind("input.0", &[1, 3, 224, 224], Kind::Input);
+//!         let input = fixture.fill_kind("input.0", &[1, 3, 224, 224], Kind::Input);
 //!         # let forward = |input: &[f32]| input.to_vec();
 //!         let view = forward(&input);
 //!         compare_forward(&fixture.tensor("eval.view")?, &view)?;
@@ -31,7 +31,7 @@ mod scalars;
 mod tolerance;
 
 pub use compare::{compare_forward, compare_gradient, compare_gradient_group, compare_parameters, median_l2};
-pub use fill::{Kind, fill, fill_kind, kind_of, seed};
+pub use fill::{Kind, kind_of, seed};
 pub use fixture::{Error, Fixture, fixtures};
 pub use folder::{golden_folder, golden_or_skip};
 pub use golden::{GoldenTensor, GroupRow, Noise, SAMPLES, Values, sample_index};

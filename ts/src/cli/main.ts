@@ -1,6 +1,6 @@
 /** The program: parse, call one function, print. */
 import { Command, CommanderError } from "commander";
-import { addBench } from "./bench.js";
+import { addBench } from "./bench/index.js";
 import { addCheckpoint } from "./checkpoint.js";
 import type { Context } from "./context.js";
 import { addDemo } from "./demo.js";

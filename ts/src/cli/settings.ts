@@ -31,7 +31,7 @@ export function takesSettings(command: Command): Command {
 const settingsHelp = `
 Settings, over those of the file:
   --config FILE          a file such as configs/nano.yaml, or one of the reference's (also --cfg)
-  --arch NAME            swin_tiny, swin_small, swin_base or swin_large
+  --arch NAME            swin_tiny, vil_2262, deit_small …: an unknown one lists them all
   --output-dir FOLDER    where checkpoint.pth and log.txt are, or will be
   --seed N               --epochs N  --batch-size N
   --max-steps N          stops after so many steps of the schedule

@@ -18,6 +18,8 @@ export interface Arguments {
   /** Of `--cfg` or `--config`. */
   file: string | undefined;
   arch: Arch | undefined;
+  /** Of `--patch_size`, which the reference reads for ViT alone. */
+  patchSize: number | undefined;
   /** In the order they were written; a later one wins. */
   assignments: Assignment[];
   /** Words of timm's mixup flags, by name without dashes. */
@@ -97,7 +99,7 @@ function take(words: readonly string[], start: number, wanted: Flag["words"], na
  * @throws {ConfigError} for unknown flags and for values a flag does not take.
  */
 export function parseArguments(words: readonly string[]): Arguments {
-  const result: Arguments = { file: undefined, arch: undefined, assignments: [], mixup: new Map(), positional: [], notes: [] };
+  const result: Arguments = { file: undefined, arch: undefined, patchSize: undefined, assignments: [], mixup: new Map(), positional: [], notes: [] };
   const spread = words.flatMap((word) => {
     const equals = /^(--[^=]+)=(.*)$/s.exec(word);
     return equals ? [equals[1] ?? "", equals[2] ?? ""] : [word];
@@ -152,6 +154,10 @@ function applyFlag(name: string, flag: Flag, words: string[], result: Arguments)
         throw new ConfigError(`--arch must be one of ${Object.keys(presets).join(", ")}, got ${show(first)}`);
       }
       result.arch = first as Arch;
+      break;
+    case "patch":
+      result.patchSize = Number(first);
+      if (!Number.isInteger(result.patchSize) || result.patchSize < 1) throw new ConfigError(`--${name} must be a whole number above 0, got ${show(first)}`);
       break;
     case "field":
       try {

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { parseVilArch } from "./vil-arch.js";
 
 const positive = z.int().positive();
 
@@ -18,9 +19,60 @@ export const Swin = z.strictObject({
   dropPath: z.number().min(0).lt(1).default(0.1).describe("stochastic depth of the last block; earlier blocks rise to it linearly"),
 });
 
+/** Vision transformer (Dosovitskiy et al., 2021) with a class token, in DeiT's sizes or others. */
+export const Vit = z.strictObject({
+  kind: z.literal("vit"),
+  imageSize: positive.default(224).describe("nominal side in pixels: decides the position table, which is resampled for other crops"),
+  patchSize: positive.default(16).describe("side of a patch in pixels"),
+  dim: positive.default(384).describe("channels"),
+  depth: positive.default(12).describe("blocks"),
+  heads: positive.default(6).describe("attention heads"),
+  mlpRatio: z.number().positive().default(4).describe("hidden width of a block's MLP over its channels"),
+  qkvBias: z.boolean().default(true),
+  dropPath: z.number().min(0).lt(1).default(0.1).describe("stochastic depth of the last block; earlier blocks rise to it linearly"),
+});
+
+const vil2262 =
+  "l1,h3,d96,n2,s1,g1,p4,f7,a0_l2,h6,d192,n2,s1,g1,p2,f7,a0_l3,h12,d384,n6,s0,g1,p2,f7,a0_l4,h24,d768,n2,s0,g0,p2,f7,a0";
+
+/** Vision Longformer (Zhang et al., 2021): stages of sliding windows with global tokens, then of full attention. */
+export const Vil = z.strictObject({
+  kind: z.literal("vil"),
+  imageSize: positive.default(224).describe("nominal side in pixels: decides the tables of positions, which are resampled for other crops"),
+  arch: z
+    .string()
+    .default(vil2262)
+    .superRefine((text, context) => {
+      try {
+        parseVilArch(text);
+      } catch (error) {
+        context.addIssue({ code: "custom", message: (error as Error).message, input: text, continue: false });
+      }
+    })
+    .describe("stages as the reference writes them: l stage, h heads, d channels, n blocks, s sliding, g global tokens, p patch, f window, a absolute positions, r pooled keys"),
+  normEmbed: z.boolean().default(true).describe("layer norm after each patch embedding"),
+  averagePool: z.boolean().default(false).describe("the view is the mean over the tokens even where there is a global one"),
+  attention: z.enum(["sliding", "full"]).default("sliding").describe("full makes every stage one of full attention"),
+  shareWeights: z.boolean().default(true).describe("global tokens use the projections of the others"),
+  onlyGlobal: z.boolean().default(false).describe("windows see global tokens alone"),
+  border: z.enum(["open", "cyclic", "exact"]).default("open").describe("beyond the grid: nothing, the other end, or nothing and exact distances"),
+  neighbours: z.enum(["all", "drawn", "none"]).default("all").describe("windows around the own one: all, one drawn at every step of training, or none"),
+  drawUntil: z.number().min(0).max(1).default(0.75).describe("share of the training in which neighbours are drawn; then all count"),
+  pool: z.enum(["mean", "learned"]).default("mean").describe("how windows become pooled keys"),
+  gate: z.enum(["none", "squeeze", "convolution"]).default("none").describe("gate on the channels after each attention: SE or ECA"),
+  gateRatio: z.number().min(0).lt(1).default(0.0625).describe("hidden width, or side of the convolution, over the channels"),
+  gateBalance: z.boolean().default(false).describe("takes the gate's ratio off the MLP's"),
+  dropPath: z.number().min(0).lt(1).default(0.1).describe("stochastic depth of the last block; earlier blocks rise to it linearly"),
+});
+
 /** The backbones there are. A new one is one member here. */
-export const Backbone = z.discriminatedUnion("kind", [Swin]);
+export const Backbone = z.discriminatedUnion("kind", [Swin, Vil, Vit]);
 export type Backbone = z.output<typeof Backbone>;
+
+/** The published stages with other numbers of blocks. */
+function vilOfDepths(...depths: number[]): string {
+  return vil2262.split("_").map((stage, s) => stage.replace(/n\d+/, `n${depths[s]}`)).join("_");
+}
 
 /** What the names of `--arch` stand for, below the values of a file. Window and sizes are not part of a name. */
 export const presets = {
@@ -28,6 +80,13 @@ export const presets = {
   swin_small: { kind: "swin", dim: 96, depths: [2, 2, 18, 2], heads: [3, 6, 12, 24], dropPath: 0.2 },
   swin_base: { kind: "swin", dim: 128, depths: [2, 2, 18, 2], heads: [4, 8, 16, 32], dropPath: 0.2 },
   swin_large: { kind: "swin", dim: 192, depths: [2, 2, 18, 2], heads: [6, 12, 24, 48], dropPath: 0.2 },
+  vil: { kind: "vil" },
+  vil_1281: { kind: "vil", arch: vilOfDepths(1, 2, 8, 1) },
+  vil_2262: { kind: "vil", arch: vil2262 },
+  vil_14121: { kind: "vil", arch: vilOfDepths(1, 4, 12, 1) },
+  deit_tiny: { kind: "vit", dim: 192, depth: 12, heads: 3, dropPath: 0.1 },
+  deit_small: { kind: "vit", dim: 384, depth: 12, heads: 6, dropPath: 0.1 },
+  vit_base: { kind: "vit", dim: 768, depth: 12, heads: 12, dropPath: 0.1 },
 } as const satisfies Record<string, z.input<typeof Backbone>>;
 
 export type Arch = keyof typeof presets;
@@ -41,8 +100,36 @@ export interface Misfit {
   input: unknown;
 }
 
+/** Side of the patches that pixels are cut in. */
+export function patchSizeOf(backbone: Backbone): { name: string; size: number } {
+  if (backbone.kind === "vil") return { name: "backbone.arch's first stage", size: parseVilArch(backbone.arch)[0]?.patchSize ?? 1 };
+  return { name: "backbone.patchSize", size: backbone.patchSize };
+}
+
 /** What a schema of single fields cannot see. `crops` are the sides of the images the backbone will get. */
 export function backboneMisfits(backbone: Backbone, crops: { name: string; size: number }[]): Misfit[] {
+  switch (backbone.kind) {
+    case "swin": return swinMisfits(backbone, crops);
+    case "vil": return vilMisfits(backbone);
+    case "vit": return vitMisfits(backbone);
+  }
+}
+
+function vitMisfits(backbone: z.output<typeof Vit>): Misfit[] {
+  const misfits: Misfit[] = [];
+  if (backbone.dim % backbone.heads !== 0) misfits.push({ path: ["heads"], message: `a divisor of the ${backbone.dim} channels`, input: backbone.heads });
+  if (backbone.imageSize % backbone.patchSize !== 0) {
+    misfits.push({ path: ["imageSize"], message: `a multiple of patchSize (${backbone.patchSize})`, input: backbone.imageSize });
+  }
+  return misfits;
+}
+
+function vilMisfits(backbone: z.output<typeof Vil>): Misfit[] {
+  if (backbone.border !== "exact" || backbone.neighbours === "all") return [];
+  return [{ path: ["neighbours"], message: "all where border is exact", input: backbone.neighbours }];
+}
+
+function swinMisfits(backbone: z.output<typeof Swin>, crops: { name: string; size: number }[]): Misfit[] {
   const misfits: Misfit[] = [];
   if (backbone.depths.length !== backbone.heads.length) {
     misfits.push({ path: ["heads"], message: `${backbone.depths.length} numbers, one for each stage of depths`, input: backbone.heads });

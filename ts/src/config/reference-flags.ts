@@ -13,6 +13,8 @@ export type Flag = { words: 0 | 1 | "any" } & (
   | { kind: "file" }
   /** Has no effect here; `note` says why, unless `silent` accepts the value as what happens anyway. */
   | { kind: "noted"; note: string; silent?: (word: string) => boolean }
+  /** Side of a patch, for backbones that take it from there. */
+  | { kind: "patch" }
   /** Only these values are possible here. */
   | { kind: "only"; accept: (word: string) => boolean; reason: string }
   /** Kept until all flags are read: CutMix matters only together with `--use_mixup`. */
@@ -63,7 +65,7 @@ const forLaunch = "is not needed: one process uses all cores of this machine";
 export const referenceFlags: Readonly<Record<string, Flag>> = {
   cfg: { kind: "file", words: 1 },
   arch: { kind: "arch", words: 1 },
-  patch_size: noted("is for ViT; Swin takes its patch size from the configuration (backbone.patchSize)"),
+  patch_size: { kind: "patch", words: 1 },
   out_dim: field("head.outDim", number),
   norm_last_layer: field("head.normLastLayer", boolean),
   momentum_teacher: field("optimizer.momentumTeacher", number),

@@ -5,6 +5,7 @@
  */
 import { ConfigError, nearest, show } from "./error.js";
 import { didYouMean } from "./parse.js";
+import { translateVil } from "./reference-vil.js";
 import { isTree, type Layers, type Tree } from "./layers.js";
 
 /** Fields of `MODEL.SPEC` for Swin, and ours. */
@@ -32,6 +33,9 @@ const rootNames = [
 ];
 
 const modelNames = ["NAME", "INIT_WEIGHTS", "PRETRAINED", "PRETRAINED_LAYERS", "NUM_CLASSES", "SPEC"];
+
+/** `MODEL.NAME` of each backbone. */
+const kinds: Record<string, string> = { swin_transformer: "swin", vision_longformer: "vil", cls_vil: "vil" };
 
 /** True for a key of the reference's files. */
 export function isReferenceKey(key: string): boolean {
@@ -67,8 +71,9 @@ function translate(path: readonly string[], value: unknown, source: string, laye
     return refuse(`does not exist${didYouMean(nearest(second ?? "", modelNames))}`);
   }
   if (second === "NAME") {
-    if (value !== "swin_transformer") return refuse(`must be swin_transformer, the backbone there is, got ${show(value)}`);
-    layers.set(["backbone", "kind"], "swin", source);
+    const kind = typeof value === "string" && Object.hasOwn(kinds, value) ? kinds[value] : undefined;
+    if (kind === undefined) return refuse(`must be one of ${Object.keys(kinds).join(", ")}, got ${show(value)}`);
+    layers.set(["backbone", "kind"], kind, source);
     return true;
   }
   if (second === "PRETRAINED") {
@@ -77,6 +82,10 @@ function translate(path: readonly string[], value: unknown, source: string, laye
   }
   if (second !== "SPEC") return false;
   if (third === undefined) return refuse(`must hold named fields, got ${show(value)}`);
+  if (layers.get(["backbone", "kind"]) === "vil") {
+    const reason = translateVil(path.slice(2), value, source, layers);
+    return reason === undefined || refuse(reason);
+  }
   const ours = path.length === 3 ? swinSpec[third] : undefined;
   if (ours) {
     layers.set(["backbone", ours], value, source);
@@ -102,6 +111,9 @@ export function addReferenceTree(tree: Tree, source: string, layers: Layers): st
   for (const key of Object.keys(tree)) {
     if (!rootNames.includes(key)) throw new ConfigError(`${source}: unknown field ${key}${didYouMean(nearest(key, rootNames))}`);
   }
+  // Which fields the specification has depends on the name, wherever that stands.
+  const model = tree["MODEL"];
+  if (isTree(model) && model["NAME"] !== undefined) translate(["MODEL", "NAME"], model["NAME"], source, layers);
   walk(tree, []);
   unused.delete("BASE");
   if (unused.size === 0) return [];

@@ -73,6 +73,11 @@ function addPreset(arch: Arch, layers: Layers, notes: string[]): void {
 function finish(layers: Layers, parsed: Arguments, notes: string[]): Resolved {
   if (parsed.arch) addPreset(parsed.arch, layers, notes);
   if (layers.get(["backbone", "kind"]) === undefined) layers.set(["backbone", "kind"], "swin", "the defaults");
+  if (parsed.patchSize !== undefined) {
+    const kind = layers.get(["backbone", "kind"]);
+    if (kind === "vit") layers.set(["backbone", "patchSize"], parsed.patchSize, "--patch_size");
+    else notes.push(`--patch_size is for ViT; ${String(kind)} takes its patch size from the configuration`);
+  }
   for (const { path, value, source } of parsed.assignments) {
     if (isReferencePath(path)) notes.push(...addReferenceOverride(path, value, source, layers));
     else layers.set(path, value, source);

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { Backbone, backboneMisfits } from "./backbone.js";
+import { Backbone, backboneMisfits, patchSizeOf } from "./backbone.js";
 
 const positive = z.int().positive();
 const count = z.int().nonnegative();
@@ -141,10 +141,9 @@ export const Config = z
     const sizes = [{ name: "globalSize", size: config.crops.globalSize }];
     if (config.crops.localCount > 0) sizes.push({ name: "localSize", size: config.crops.localSize });
     for (const { path, message, input } of backboneMisfits(config.backbone, sizes)) refuse(["backbone", ...path], message, input);
+    const patch = patchSizeOf(config.backbone);
     for (const { name, size } of sizes) {
-      if (size % config.backbone.patchSize !== 0) {
-        refuse(["crops", name], `a multiple of backbone.patchSize (${config.backbone.patchSize})`, size);
-      }
+      if (size % patch.size !== 0) refuse(["crops", name], `a multiple of ${patch.name} (${patch.size})`, size);
     }
     if (config.optimizer.warmupEpochs > config.epochs) {
       refuse(["optimizer", "warmupEpochs"], `at most epochs (${config.epochs})`, config.optimizer.warmupEpochs);

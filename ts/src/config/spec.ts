@@ -1,10 +1,65 @@
 import { availableParallelism } from "node:os";
-import type { BackboneSpec, EncoderSpec, TrainerSpec } from "../native/spec.js";
+import type { BackboneSpec, EncoderSpec, SwinSpec, TrainerSpec, VilSpec, VitSpec } from "../native/spec.js";
 import type { Backbone } from "./backbone.js";
 import type { Config } from "./schema.js";
+import { parseVilArch } from "./vil-arch.js";
 
 /** The engine's words for a backbone. */
 export function toBackboneSpec(backbone: Backbone): BackboneSpec {
+  switch (backbone.kind) {
+    case "swin": return toSwinSpec(backbone);
+    case "vil": return toVilSpec(backbone);
+    case "vit": return toVitSpec(backbone);
+  }
+}
+
+type Of<Kind> = Extract<Backbone, { kind: Kind }>;
+
+function toVitSpec(backbone: Of<"vit">): VitSpec {
+  return {
+    kind: backbone.kind,
+    image_size: backbone.imageSize,
+    patch_size: backbone.patchSize,
+    dim: backbone.dim,
+    depth: backbone.depth,
+    heads: backbone.heads,
+    mlp_ratio: backbone.mlpRatio,
+    qkv_bias: backbone.qkvBias,
+    drop_path: backbone.dropPath,
+  };
+}
+
+function toVilSpec(backbone: Of<"vil">): VilSpec {
+  return {
+    kind: backbone.kind,
+    image_size: backbone.imageSize,
+    stages: parseVilArch(backbone.arch).map((stage) => ({
+      heads: stage.heads,
+      dim: stage.dim,
+      depth: stage.depth,
+      sparse: stage.sparse && backbone.attention === "sliding",
+      globals: stage.globals,
+      patch_size: stage.patchSize,
+      window: stage.window,
+      absolute_position: stage.absolutePosition,
+      pooled: stage.pooled,
+    })),
+    norm_embed: backbone.normEmbed,
+    average_pool: backbone.averagePool,
+    share_weights: backbone.shareWeights,
+    only_global: backbone.onlyGlobal,
+    border: backbone.border,
+    neighbours: backbone.neighbours,
+    draw_until: backbone.drawUntil,
+    pool: backbone.pool,
+    gate: backbone.gate,
+    gate_ratio: backbone.gateRatio,
+    gate_balance: backbone.gateBalance,
+    drop_path: backbone.dropPath,
+  };
+}
+
+function toSwinSpec(backbone: Of<"swin">): SwinSpec {
   return {
     kind: backbone.kind,
     image_size: backbone.imageSize,

@@ -8,12 +8,14 @@ import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import type { EncoderSpec, TrainerSpec } from "./spec.js";
+import type { BenchReport, BenchRequest } from "./bench.js";
 import type { CropPlan } from "./crop-plan.js";
 import type { Device, GpuAdapter } from "./device.js";
 import { EngineError } from "./error.js";
 
 export { chooseDevice, type ChosenDevice, type Device, type DeviceChoice, type GpuAdapter } from "./device.js";
 export { EngineError } from "./error.js";
+export type * from "./bench.js";
 export type * from "./spec.js";
 export type * from "./crop-plan.js";
 
@@ -51,8 +53,10 @@ export interface OptimizerState {
 
 /** Values of the schedules for one step. */
 export interface StepKnobs {
-  /** Global step, from 0: keys the random numbers of stochastic depth. */
+  /** Global step, from 0: keys the random numbers of stochastic depth and of neighbours that are drawn. */
   step: number;
+  /** Share of the run that is done, from 0 to 1: decides how long neighbours are drawn. */
+  progress: number;
   learningRate: number;
   weightDecay: number;
   /** Momentum of the teacher's moving average. */
@@ -175,6 +179,8 @@ export interface Native {
   imageInfo(encoded: Uint8Array): ImageInfo;
   /** Lossless PNG of 8-bit RGB pixels. */
   encodePng(pixels: Uint8Array, width: number, height: number): Uint8Array;
+  /** Measures something on this machine, off Node's event loop. */
+  bench(request: BenchRequest, device: Device): Promise<BenchReport>;
   /** Single-precision GEMM rate of this machine with `threads` threads, GFLOP/s: what shares of peak refer to. */
   gemmPeak(threads: number): Promise<number>;
   /** Instruction set chosen at start: `avx512`, `avx2`, `neon` or `plain`. */
@@ -216,6 +222,9 @@ function addonPath(): string {
   return candidates.find((path) => existsSync(path)) ?? (candidates[0] as string);
 }
 
+/** What the addon's file holds: nested results come as JSON. */
+type Addon = Omit<Native, "bench"> & { bench(request: BenchRequest, device: Device): Promise<string> };
+
 let loaded: Native | undefined;
 
 /** The engine. Throws one sentence when the addon was not built for this machine. */
@@ -224,9 +233,9 @@ export function native(): Native {
   const path = addonPath();
   // Mesa's layer that reorders GPUs complains on stderr where there is no desktop; the engine orders them itself.
   process.env["NODEVICE_SELECT"] ??= "1";
-  let addon: Native;
+  let addon: Addon;
   try {
-    addon = createRequire(import.meta.url)(path) as Native;
+    addon = createRequire(import.meta.url)(path) as Addon;
   } catch (cause) {
     throw new Error(`the engine could not be loaded from ${path}; run \`npm run build\` first`, { cause });
   }
@@ -235,6 +244,7 @@ export function native(): Native {
     ...Object.fromEntries(Object.keys(addon).map((name) => [name, Reflect.get(functions, name)])),
     createTrainer: (spec, device) => guarded(functions.createTrainer(spec, device)),
     createEncoder: (spec, device) => guarded(functions.createEncoder(spec, device)),
+    bench: async (request, device) => JSON.parse(await functions.bench(request, device)) as BenchReport,
   } as Native;
   return loaded;
 }

@@ -19,7 +19,49 @@ export interface SwinSpec {
   drop_path: number;
 }
 
-export type BackboneSpec = SwinSpec;
+export interface VilSpec {
+  kind: "vil";
+  image_size: number;
+  stages: {
+    heads: number;
+    dim: number;
+    depth: number;
+    sparse: boolean;
+    globals: number;
+    patch_size: number;
+    window: number;
+    absolute_position: boolean;
+    pooled: boolean;
+  }[];
+  norm_embed: boolean;
+  average_pool: boolean;
+  share_weights: boolean;
+  only_global: boolean;
+  border: "open" | "cyclic" | "exact";
+  neighbours: "all" | "drawn" | "none";
+  /** Share of the training after which drawn neighbours become all. */
+  draw_until: number;
+  pool: "learned" | "mean";
+  gate: "none" | "squeeze" | "convolution";
+  gate_ratio: number;
+  gate_balance: boolean;
+  drop_path: number;
+}
+
+export interface VitSpec {
+  kind: "vit";
+  /** Nominal image size: decides the position table. */
+  image_size: number;
+  patch_size: number;
+  dim: number;
+  depth: number;
+  heads: number;
+  mlp_ratio: number;
+  qkv_bias: boolean;
+  drop_path: number;
+}
+
+export type BackboneSpec = SwinSpec | VilSpec | VitSpec;
 
 export interface HeadSpec {
   /** Prototypes, K. */
@@ -64,6 +106,9 @@ export interface EncoderSpec {
   batch: number;
   precision: Precision;
   threads: number;
-  /** `view`: the pooled feature; a number n: token means of the last n blocks, concatenated (linear evaluation). */
-  output: "view" | { last_blocks: number };
+  /**
+   * `view`: the pooled feature; a number n: token means or class tokens of the last n blocks, concatenated (linear evaluation), and behind
+   * them the mean of the last block's regions.
+   */
+  output: "view" | { last_blocks: number } | { last_blocks_and_regions: number };
 }

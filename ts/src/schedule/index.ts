@@ -59,6 +59,8 @@ export function linearEvaluationRate(lr: number, epochs: number): Schedule {
 /** What the schedules say about one step; the engine's `StepKnobs`. */
 export interface Knobs {
   step: number;
+  /** Share of the run that is done, from 0 to 1. */
+  progress: number;
   learningRate: number;
   weightDecay: number;
   momentum: number;
@@ -85,6 +87,7 @@ export function trainingSchedule(
     const epoch = Math.floor(step / stepsPerEpoch);
     return {
       step,
+      progress: step / (epochs * stepsPerEpoch),
       learningRate: learningRate(step),
       weightDecay: weightDecay(step),
       momentum: momentum(step),

@@ -102,8 +102,11 @@ function valueAt(config: Config, path: string): Plain {
 /** The preset that the backbone is, or its kind. */
 function archOf(config: Config): string {
   const { backbone } = config;
-  const isPreset = (preset: (typeof presets)[keyof typeof presets]): boolean =>
-    preset.kind === backbone.kind && preset.dim === backbone.dim
-    && preset.depths.join() === backbone.depths.join() && preset.heads.join() === backbone.heads.join();
+  const written: Record<string, unknown> = backbone;
+  // Stochastic depth is no part of a network, and a name without a size is the kind itself.
+  const isPreset = (preset: object): boolean => {
+    const fields = Object.entries(preset).filter(([field]) => field !== "dropPath");
+    return fields.length > 1 && fields.every(([field, value]) => JSON.stringify(written[field]) === JSON.stringify(value));
+  };
   return Object.entries(presets).find(([, preset]) => isPreset(preset))?.[0] ?? backbone.kind;
 }

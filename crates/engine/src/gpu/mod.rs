@@ -46,7 +46,7 @@ pub(crate) struct GpuRun {
 pub(crate) struct StepInputs<'a> {
     pub student_pixels: &'a [u8],
     pub teacher_pixels: &'a [u8],
-    /// Names of the leaves and their values: stochastic depth, temperature, weights of pairs.
+    /// Names of the leaves and their values: stochastic depth, drawn neighbours (their bits), temperature, weights of pairs.
     pub floats: Vec<(&'a str, &'a [f32])>,
 }
 

@@ -3,6 +3,8 @@
 mod cvt;
 mod resnet;
 mod swin;
+mod vil;
+mod vit;
 
 use esvit_graph::{Graph, Result, Value};
 use esvit_ops::patchify::Patchify;
@@ -23,6 +25,12 @@ pub trait Backbone {
 
     /// Rate of stochastic depth of each residual branch, in the order [`Input::drop_path`] holds their factors.
     fn drop_path_rates(&self) -> Vec<f64>;
+
+    /// Attention layers whose neighbours are drawn for each segment at every step, in the order [`Input::draws`] holds them, and the share
+    /// of the training in which they are.
+    fn draws(&self) -> (usize, f64) {
+        (0, 0.0)
+    }
 }
 
 /// Pixels of a step and the randomness of the forward pass.
@@ -36,6 +44,8 @@ pub struct Input<'a> {
     pub drop_path: Vec<Option<Value>>,
     /// Where batch norms take their statistics from.
     pub mode: Mode,
+    /// For each attention layer that draws its neighbours `[segments]`, u32: 0 for all of them, 1 to 8 for one. Empty for all, always.
+    pub draws: Vec<Value>,
 }
 
 /// Results of a backbone.
@@ -44,10 +54,11 @@ pub struct Features {
     pub view: Value,
     /// `[N, C]`, one row for each region.
     pub regions: Tokens,
-    /// Token means after each block `[images, C of its stage]`, normed in the last stage: what linear evaluation
+    /// Token means or class tokens after each block `[images, C of its stage]`, normed in the last stage: what linear evaluation
     /// concatenates. Nodes nobody asks for are dropped when the program is compiled.
     pub blocks: Vec<Value>,
-    /// Attention of each block, `[windows, H, T, T]`: what the analysis looks at. Dropped like the above.
+    /// Attention of each block, `[windows, H, T, T]`, or whole images where there are no windows: what the analysis looks at. Dropped like
+    /// the above.
     pub attention: Vec<Value>,
     /// What batch norms saw, in the order the running averages take it.
     pub statistics: Vec<RunningStatistics>,
@@ -62,5 +73,7 @@ pub fn build(spec: &BackboneSpec, g: &mut Graph, scope: &mut Scope) -> Result<Bo
         BackboneSpec::Cvt(spec) => Ok(Box::new(cvt::Cvt::new(spec, g, scope)?)),
         BackboneSpec::Resnet(spec) => Ok(Box::new(resnet::Resnet::new(spec, g, scope)?)),
         BackboneSpec::Swin(spec) => Ok(Box::new(swin::Swin::new(spec, g, scope)?)),
+        BackboneSpec::Vil(spec) => Ok(Box::new(vil::Vil::new(spec, g, scope)?)),
+        BackboneSpec::Vit(spec) => Ok(Box::new(vit::Vit::new(spec, g, scope)?)),
     }
 }

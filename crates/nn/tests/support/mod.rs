@@ -2,78 +2,19 @@
 
 // Each test binary uses its part.
 #![allow(dead_code)]
+// What is skipped is told with its reason.
+#![allow(clippy::print_stderr)]
+
+pub mod families;
 
 use std::collections::HashMap;
 
+use esvit_gpu::{Gpu, Recorder};
 use esvit_graph::{Arena, Bindings, DType, Graph, Program, Slice, Value, Variant};
-use esvit_nn::spec::{BackboneSpec, CvtSpec, ResnetSpec, SwinSpec};
 use esvit_nn::{Entry, Parameters, Role, leaf_name};
 use esvit_simd::Pool;
-use serde_json::Value as Json;
 
 pub type Outcome = Result<(), Box<dyn std::error::Error>>;
-
-/// Our specification of a fixture's `model`; `None` for families that are not there yet.
-pub fn backbone_spec(model: &Json) -> Option<BackboneSpec> {
-    match model["family"].as_str()? {
-        "swin" => swin(model).map(BackboneSpec::Swin),
-        "cvt" => cvt(&model["SPEC"]).map(BackboneSpec::Cvt),
-        "resnet" => resnet(model).map(BackboneSpec::Resnet),
-        _ => None,
-    }
-}
-
-fn numbers(json: &Json) -> Option<Vec<usize>> {
-    json.as_array().map(|a| a.iter().filter_map(Json::as_u64).map(|v| v as usize).collect())
-}
-
-fn swin(model: &Json) -> Option<SwinSpec> {
-    let spec = &model["SPEC"];
-    Some(SwinSpec {
-        image_size: model["IMAGE_SIZE"][0].as_u64()? as usize,
-        patch_size: spec["PATCH_SIZE"].as_u64()? as usize,
-        dim: spec["DIM_EMBED"].as_u64()? as usize,
-        depths: numbers(&spec["DEPTHS"])?,
-        heads: numbers(&spec["NUM_HEADS"])?,
-        window: spec["WINDOW_SIZE"].as_u64()? as usize,
-        mlp_ratio: spec["MLP_RATIO"].as_f64()?,
-        qkv_bias: spec["QKV_BIAS"].as_bool()?,
-        absolute_position: spec["USE_APE"].as_bool()?,
-        patch_norm: spec["PATCH_NORM"].as_bool()?,
-        drop_path: spec["DROP_PATH_RATE"].as_f64()?,
-    })
-}
-
-fn cvt(spec: &Json) -> Option<CvtSpec> {
-    let flags = |json: &Json| json.as_array().map(|a| a.iter().filter_map(Json::as_bool).collect());
-    Some(CvtSpec {
-        dims: numbers(&spec["DIM_EMBED"])?,
-        depths: numbers(&spec["DEPTH"])?,
-        heads: numbers(&spec["NUM_HEADS"])?,
-        windows: numbers(&spec["WINDOW_SIZE"])?,
-        embed_kernels: numbers(&spec["PATCH_SIZE"])?,
-        embed_strides: numbers(&spec["PATCH_STRIDE"])?,
-        embed_paddings: numbers(&spec["PATCH_PADDING"])?,
-        qkv_kernels: numbers(&spec["KERNEL_QKV"])?,
-        qkv_bias: flags(&spec["QKV_BIAS"])?,
-        mlp_ratios: spec["MLP_RATIO"].as_array()?.iter().filter_map(Json::as_f64).collect(),
-        shift: flags(&spec["SHIFT"])?,
-        relative_position: spec["REL_POS_EMBED"].as_bool()?,
-        residual_stem: spec["RES_STEM"].as_bool().unwrap_or(false),
-        drop_path: spec["DROP_PATH_RATE"].as_f64()?,
-    })
-}
-
-/// A torchvision name, or the layers and width of its `ResNet` of bottlenecks.
-fn resnet(model: &Json) -> Option<ResnetSpec> {
-    let depths = match model["arch"].as_str() {
-        Some("resnet50") => vec![3, 4, 6, 3],
-        Some(_) => return None,
-        None => numbers(&model["kwargs"]["layers"])?,
-    };
-    let width = model["kwargs"]["width_per_group"].as_u64().unwrap_or(64) as usize;
-    Some(ResnetSpec { depths, bottleneck: true, width })
-}
 
 /// Values for the leaves of a graph.
 #[derive(Default)]
@@ -94,45 +35,112 @@ impl Feed {
     /// Fills every float entry of a network.
     pub fn fill(&mut self, network: &str, parameters: &Parameters, values: impl Fn(&Entry) -> Vec<f32>) {
         for entry in &parameters.entries {
-            if !matches!(entry.role, Role::Constant(_)) {
+            if entry.role.has_values() {
                 self.set(leaf_name(network, &entry.name), values(entry));
             }
         }
     }
 }
 
+/// Where a graph runs.
+pub enum Device {
+    Cpu,
+    Gpu(Gpu),
+}
+
 /// A program that ran, and its outputs by name.
 pub struct Ran {
-    program: Program,
-    arena: Arena,
-    names: HashMap<String, Value>,
+    outputs: HashMap<String, Output>,
+}
+
+enum Output {
+    Floats(Vec<f32>),
+    Indices(Vec<u32>),
 }
 
 impl Ran {
     pub fn floats(&self, name: &str) -> Option<&[f32]> {
-        self.names.get(name).map(|v| self.program.output(&self.arena, *v).f32())
+        match self.outputs.get(name)? {
+            Output::Floats(values) => Some(values),
+            Output::Indices(_) => None,
+        }
     }
 
     pub fn indices(&self, name: &str) -> Option<&[u32]> {
-        self.names.get(name).map(|v| self.program.output(&self.arena, *v).u32())
+        match self.outputs.get(name)? {
+            Output::Indices(values) => Some(values),
+            Output::Floats(_) => None,
+        }
     }
 }
 
-/// Compiles, runs, and keeps the named outputs.
+/// Compiles, runs on the CPU, and keeps the named outputs.
 pub fn run(graph: &Graph, outputs: Vec<(String, Value)>, feed: &Feed) -> Result<Ran, Box<dyn std::error::Error>> {
+    run_on(&Device::Cpu, graph, outputs, feed)
+}
+
+/// Compiles, runs, and keeps the named outputs.
+pub fn run_on(device: &Device, graph: &Graph, outputs: Vec<(String, Value)>, feed: &Feed) -> Result<Ran, Box<dyn std::error::Error>> {
     let values: Vec<Value> = outputs.iter().map(|(_, v)| *v).collect();
     let program = Program::compile(graph, &values);
-    let mut arena = program.arena();
-    let mut bindings = Bindings::new();
-    for (name, values) in &feed.floats {
-        bindings.bind(name, Slice::F32(values));
+    let mut kept = HashMap::new();
+    match device {
+        Device::Cpu => {
+            let mut arena: Arena = program.arena();
+            let mut bindings = Bindings::new();
+            for (name, values) in &feed.floats {
+                bindings.bind(name, Slice::F32(values));
+            }
+            for (name, values) in &feed.indices {
+                bindings.bind(name, Slice::U32(values));
+            }
+            let pool = Pool::new(2)?;
+            pool.install(|| program.run(&mut arena, &bindings, &pool, Variant::Fast, None))?;
+            for (name, value) in outputs {
+                kept.insert(
+                    name,
+                    match program.output(&arena, value) {
+                        Slice::U32(values) => Output::Indices(values.to_vec()),
+                        values => Output::Floats(values.f32().to_vec()),
+                    },
+                );
+            }
+        }
+        Device::Gpu(gpu) => {
+            let upload = |bytes: &[u8]| -> Result<_, Box<dyn std::error::Error>> {
+                let view = gpu.allocate("a leaf", bytes.len() as u64)?;
+                gpu.upload(&view, bytes);
+                Ok(view)
+            };
+            let mut leaves = HashMap::new();
+            for (name, values) in &feed.floats {
+                leaves.insert(name.clone(), upload(bytemuck::cast_slice(values))?);
+            }
+            for (name, values) in &feed.indices {
+                leaves.insert(name.clone(), upload(bytemuck::cast_slice(values))?);
+            }
+            let arena = program.gpu_arena(gpu)?;
+            let mut rec = Recorder::new(gpu);
+            program.record(&mut rec, &arena, &leaves)?;
+            rec.finish()?.run(gpu)?;
+            for (name, value) in outputs {
+                kept.insert(name, Output::Floats(gpu.read_f32(&program.gpu_output(&arena, value))?));
+            }
+        }
     }
-    for (name, values) in &feed.indices {
-        bindings.bind(name, Slice::U32(values));
+    Ok(Ran { outputs: kept })
+}
+
+/// The best adapter, or none after saying so. With `REQUIRE_GPU=1` its absence is a failure.
+pub fn open_or_skip() -> Result<Option<Gpu>, Box<dyn std::error::Error>> {
+    match Gpu::open() {
+        Ok(gpu) => Ok(Some(gpu)),
+        Err(error) if std::env::var("REQUIRE_GPU").as_deref() == Ok("1") => Err(error.into()),
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            Ok(None)
+        }
     }
-    let pool = Pool::new(2)?;
-    pool.install(|| program.run(&mut arena, &bindings, &pool, Variant::Fast, None))?;
-    Ok(Ran { program, arena, names: outputs.into_iter().collect() })
 }
 
 /// Leaves and names of a network's trained parameters.

@@ -1,8 +1,9 @@
 use esvit_graph::Io;
-use esvit_simd::gemm::gemm;
+use esvit_simd::gemm::Product;
 use esvit_simd::{Mat, MatMut, lanes};
 
 use crate::partial::column_sums;
+use crate::precision::rounding;
 
 pub(super) fn reference(io: &mut Io) {
     let (x, weight) = (io.f32(0), io.f32(1));
@@ -20,13 +21,9 @@ pub(super) fn fast(io: &mut Io) {
     let (x, weight) = (io.f32(0), io.f32(1));
     let bias = io.inputs.get(2).map(|b| b.f32());
     let ((rows, width), (out, _)) = (io.matrix(0), io.matrix(1));
+    let how = Product { rounding: rounding(io.precision), bias, parallel: true, ..Default::default() };
     let pool = io.pool;
-    let y = io.out();
-    if let Some(bias) = bias {
-        // The product is added on top of the bias: one pass over y fewer than adding it afterwards.
-        pool.for_rows(y, out, 64, |_, piece| piece.chunks_mut(out).for_each(|row| row.copy_from_slice(bias)));
-    }
-    gemm(Mat::new(x, rows, width), Mat::new(weight, out, width).t(), MatMut::new(y, rows, out), bias.is_some(), Some(pool));
+    how.run(Mat::new(x, rows, width), Mat::new(weight, out, width).t(), MatMut::new(io.out(), rows, out), pool);
 }
 
 pub(super) fn input_gradient_reference(io: &mut Io) {
@@ -43,7 +40,8 @@ pub(super) fn input_gradient(io: &mut Io) {
     let (dy, weight) = (io.f32(0), io.f32(1));
     let ((rows, _), (out, width)) = (io.matrix(0), io.matrix(1));
     let pool = io.pool;
-    gemm(Mat::new(dy, rows, out), Mat::new(weight, out, width), MatMut::new(io.out(), rows, width), false, Some(pool));
+    let how = Product { rounding: rounding(io.precision), parallel: true, ..Default::default() };
+    how.run(Mat::new(dy, rows, out), Mat::new(weight, out, width), MatMut::new(io.out(), rows, width), pool);
 }
 
 pub(super) fn weight_gradient_reference(io: &mut Io) {
@@ -61,7 +59,8 @@ pub(super) fn weight_gradient(io: &mut Io) {
     let (dy, x) = (io.f32(0), io.f32(1));
     let ((rows, out), (_, width)) = (io.matrix(0), io.matrix(1));
     let pool = io.pool;
-    gemm(Mat::new(dy, rows, out).t(), Mat::new(x, rows, width), MatMut::new(io.out(), out, width), false, Some(pool));
+    let how = Product { rounding: rounding(io.precision), parallel: true, ..Default::default() };
+    how.run(Mat::new(dy, rows, out).t(), Mat::new(x, rows, width), MatMut::new(io.out(), out, width), pool);
 }
 
 pub(super) fn column_sum_reference(io: &mut Io) {

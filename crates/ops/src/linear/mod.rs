@@ -2,6 +2,7 @@
 //!
 //! - `x` `[N, I]`, `weight` `[O, I]` (PyTorch's layout), `bias` `[O]` (optional), `y` `[N, O]`
 //! - `dx = dy·W`, `dW = dyᵀ·x`, `db = Σ_rows dy`
+//! - in mixed precision x, W and dy are rounded for the products; the bias, its gradient and all sums are not
 
 mod cases;
 mod cpu;
@@ -64,6 +65,10 @@ impl Op for Linear {
         gpu::forward(io, rec)
     }
 
+    fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
+        esvit_simd::gemm::scratch(inputs[0][0], inputs[1][0], inputs[1][1], threads)
+    }
+
     fn flops(&self, inputs: &[&Shape]) -> u64 {
         2 * (inputs[0][0] * inputs[1][0] * inputs[1][1]) as u64
     }
@@ -98,6 +103,10 @@ impl Op for InputGradient {
         gpu::input_gradient(io, rec)
     }
 
+    fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
+        esvit_simd::gemm::scratch(inputs[0][0], inputs[1][1], inputs[1][0], threads)
+    }
+
     fn flops(&self, inputs: &[&Shape]) -> u64 {
         2 * (inputs[0][0] * inputs[1][0] * inputs[1][1]) as u64
     }
@@ -130,6 +139,10 @@ impl Op for WeightGradient {
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
         gpu::weight_gradient(io, rec)
+    }
+
+    fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
+        esvit_simd::gemm::scratch(inputs[0][1], inputs[1][1], inputs[0][0], threads)
     }
 
     fn flops(&self, inputs: &[&Shape]) -> u64 {

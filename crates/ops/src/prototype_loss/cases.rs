@@ -20,7 +20,7 @@ pub fn cases() -> Vec<Case> {
             Index(vec![pairs], nt as u32),
             Positive(vec![pairs]),
         ];
-        Case::new(why, PrototypeLoss { student_temperature: 0.5, offsets: offsets.into() }, inputs).differentiate(&[0, 1])
+        Case::new(why, PrototypeLoss { student_temperature: 0.5, offsets: offsets.into(), keep: 0 }, inputs).differentiate(&[0, 1])
     };
     vec![
         case("one or two pairs a row", 7, 4, 24, 6, &|i| 1 + (i % 2) as u32),

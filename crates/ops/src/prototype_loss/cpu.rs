@@ -1,17 +1,21 @@
 //! The streamed version: tiles of K, two passes.
 
+use std::ops::Range;
+
 use esvit_graph::{Io, Shape};
-use esvit_simd::cpu::madd;
-use esvit_simd::gemm::gemm;
-use esvit_simd::{Mat, MatMut, lanes, math, multiversion};
+use esvit_simd::cpu::{self, madd};
+use esvit_simd::gemm::{self, Product, Rounding};
+use esvit_simd::{Mat, MatMut, Pool, lanes, math, multiversion};
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use rayon::prelude::*;
 
 use super::PrototypeLoss;
+use crate::precision::rounding;
 
 /// Prototypes of one tile.
 const TILE: usize = 256;
-/// Student rows whose logits are alive at once: with the tile, a quarter of a megabyte.
-const BLOCK: usize = 256;
+/// Student rows whose logits are alive at once: with the tile, half a megabyte.
+const BLOCK: usize = 512;
 /// Ranges of K that are worked on independently. Fixed: results must not depend on the threads.
 const RANGES: usize = 8;
 
@@ -30,6 +34,8 @@ struct Operands<'a> {
     nt: usize,
     k: usize,
     d: usize,
+    rounding: Rounding,
+    pool: &'a Pool,
 }
 
 impl<'a> Operands<'a> {
@@ -49,6 +55,8 @@ impl<'a> Operands<'a> {
             nt,
             k,
             d,
+            rounding: rounding(io.precision),
+            pool: io.pool,
         }
     }
 
@@ -57,23 +65,86 @@ impl<'a> Operands<'a> {
     }
 
     /// Prototypes of a range, a whole number of tiles but for the last.
-    fn range(&self, r: usize) -> std::ops::Range<usize> {
+    fn range(&self, r: usize) -> Range<usize> {
         let tiles = self.k.div_ceil(TILE);
         let at = |r: usize| (r * tiles / self.ranges() * TILE).min(self.k);
         at(r)..at(r + 1)
     }
 
+    /// `c (+)= a·b` on this thread.
+    fn product(&self, a: Mat, b: Mat, c: MatMut, accumulate: bool) {
+        Product { rounding: self.rounding, accumulate, ..Default::default() }.run(a, b, c, self.pool);
+    }
+
     /// Teacher logits of a tile into `out` `[Nt, tile]`.
-    fn teacher_tile(&self, tile: &std::ops::Range<usize>, out: &mut [f32]) {
+    fn teacher_tile(&self, tile: &Range<usize>, out: &mut [f32]) {
         let w = Mat::new(&self.teacher_w[tile.start * self.d..], tile.len(), self.d);
-        gemm(Mat::new(self.teacher_z, self.nt, self.d), w.t(), MatMut::new(out, self.nt, tile.len()), false, None);
+        self.product(Mat::new(self.teacher_z, self.nt, self.d), w.t(), MatMut::new(out, self.nt, tile.len()), false);
     }
 
     /// Student logits of some rows and a tile into `out` `[rows, tile]`.
-    fn student_tile(&self, rows: &std::ops::Range<usize>, tile: &std::ops::Range<usize>, out: &mut [f32]) {
+    fn student_tile(&self, rows: &Range<usize>, tile: &Range<usize>, out: &mut [f32]) {
         let z = Mat::new(&self.z[rows.start * self.d..], rows.len(), self.d);
         let w = Mat::new(&self.w[tile.start * self.d..], tile.len(), self.d);
-        gemm(z, w.t(), MatMut::new(out, rows.len(), tile.len()), false, None);
+        self.product(z, w.t(), MatMut::new(out, rows.len(), tile.len()), false);
+    }
+
+    /// How kept logits are stored.
+    fn kept(&self) -> Kept {
+        let half = self.rounding == Rounding::Bf16 && cpu::bf16();
+        Kept { half, tile_words: tile_words(self.ns, self.nt) / if half { 2 } else { 1 } }
+    }
+}
+
+/// Words of a tile of both networks' logits in f32.
+fn tile_words(ns: usize, nt: usize) -> usize {
+    (ns + nt) * TILE
+}
+
+/// Words that are kept with a budget of `bytes`: the same for each range, and no more than there is to keep.
+pub(super) fn kept_words(bytes: usize, ns: usize, nt: usize, k: usize) -> usize {
+    let (ranges, all) = (ranges(k), tile_words(ns, nt) * k.div_ceil(TILE).div_ceil(ranges(k)));
+    (bytes / 4 / ranges).min(all) * ranges
+}
+
+/// Logits of the first tiles of a range, for the backward pass: of each tile the teacher's, then the student's.
+///
+/// Where products round to bf16, f16 has three digits more than those leave right, at half the memory.
+#[derive(Clone, Copy)]
+struct Kept {
+    half: bool,
+    tile_words: usize,
+}
+
+impl Kept {
+    /// Whether tile `t` of a range fits into its words.
+    fn has(self, t: usize, words: &[f32]) -> bool {
+        (t + 1) * self.tile_words <= words.len()
+    }
+
+    /// Keeps logits of tile `t` at element `at` of the tile, if it fits.
+    fn store(self, words: &mut [f32], t: usize, at: usize, logits: &[f32]) {
+        if !self.has(t, words) {
+            return;
+        }
+        let tile = &mut words[t * self.tile_words..][..self.tile_words];
+        if self.half {
+            let bits: &mut [u16] = bytemuck::cast_slice_mut(tile);
+            bits[at..at + logits.len()].reinterpret_cast_mut::<half::f16>().convert_from_f32_slice(logits);
+        } else {
+            tile[at..at + logits.len()].copy_from_slice(logits);
+        }
+    }
+
+    /// The reverse.
+    fn load(self, words: &[f32], t: usize, at: usize, logits: &mut [f32]) {
+        let tile = &words[t * self.tile_words..][..self.tile_words];
+        if self.half {
+            let bits: &[u16] = bytemuck::cast_slice(tile);
+            bits[at..at + logits.len()].reinterpret_cast::<half::f16>().convert_to_f32_slice(logits);
+        } else {
+            logits.copy_from_slice(&tile[at..at + logits.len()]);
+        }
     }
 }
 
@@ -82,16 +153,22 @@ fn ranges(k: usize) -> usize {
     RANGES.min(k.div_ceil(TILE))
 }
 
-/// Bytes of scratch memory a call takes: each thread's tiles; what each range knows (forward), or its dz (backward).
+/// Bytes of scratch memory a call takes: each thread's tiles and the largest of its products; what each range knows (forward), or its dz
+/// (backward).
 pub(super) fn scratch(inputs: &[&Shape], threads: usize, backward: bool) -> usize {
     let (ns, d, k, nt, pairs) = (inputs[0][0], inputs[0][1], inputs[1][0], inputs[2][0], inputs[6][0]);
-    let tiles = threads.min(ranges(k)) * (nt + BLOCK.min(ns)) * TILE;
+    let (threads, block) = (threads.min(ranges(k)), BLOCK.min(ns));
+    let tiles = threads * (nt + block) * TILE;
+    let mut products = gemm::scratch(nt, TILE, d, 1).max(gemm::scratch(block, TILE, d, 1));
+    if backward {
+        products = products.max(gemm::scratch(block, d, TILE, 1)).max(gemm::scratch(TILE, d, block, 1));
+    }
     let rows = if backward { ns * d } else { 2 * ns + 5 * nt + pairs };
-    4 * (tiles + ranges(k) * rows)
+    4 * (tiles + ranges(k) * rows) + threads * products
 }
 
 /// Pieces of at most `step`.
-fn steps(range: std::ops::Range<usize>, step: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+fn steps(range: Range<usize>, step: usize) -> impl Iterator<Item = Range<usize>> {
     let end = range.end;
     range.step_by(step).map(move |start| start..(start + step).min(end))
 }
@@ -140,20 +217,44 @@ multiversion! {
         for (m, &v) in max.iter_mut().zip(tail) { *m = if v > *m { v } else { *m }; }
         let max = max.iter().fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m });
         let (mut sum, mut energy) = ([0.0f32; lanes::LANES], [0.0f32; lanes::LANES]);
-        for block in row.chunks_mut(lanes::LANES) {
-            for (l, v) in block.iter_mut().enumerate() {
-                let e = math::exp::<FMA>(*v - max);
+        let (blocks, tail) = row.as_chunks_mut::<{ lanes::LANES }>();
+        for block in blocks {
+            for l in 0..lanes::LANES {
+                let e = math::exp::<FMA>(block[l] - max);
                 sum[l] += e;
-                energy[l] = madd::<FMA>(e, *v, energy[l]);
-                *v = e;
+                energy[l] = madd::<FMA>(e, block[l], energy[l]);
+                block[l] = e;
             }
+        }
+        for (l, v) in tail.iter_mut().enumerate() {
+            let e = math::exp::<FMA>(*v - max);
+            sum[l] += e;
+            energy[l] = madd::<FMA>(e, *v, energy[l]);
+            *v = e;
         }
         (max, sum.iter().sum(), energy.iter().sum())
     }
 }
 
-/// First pass over one range of K.
-fn first_pass(op: &PrototypeLoss, x: &Operands, range: std::ops::Range<usize>, scratch: &mut [f32]) -> Part {
+multiversion! {
+    /// Inner product. Four times the lanes of [`lanes::dot`]: a tile's row is short, and that one waits for its additions.
+    fn row_dot(x: &[f32], y: &[f32]) -> f32 {
+        const WIDE: usize = 4 * lanes::LANES;
+        let mut acc = [0.0f32; WIDE];
+        let (xs, x_tail) = x.as_chunks::<WIDE>();
+        let (ys, y_tail) = y.as_chunks::<WIDE>();
+        for (x, y) in xs.iter().zip(ys) {
+            for l in 0..WIDE { acc[l] = madd::<FMA>(x[l], y[l], acc[l]); }
+        }
+        for (l, (&x, &y)) in x_tail.iter().zip(y_tail).enumerate() { acc[l] = madd::<FMA>(x, y, acc[l]); }
+        let mut sums = [0.0f32; lanes::LANES];
+        for l in 0..WIDE { sums[l % lanes::LANES] += acc[l]; }
+        sums.iter().sum()
+    }
+}
+
+/// First pass over one range of K. `mean` are the range's mean teacher logits, `kept` its words for logits.
+fn first_pass(op: &PrototypeLoss, x: &Operands, range: Range<usize>, mean_z: &[f32], mean: &mut [f32], kept: &mut [f32]) -> Part {
     let mut part = Part {
         student: vec![Running::EMPTY; x.ns],
         teacher: vec![Running::EMPTY; x.nt],
@@ -161,11 +262,19 @@ fn first_pass(op: &PrototypeLoss, x: &Operands, range: std::ops::Range<usize>, s
         pair: vec![0.0; x.pair_teacher.len()],
     };
     let mut factors = vec![(0.0f32, 0.0f32); x.nt];
+    let mut scratch = x.pool.scratch((x.nt + BLOCK.min(x.ns)) * TILE);
     let (teacher, student) = scratch.split_at_mut(x.nt * TILE);
-    for tile in steps(range, TILE) {
+    let keep = x.kept();
+    let first = range.start;
+    for (t, tile) in steps(range, TILE).enumerate() {
         let n = tile.len();
         let teacher = &mut teacher[..x.nt * n];
         x.teacher_tile(&tile, teacher);
+        keep.store(kept, t, 0, teacher);
+        // The mean logit is the logit of the mean, and the prototypes are in the cache.
+        for (w, mean) in x.teacher_w[tile.start * x.d..tile.end * x.d].chunks(x.d).zip(&mut mean[tile.start - first..]) {
+            *mean = row_dot(w, mean_z);
+        }
         for (j, row) in teacher.chunks_mut(n).enumerate() {
             let (max, sum, energy) = teacher_row(row, &x.centre[tile.clone()], x.inverse_temperature);
             factors[j] = part.teacher[j].merge(max, sum);
@@ -174,10 +283,11 @@ fn first_pass(op: &PrototypeLoss, x: &Operands, range: std::ops::Range<usize>, s
         for rows in steps(0..x.ns, BLOCK) {
             let student = &mut student[..rows.len() * n];
             x.student_tile(&rows, &tile, student);
+            keep.store(kept, t, x.nt * TILE + rows.start * n, student);
             for (i, row) in rows.zip(student.chunks_mut(n)) {
                 for p in op.pairs(i) {
                     let j = x.pair_teacher[p] as usize;
-                    let dot = lanes::dot(&teacher[j * n..][..n], row);
+                    let dot = row_dot(&teacher[j * n..][..n], row);
                     part.pair[p] = part.pair[p] * factors[j].0 + dot * factors[j].1;
                 }
                 let max = lanes::max(row) * x.inverse_tau;
@@ -191,16 +301,24 @@ fn first_pass(op: &PrototypeLoss, x: &Operands, range: std::ops::Range<usize>, s
 
 pub(super) fn forward(op: &PrototypeLoss, io: &mut Io) {
     let x = Operands::new(op, io);
-    let pool = io.pool;
-    let parts: Vec<Part> = (0..x.ranges())
-        .into_par_iter()
-        .map(|r| {
-            let mut scratch = pool.scratch((x.nt + BLOCK.min(x.ns)) * TILE);
-            first_pass(op, &x, x.range(r), &mut scratch)
-        })
-        .collect();
+    let mut outputs = io.outputs.iter_mut();
+    let [loss, lse_s, lse_t, mean, entropy] = std::array::from_fn(|_| outputs.next().expect("an output each").f32());
+    let kept = outputs.next().map_or(&mut [][..], |kept| kept.f32());
+    let mut mean_z = vec![0.0f32; x.d];
+    for z in x.teacher_z.chunks(x.d) {
+        lanes::axpy(1.0 / x.nt as f32, z, &mut mean_z);
+    }
+    let kept_each = kept.len() / x.ranges();
+    let (mut mean, mut kept) = (mean, kept);
+    let mut jobs = Vec::new();
+    for r in 0..x.ranges() {
+        let (piece, mean_rest) = mean.split_at_mut(x.range(r).len());
+        let (keep, kept_rest) = kept.split_at_mut(kept_each);
+        jobs.push((x.range(r), piece, keep));
+        (mean, kept) = (mean_rest, kept_rest);
+    }
+    let parts: Vec<Part> = jobs.into_par_iter().map(|(range, mean, kept)| first_pass(op, &x, range, &mean_z, mean, kept)).collect();
 
-    let [loss, lse_s, lse_t, mean, entropy] = io.outs();
     let merge = |rows: &dyn Fn(&Part) -> Running| {
         let mut all = Running::EMPTY;
         for part in &parts {
@@ -231,16 +349,6 @@ pub(super) fn forward(op: &PrototypeLoss, io: &mut Io) {
         sum += lse_t[j] as f64 - energy / teacher[j].sum as f64;
     }
     entropy[0] = (sum / x.nt as f64) as f32;
-    // The mean logit is the logit of the mean: no second pass over K.
-    let mut mean_z = vec![0.0f32; x.d];
-    for z in x.teacher_z.chunks(x.d) {
-        lanes::axpy(1.0 / x.nt as f32, z, &mut mean_z);
-    }
-    pool.for_rows(mean, 1, 1024, |first, piece| {
-        for (i, m) in piece.iter_mut().enumerate() {
-            *m = lanes::dot(&x.teacher_w[(first + i) * x.d..][..x.d], &mean_z);
-        }
-    });
 }
 
 multiversion! {
@@ -264,7 +372,10 @@ pub(super) fn backward(op: &PrototypeLoss, io: &mut Io) {
     let (lse_s, lse_t) = (io.f32(8), io.f32(9));
     let gain = io.scalar(10) * x.inverse_tau;
     let pool = io.pool;
+    let kept = io.inputs.get(11).map_or(&[][..], |kept| kept.f32());
+    let kept_each = kept.len() / x.ranges();
     let [dz, dw] = io.outs();
+    let keep = x.kept();
     let row_weight: Vec<f32> = (0..x.ns).map(|i| gain * x.pair_weight[op.pairs(i)].iter().sum::<f32>()).collect();
 
     let mut partial = pool.scratch(x.ranges() * x.ns * x.d);
@@ -272,24 +383,33 @@ pub(super) fn backward(op: &PrototypeLoss, io: &mut Io) {
     let mut jobs = Vec::new();
     for (r, dz) in partial.chunks_mut(x.ns * x.d).enumerate() {
         let (piece, tail) = rest.split_at_mut(x.range(r).len() * x.d);
-        jobs.push((x.range(r), dz, piece));
+        jobs.push((x.range(r), dz, piece, &kept[r * kept_each..][..kept_each]));
         rest = tail;
     }
-    jobs.into_par_iter().for_each(|(range, dz, dw)| {
+    jobs.into_par_iter().for_each(|(range, dz, dw, kept)| {
         let mut scratch = pool.scratch((x.nt + BLOCK.min(x.ns)) * TILE);
         let (teacher, student) = scratch.split_at_mut(x.nt * TILE);
         let first = range.start;
-        for tile in steps(range, TILE) {
+        for (t, tile) in steps(range, TILE).enumerate() {
             let n = tile.len();
             let teacher = &mut teacher[..x.nt * n];
-            x.teacher_tile(&tile, teacher);
+            let is_kept = keep.has(t, kept);
+            if is_kept {
+                keep.load(kept, t, 0, teacher)
+            } else {
+                x.teacher_tile(&tile, teacher)
+            }
             for (row, &lse) in teacher.chunks_mut(n).zip(lse_t) {
                 teacher_probabilities(row, &x.centre[tile.clone()], x.inverse_temperature, lse);
             }
             let w = Mat::new(&x.w[tile.start * x.d..], n, x.d);
             for rows in steps(0..x.ns, BLOCK) {
                 let g = &mut student[..rows.len() * n];
-                x.student_tile(&rows, &tile, g);
+                if is_kept {
+                    keep.load(kept, t, x.nt * TILE + rows.start * n, g)
+                } else {
+                    x.student_tile(&rows, &tile, g)
+                }
                 for (i, row) in rows.clone().zip(g.chunks_mut(n)) {
                     student_probabilities(row, x.inverse_tau, lse_s[i], row_weight[i]);
                     for p in op.pairs(i) {
@@ -297,9 +417,9 @@ pub(super) fn backward(op: &PrototypeLoss, io: &mut Io) {
                     }
                 }
                 let g = Mat::new(g, rows.len(), n);
-                gemm(g, w, MatMut::new(&mut dz[rows.start * x.d..], rows.len(), x.d), tile.start > first, None);
+                x.product(g, w, MatMut::new(&mut dz[rows.start * x.d..], rows.len(), x.d), tile.start > first);
                 let z = Mat::new(&x.z[rows.start * x.d..], rows.len(), x.d);
-                gemm(g.t(), z, MatMut::new(&mut dw[(tile.start - first) * x.d..], n, x.d), rows.start > 0, None);
+                x.product(g.t(), z, MatMut::new(&mut dw[(tile.start - first) * x.d..], n, x.d), rows.start > 0);
             }
         }
     });

@@ -11,8 +11,11 @@
 //! - gradient: `G_ik = (w_i·softmax(s_i/τ)_k − Σ_p w_p·q_jk)/τ`, `dz = G·W`, `dW = Gᵀ·z`; w_i sums the weights of row i's pairs.
 //!   Teacher, centre, pairs and weights carry none
 //!
+//! - in mixed precision z, ζ, W, V and G are rounded for the products; softmax, sums and results are not
+//!
 //! K is streamed in tiles. The forward pass keeps running maxima and sums; a pair's `Σ q·s` is rescaled as its teacher row's
-//! maximum grows. The backward pass recomputes each tile's logits. Work is cut into fixed ranges of K, added up in order, so
+//! maximum grows. The backward pass recomputes each tile's logits, but for the tiles
+//! whose logits fit into `keep` bytes: those the forward pass leaves behind, as f32 or, in mixed precision, as f16. Work is cut into fixed ranges of K, added up in order, so
 //! the result does not depend on the threads. Derivation: docs/derivations/prototype-loss.md.
 //!
 //! Source: Caron et al. 2021 (DINO), <https://arxiv.org/abs/2104.14294>, eq. 3; Li et al. 2022 (EsViT), eq. 1-2. The view term, the
@@ -39,6 +42,8 @@ pub struct PrototypeLoss {
     pub student_temperature: f32,
     /// First pair of each student row, and the number of pairs at the end.
     pub offsets: Arc<[u32]>,
+    /// Bytes of logits that may be kept from the forward to the backward pass. For CPUs: GPUs recompute them all.
+    pub keep: usize,
 }
 
 impl PrototypeLoss {
@@ -74,7 +79,9 @@ impl Op for PrototypeLoss {
     fn infer(&self, inputs: &[&Shape]) -> Result<Vec<(Shape, DType)>> {
         check::arity("prototype_loss", inputs, 8)?;
         let [student, teacher, k, _] = self.check("prototype_loss", inputs)?;
-        Ok([1, student, teacher, k, 1].into_iter().map(|n| (vec![n], DType::F32)).collect())
+        let kept = cpu::kept_words(self.keep, student, teacher, k);
+        let lengths = [1, student, teacher, k, 1].into_iter().chain((kept > 0).then_some(kept));
+        Ok(lengths.map(|n| (vec![n], DType::F32)).collect())
     }
 
     fn gradient(&self, g: &mut Graph, node: &Node, dys: &[Option<Value>], _wants: &[bool]) -> Result<Vec<Option<Value>>> {
@@ -84,6 +91,7 @@ impl Op for PrototypeLoss {
         let Some(dloss) = dys[0] else { return Ok(vec![None; 8]) };
         let mut inputs = node.inputs.clone();
         inputs.extend([node.outputs[1], node.outputs[2], dloss]);
+        inputs.extend(node.outputs.get(5));
         let grads = g.apply(PrototypeLossGradient(self.clone()), &inputs)?;
         let mut all = vec![None; 8];
         all[0] = Some(grads[0]);
@@ -112,7 +120,7 @@ impl Op for PrototypeLoss {
     }
 }
 
-/// The gradient: `dz` and `dW` from the operands, both log-sum-exps and `dloss`.
+/// The gradient: `dz` and `dW` from the operands, both log-sum-exps, `dloss` and, where there are any, the kept logits.
 #[derive(Debug)]
 struct PrototypeLossGradient(PrototypeLoss);
 
@@ -122,7 +130,9 @@ impl Op for PrototypeLossGradient {
     }
 
     fn infer(&self, inputs: &[&Shape]) -> Result<Vec<(Shape, DType)>> {
-        check::arity("prototype_loss_dx", inputs, 11)?;
+        if inputs.len() != 12 {
+            check::arity("prototype_loss_dx", inputs, 11)?;
+        }
         self.0.check("prototype_loss_dx", inputs)?;
         Ok(vec![(inputs[0].clone(), DType::F32), (inputs[1].clone(), DType::F32)])
     }

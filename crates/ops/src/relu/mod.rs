@@ -12,7 +12,7 @@ use crate::Input::Apart;
 use crate::{Case, check};
 
 /// The operator.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Relu;
 
 impl Op for Relu {

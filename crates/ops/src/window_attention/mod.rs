@@ -15,6 +15,7 @@
 
 mod cases;
 mod cpu;
+mod fast;
 mod geometry;
 pub(crate) mod gpu;
 
@@ -87,7 +88,7 @@ impl Op for WindowAttention {
     }
 
     fn fast(&self, io: &mut Io) {
-        cpu::fast(&self.geometry, self.heads, io);
+        fast::forward(&self.geometry, self.heads, io);
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
@@ -95,7 +96,7 @@ impl Op for WindowAttention {
     }
 
     fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
-        cpu::scratch(&self.geometry, self.heads, inputs[0][1], threads, false)
+        fast::scratch(&self.geometry, self.heads, inputs[0][1], threads, false)
     }
 
     fn flops(&self, inputs: &[&Shape]) -> u64 {
@@ -153,7 +154,7 @@ impl Op for WindowAttentionGradient {
     }
 
     fn fast(&self, io: &mut Io) {
-        cpu::gradient(&self.0.geometry, self.0.heads, io);
+        fast::gradient(&self.0.geometry, self.0.heads, io);
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
@@ -161,7 +162,7 @@ impl Op for WindowAttentionGradient {
     }
 
     fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
-        cpu::scratch(&self.0.geometry, self.0.heads, inputs[0][1], threads, true)
+        fast::scratch(&self.0.geometry, self.0.heads, inputs[0][1], threads, true)
     }
 
     fn flops(&self, inputs: &[&Shape]) -> u64 {

@@ -1,0 +1,36 @@
+//! Pooled features of a batch of images.
+
+use std::time::Instant;
+
+use esvit_engine::spec::{EncoderSpec, FeatureOutput, TrainerSpec};
+use esvit_engine::{Encoder, Result};
+
+use crate::measurement::Begun;
+use crate::step::noise;
+use crate::{Case, Machine, Measurement, Pace};
+
+/// `batch` images of the global crops' size.
+pub(crate) fn measure(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace) -> Result<Measurement> {
+    let begun = Begun::new();
+    let (batch, image_size) = (spec.crops.batch, spec.crops.global_size);
+    let encoder = EncoderSpec {
+        backbone: spec.backbone.clone(),
+        image_size,
+        batch,
+        precision: spec.precision,
+        threads: machine.pool().threads(),
+        output: FeatureOutput::View,
+    };
+    let mut encoder = match machine.gpu() {
+        Some(gpu) => Encoder::on_gpu(encoder, gpu.clone())?,
+        None => Encoder::new(encoder)?,
+    };
+    let pixels = noise(batch * 3 * image_size * image_size);
+    let times = pace.drive(|| {
+        let started = Instant::now();
+        encoder.encode(&pixels, batch)?;
+        Ok(started.elapsed().as_secs_f64() * 1e3)
+    })?;
+    let (gflop, planned) = (encoder.flops() as f64 / 1e9, encoder.memory() as u64);
+    Ok(begun.end(Case::Inference, spec, machine, times, gflop, planned))
+}

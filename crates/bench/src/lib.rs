@@ -1,0 +1,33 @@
+//! What the engine costs on this machine: whole steps, inference, the loss, window attention, and every operator of a step.
+//!
+//! - [`Machine`] is where something runs: compute threads, or a GPU. A GPU is waited for inside every timed region.
+//! - [`Case`] names what is measured, [`measure`] does it and gives a [`Measurement`]; `bench/peer/` prints the same fields.
+//! - [`Report`] collects what one call measured, and is what `--json` prints.
+//! - [`operators`] times each operator alone, at the shapes a step's program has it.
+//!
+//! The binary `esvit-bench` needs neither Node, a network nor a display; `esvit bench` calls the same functions.
+
+mod attention;
+mod case;
+mod inference;
+mod loss;
+mod machine;
+mod measurement;
+mod memory;
+pub mod models;
+mod operators;
+mod pace;
+mod peak;
+mod report;
+mod step;
+mod workload;
+
+pub use case::{Case, measure};
+pub use esvit_engine::{Error, Result};
+pub use machine::Machine;
+pub use measurement::Measurement;
+pub use operators::{OperatorRow, operators};
+pub use pace::Pace;
+pub use peak::peak_gflops;
+pub use report::{Peak, Report, Subject, affordable};
+pub use step::{StepRow, step};

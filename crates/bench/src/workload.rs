@@ -1,0 +1,142 @@
+//! A small program with values for its leaves, ready to run on a machine.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use esvit_engine::Result;
+use esvit_engine::device::Gpu;
+use esvit_gpu::{Recorder, Recording, View};
+use esvit_graph::{Arena, Bindings, DType, GpuArena, Graph, Precision, Program, Shape, Slice, Value, Variant, volume};
+use esvit_ops::Input;
+
+use crate::Machine;
+
+/// Values of a leaf.
+pub(crate) enum Data {
+    F32(Vec<f32>),
+    U32(Vec<u32>),
+    U8(Vec<u8>),
+}
+
+impl Data {
+    /// Values for a leaf about which nothing is known: small waves, so that no result leaves the range that training has; positive
+    /// vectors, since they may be variances, weights or temperatures; indices 0.
+    pub fn plain(number: usize, shape: &[usize], dtype: DType) -> Data {
+        let shape: Shape = shape.to_vec();
+        match dtype {
+            DType::F32 if shape.len() < 2 => Data::F32(Input::Positive(shape).floats(number)),
+            DType::F32 => Data::F32(Input::Wave(shape).floats(number).iter().map(|v| 0.1 * v).collect()),
+            DType::U32 => Data::U32(vec![0; volume(&shape)]),
+            DType::U8 => Data::U8(Input::Pixels(shape).pixels(number)),
+        }
+    }
+
+    fn slice(&self) -> Slice<'_> {
+        match self {
+            Data::F32(v) => Slice::F32(v),
+            Data::U32(v) => Slice::U32(v),
+            Data::U8(v) => Slice::U8(v),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Data::F32(v) => bytemuck::cast_slice(v),
+            Data::U32(v) => bytemuck::cast_slice(v),
+            Data::U8(v) => v,
+        }
+    }
+}
+
+/// A program and its leaves.
+pub(crate) struct Workload {
+    program: Program,
+    leaves: Vec<(String, Data)>,
+}
+
+impl Workload {
+    /// The nodes of `graph` that lead to `outputs`. `fill` gives a leaf its values by name, number, shape and type.
+    pub fn new(graph: &Graph, outputs: &[Value], precision: Precision, fill: impl Fn(&str, usize, &[usize], DType) -> Data) -> Workload {
+        let program = Program::compile(graph, outputs).with_precision(precision);
+        let shapes: HashMap<&str, &Shape> = graph.leaves().iter().map(|leaf| (leaf.name.as_str(), graph.shape(leaf.value))).collect();
+        let leaves = program.leaves().enumerate().map(|(i, (name, _, dtype))| (name.to_string(), fill(name, i, shapes[name], dtype)));
+        let leaves = leaves.collect();
+        Workload { program, leaves }
+    }
+
+    /// Bytes of results in between and at the end, and of scratch memory with so many threads.
+    pub fn planned_bytes(&self, threads: usize) -> u64 {
+        (self.program.arena_bytes() + self.program.scratch_bytes(threads)) as u64
+    }
+
+    /// Places it on a machine.
+    pub fn on<'m>(self, machine: &'m Machine) -> Result<Ready<'m>> {
+        let place = match machine.gpu() {
+            None => Place::Cpu(self.program.arena()),
+            Some(gpu) => {
+                let upload = |(name, data): &(String, Data)| -> Result<(String, View)> {
+                    let view = gpu.allocate("a bench's operand", data.bytes().len() as u64)?;
+                    gpu.upload(&view, data.bytes());
+                    Ok((name.clone(), view))
+                };
+                let leaves = self.leaves.iter().map(upload).collect::<Result<_>>()?;
+                let arena = self.program.gpu_arena(gpu)?;
+                Place::Gpu { gpu, leaves, arena, recorded: None }
+            }
+        };
+        Ok(Ready { workload: self, machine, place })
+    }
+}
+
+enum Place<'m> {
+    Cpu(Arena),
+    Gpu {
+        gpu: &'m Gpu,
+        leaves: HashMap<String, View>,
+        arena: GpuArena,
+        /// How often the program was recorded in one submission.
+        recorded: Option<(usize, Recording)>,
+    },
+}
+
+/// A workload that can run.
+pub(crate) struct Ready<'m> {
+    workload: Workload,
+    machine: &'m Machine,
+    place: Place<'m>,
+}
+
+impl Ready<'_> {
+    /// Runs the program `repeats` times in a row and gives the time of one, in milliseconds. On a GPU all of them are one submission, which is
+    /// waited for.
+    pub fn run(&mut self, repeats: usize) -> Result<f64> {
+        let Workload { program, leaves } = &self.workload;
+        let started;
+        match &mut self.place {
+            Place::Cpu(arena) => {
+                let pool = self.machine.pool();
+                let mut bindings = Bindings::new();
+                for (name, data) in leaves {
+                    bindings.bind(name, data.slice());
+                }
+                started = Instant::now();
+                pool.install(|| (0..repeats).try_for_each(|_| program.run(arena, &bindings, pool, Variant::Fast, None)))?;
+            }
+            Place::Gpu { gpu, leaves, arena, recorded } => {
+                if recorded.as_ref().is_none_or(|(n, _)| *n != repeats) {
+                    let mut rec = Recorder::new(gpu);
+                    for _ in 0..repeats {
+                        program.record(&mut rec, arena, leaves)?;
+                    }
+                    *recorded = Some((repeats, rec.finish()?));
+                }
+                let Some((_, recording)) = recorded else { unreachable!("recorded above") };
+                gpu.wait()?;
+                started = Instant::now();
+                recording.run(gpu)?;
+                gpu.wait()?;
+            }
+        }
+        Ok(started.elapsed().as_secs_f64() * 1e3 / repeats as f64)
+    }
+}

@@ -1,0 +1,17 @@
+// y = x·σ(z) for some images of one segment. One thread owns one element of y. The contract is in mod.rs.
+
+// x0, z0, y0: where the operands begin in their bindings.
+struct Params { len: u32, tokens: u32, cols: u32, x0: u32, z0: u32, y0: u32, out0: u32, pad: u32 }
+
+@group(0) @binding(0) var<storage, read_write> x: array<f32>;  // [images, tokens, cols]
+@group(0) @binding(1) var<storage, read_write> z: array<f32>;  // [images, cols]
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;  // [images, tokens, cols]
+@group(0) @binding(3) var<uniform>             p: Params;
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, @builtin(local_invocation_index) tid: u32) {
+    let i = (wg.y * grid.x + wg.x) * 256u + tid;
+    if i >= p.len { return; }
+    let gate = z[p.z0 + i / (p.tokens * p.cols) * p.cols + i % p.cols];
+    y[p.y0 + i] = x[p.x0 + i] / (1.0 + exp(-gate));
+}

@@ -1,0 +1,11 @@
+//! Tables of an operator's geometry, in the GPU's memory for as long as the recording lives.
+
+use esvit_gpu::{Recorder, View};
+use esvit_graph::Result;
+
+/// A buffer with these words, uploaded once.
+pub(crate) fn constant(rec: &Recorder, what: &str, words: &[u32]) -> Result<View> {
+    let view = rec.gpu().allocate(what, 4 * words.len() as u64)?;
+    rec.gpu().upload(&view, bytemuck::cast_slice(words));
+    Ok(view)
+}

@@ -1,0 +1,298 @@
+//! The inner loops of a product on AVX-512 with BF16: packing, and a block of 8 × 48 results held in registers.
+//!
+//! Packed operands consist of 32-bit *words*: one f32, or two bf16 that are neighbours along the inner dimension. A *step* is
+//! one word of the inner dimension, so one body serves both: an f32 step is a fused multiply-add, a bf16 step `vdpbf16ps`, which adds two
+//! products to each f32 sum. Ends of the inner dimension are filled with zeros.
+
+use std::arch::x86_64::*;
+
+use super::Mat;
+
+/// Lanes of a vector.
+pub(super) const LANES: usize = 16;
+/// Rows of a block of results.
+pub(super) const ROWS: usize = 8;
+/// Vectors in a row of a block of results: 8 × 3 sums, three vectors of b and one of a fill the 32 registers but for four.
+pub(super) const VECTORS: usize = 3;
+
+/// Elements of the inner dimension in one step.
+pub(super) const fn per_step<const BF16: bool>() -> usize {
+    if BF16 { 2 } else { 1 }
+}
+
+/// What the sums of a block are added to.
+#[derive(Clone, Copy)]
+pub(super) enum Base {
+    /// Nothing.
+    Zero,
+    /// A row that is the same for all rows of the block, of as many values as the block has columns.
+    Row(*const f32),
+    /// What the result holds.
+    Result,
+}
+
+/// One block of results: `rows × columns` at `c`, over `steps` steps.
+#[derive(Clone, Copy)]
+pub(super) struct Block {
+    pub steps: usize,
+    /// Packed a: row i, step p at `i·a_row + p·a_step`.
+    pub a: *const u32,
+    pub a_row: usize,
+    pub a_step: usize,
+    /// Packed b: step p at `p·vectors·LANES`.
+    pub b: *const u32,
+    pub c: *mut f32,
+    pub c_row: usize,
+    pub base: Base,
+}
+
+type Kernel = unsafe fn(&Block, __mmask16);
+
+macro_rules! kernels {
+    ($bf16:literal) => {
+        [kernels!($bf16, 1), kernels!($bf16, 2), kernels!($bf16, 3)]
+    };
+    ($bf16:literal, $v:literal) => {
+        [
+            kernel::<$bf16, 1, $v>,
+            kernel::<$bf16, 2, $v>,
+            kernel::<$bf16, 3, $v>,
+            kernel::<$bf16, 4, $v>,
+            kernel::<$bf16, 5, $v>,
+            kernel::<$bf16, 6, $v>,
+            kernel::<$bf16, 7, $v>,
+            kernel::<$bf16, 8, $v>,
+        ]
+    };
+}
+
+static F32_KERNELS: [[Kernel; ROWS]; VECTORS] = kernels!(false);
+static BF16_KERNELS: [[Kernel; ROWS]; VECTORS] = kernels!(true);
+
+/// The lanes of the last of `vectors` vectors that hold `columns` columns.
+fn last_lanes(columns: usize, vectors: usize) -> __mmask16 {
+    lanes(columns - (vectors - 1) * LANES)
+}
+
+/// The first `n` lanes, or all of them.
+fn lanes(n: usize) -> __mmask16 {
+    if n >= LANES { !0 } else { (1u16 << n) - 1 }
+}
+
+/// Computes a block of `rows ≤ 8` rows and `columns ≤ 48` columns.
+///
+/// # Safety
+/// The CPU has the features of [`crate::cpu::bf16`]. The packed operands reach `steps` steps, `c` that many rows and columns, and nobody else
+/// uses those elements of `c` meanwhile.
+pub(super) unsafe fn block<const BF16: bool>(rows: usize, columns: usize, block: &Block) {
+    let vectors = columns.div_ceil(LANES);
+    let kernels = if BF16 { &BF16_KERNELS } else { &F32_KERNELS };
+    // SAFETY: the caller's promise; the mask limits the last vector to the columns that exist.
+    unsafe { kernels[vectors - 1][rows - 1](block, last_lanes(columns, vectors)) }
+}
+
+/// # Safety
+/// As [`block`], with `MR` rows, `NV` vectors of which the last has the lanes of `last`.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn kernel<const BF16: bool, const MR: usize, const NV: usize>(block: &Block, last: __mmask16) {
+    let &Block { steps, a, a_row, a_step, b, c, c_row, base } = block;
+    let mut sums = [[_mm512_setzero_ps(); NV]; MR];
+    for p in 0..steps {
+        let mut row = [_mm512_setzero_si512(); NV];
+        for v in 0..NV {
+            // SAFETY: step p of b is packed by the caller's promise.
+            row[v] = unsafe { _mm512_loadu_si512(b.add((p * NV + v) * LANES).cast()) };
+        }
+        for i in 0..MR {
+            // SAFETY: step p of row i of a is packed by the caller's promise.
+            let x = _mm512_set1_epi32(unsafe { *a.add(i * a_row + p * a_step) } as i32);
+            for v in 0..NV {
+                sums[i][v] = match BF16 {
+                    // SAFETY: the types differ in what the bits mean only.
+                    true => _mm512_dpbf16_ps(sums[i][v], unsafe { std::mem::transmute::<__m512i, __m512bh>(x) }, unsafe {
+                        std::mem::transmute::<__m512i, __m512bh>(row[v])
+                    }),
+                    false => _mm512_fmadd_ps(_mm512_castsi512_ps(x), _mm512_castsi512_ps(row[v]), sums[i][v]),
+                };
+            }
+        }
+    }
+    for i in 0..MR {
+        for v in 0..NV {
+            let mask = if v + 1 == NV { last } else { !0 };
+            // SAFETY: the mask leaves out columns that do not exist; row i exists.
+            unsafe {
+                let to = c.add(i * c_row).wrapping_add(v * LANES);
+                let sum = match base {
+                    Base::Zero => sums[i][v],
+                    Base::Row(row) => _mm512_add_ps(sums[i][v], _mm512_maskz_loadu_ps(mask, row.wrapping_add(v * LANES))),
+                    Base::Result => _mm512_add_ps(sums[i][v], _mm512_maskz_loadu_ps(mask, to)),
+                };
+                _mm512_mask_storeu_ps(to, mask, sum);
+            }
+        }
+    }
+}
+
+/// Sixteen words along a row of `left` elements at `from`.
+///
+/// # Safety
+/// `left` elements can be read.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn along<const BF16: bool>(from: *const f32, left: usize) -> __m512i {
+    // SAFETY: the masks leave out what does not exist.
+    unsafe {
+        let low = _mm512_maskz_loadu_ps(lanes(left), from);
+        if !BF16 {
+            return _mm512_castps_si512(low);
+        }
+        let high = _mm512_maskz_loadu_ps(lanes(left.saturating_sub(LANES)), from.wrapping_add(LANES));
+        std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+    }
+}
+
+/// Sixteen words across: `columns` neighbours in one row (f32), or in a row and, where it exists, the one `stride` behind (bf16).
+///
+/// # Safety
+/// `columns` elements can be read in each row.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn across<const BF16: bool>(from: *const f32, stride: usize, second: bool, columns: usize) -> __m512i {
+    let mask = lanes(columns);
+    // SAFETY: the masks leave out what does not exist.
+    unsafe {
+        let even = _mm512_maskz_loadu_ps(mask, from);
+        if !BF16 {
+            return _mm512_castps_si512(even);
+        }
+        let odd = _mm512_maskz_loadu_ps(if second { mask } else { 0 }, from.wrapping_add(stride));
+        let both = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(odd, even));
+        let order = _mm512_set_epi16(
+            31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0,
+        );
+        _mm512_permutexvar_epi16(order, both)
+    }
+}
+
+/// Word j of row i becomes word i of row j.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose(rows: &mut [__m512i; LANES]) {
+    let mut t = *rows;
+    for i in (0..16).step_by(2) {
+        t[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+    }
+    let mut s = t;
+    for i in (0..16).step_by(4) {
+        s[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        s[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        s[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        s[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    // s[4q + r] holds column r of each group of four columns, from rows 4q..4q + 4.
+    for r in 0..4 {
+        let low = _mm512_shuffle_i32x4::<0x88>(s[r], s[r + 4]); // columns r, r + 8 of rows 0..8
+        let high = _mm512_shuffle_i32x4::<0x88>(s[r + 8], s[r + 12]); // ... of rows 8..16
+        let odd_low = _mm512_shuffle_i32x4::<0xdd>(s[r], s[r + 4]); // columns r + 4, r + 12
+        let odd_high = _mm512_shuffle_i32x4::<0xdd>(s[r + 8], s[r + 12]);
+        rows[r] = _mm512_shuffle_i32x4::<0x88>(low, high);
+        rows[r + 4] = _mm512_shuffle_i32x4::<0x88>(odd_low, odd_high);
+        rows[r + 8] = _mm512_shuffle_i32x4::<0xdd>(low, high);
+        rows[r + 12] = _mm512_shuffle_i32x4::<0xdd>(odd_low, odd_high);
+    }
+}
+
+/// Distance of the rows of a packed block of a, in words: not a power of two, or its rows would share the cache's sets.
+pub(super) const fn row_words(steps: usize) -> usize {
+    steps.next_multiple_of(LANES) + LANES
+}
+
+/// Packs rows `rows` and elements `inner` of a. Returns (row distance, step distance, distance of the blocks of 8 rows).
+///
+/// # Safety
+/// The CPU has the features of [`crate::cpu::bf16`]; the ranges are inside `a`; `to` has `rows · row_words(steps)` words, rows rounded up to 8.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(super) unsafe fn pack_a<const BF16: bool>(
+    a: &Mat,
+    rows: std::ops::Range<usize>,
+    inner: std::ops::Range<usize>,
+    to: *mut u32,
+) -> [usize; 3] {
+    let per = per_step::<BF16>();
+    let steps = inner.len().div_ceil(per);
+    if a.col_stride == 1 {
+        let distance = row_words(steps);
+        for (i, r) in rows.enumerate() {
+            let from = a.data[r * a.row_stride..].as_ptr();
+            for p in (0..steps).step_by(LANES) {
+                // SAFETY: the row has the elements of `inner`; the row of `to` is rounded up to whole vectors.
+                unsafe {
+                    let words = along::<BF16>(from.add(inner.start + p * per), inner.len() - p * per);
+                    _mm512_storeu_si512(to.add(i * distance + p).cast(), words);
+                }
+            }
+        }
+        return [distance, 1, ROWS * distance];
+    }
+    // Rows lie side by side in memory: two blocks of eight at a time, step after step, so that memory is read in its order.
+    for p in 0..steps {
+        let k = inner.start + p * per;
+        for first in (0..rows.len()).step_by(LANES) {
+            let left = rows.len() - first;
+            // SAFETY: row `k` of the transposed view has `left` elements from here; the second block is there if it has any.
+            unsafe {
+                let from = a.data.as_ptr().add(k * a.col_stride + rows.start + first);
+                let words = across::<BF16>(from, a.col_stride, k + 1 < inner.end, left);
+                let low = to.add(first * steps + p * ROWS);
+                _mm256_storeu_si256(low.cast(), _mm512_castsi512_si256(words));
+                if left > ROWS {
+                    _mm256_storeu_si256(low.add(ROWS * steps).cast(), _mm512_extracti64x4_epi64::<1>(words));
+                }
+            }
+        }
+    }
+    [1, ROWS, ROWS * steps]
+}
+
+/// Packs columns `columns` (at most 48) and elements `inner` of b.
+///
+/// # Safety
+/// The CPU has the features of [`crate::cpu::bf16`]; the ranges are inside `b`; `to` has `steps` words for each column, columns rounded up to 16.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(super) unsafe fn pack_b<const BF16: bool>(b: &Mat, inner: std::ops::Range<usize>, columns: std::ops::Range<usize>, to: *mut u32) {
+    let per = per_step::<BF16>();
+    let steps = inner.len().div_ceil(per);
+    let vectors = columns.len().div_ceil(LANES);
+    if b.col_stride == 1 {
+        for p in 0..steps {
+            let k = inner.start + p * per;
+            for v in 0..vectors {
+                // SAFETY: row k has the columns of the range, and the next one where it is inside `inner`.
+                unsafe {
+                    let from = b.data.as_ptr().add(k * b.row_stride + columns.start + v * LANES);
+                    let words = across::<BF16>(from, b.row_stride, k + 1 < inner.end, columns.len() - v * LANES);
+                    _mm512_storeu_si512(to.add((p * vectors + v) * LANES).cast(), words);
+                }
+            }
+        }
+        return;
+    }
+    for v in 0..vectors {
+        for p in (0..steps).step_by(LANES) {
+            let mut words = [_mm512_setzero_si512(); LANES];
+            for (j, words) in words.iter_mut().enumerate().take(columns.len() - v * LANES) {
+                let column = columns.start + v * LANES + j;
+                // SAFETY: the column lies along memory and has the elements of `inner`.
+                *words =
+                    unsafe { along::<BF16>(b.data.as_ptr().add(column * b.col_stride + inner.start + p * per), inner.len() - p * per) };
+            }
+            transpose(&mut words);
+            for (q, words) in words.into_iter().enumerate().take(steps - p) {
+                // SAFETY: step p + q is one of the steps.
+                unsafe { _mm512_storeu_si512(to.add(((p + q) * vectors + v) * LANES).cast(), words) };
+            }
+        }
+    }
+}

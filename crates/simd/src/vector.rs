@@ -1,0 +1,436 @@
+//! Registers: a kernel is written once over [`Vector`], built for each instruction set, and the one for this CPU is called.
+//!
+//! [`multiversion!`](crate::multiversion) leaves the choice of instructions to the compiler; this is for the loops where registers are counted.
+
+use crate::cpu::{Isa, isa};
+
+/// A kernel over any width of registers.
+pub trait Kernel {
+    /// What it returns.
+    type Output;
+    /// The body. Mark it `#[inline(always)]`: it is built inside a function that has the instruction set.
+    fn run<V: Vector>(self) -> Self::Output;
+}
+
+/// Runs a kernel with the widest registers of this CPU.
+pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
+    match isa() {
+        // SAFETY: `isa` returns Avx512 only where the CPU reported avx512f, avx2 and fma.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { x86::F32x16::call(kernel) },
+        // SAFETY: `isa` returns Avx2 only where the CPU reported avx2 and fma.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { x86::F32x8::call(kernel) },
+        // SAFETY: plain floats exist everywhere.
+        _ => unsafe { Plain::call(kernel) },
+    }
+}
+
+/// Asks for `floats` floats from `from` on to be brought near; what lies there is not read, so any address will do.
+#[inline(always)]
+pub fn prefetch(from: *const f32, floats: usize) {
+    const LINE: usize = 16;
+    #[cfg(target_arch = "x86_64")]
+    for at in (0..floats).step_by(LINE) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, without effect where nothing is mapped; SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(at).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (from, floats, LINE);
+}
+
+/// A register of floats. Values are made by unsafe functions alone, so whoever holds one is on a CPU that has it.
+pub trait Vector: Copy {
+    /// Floats in a register.
+    const LANES: usize;
+    /// Rows of a block of sums that fit into the registers beside its operands, two registers a row.
+    const ROWS: usize;
+    /// Eight lanes, for what is left of a row that is a multiple of 8.
+    type Half: Vector;
+
+    /// Runs a kernel in a function of its own that has this instruction set.
+    ///
+    /// # Safety
+    /// The CPU has it.
+    unsafe fn call<K: Kernel>(kernel: K) -> K::Output;
+
+    /// `value` in every lane.
+    ///
+    /// # Safety
+    /// The CPU has this instruction set.
+    unsafe fn splat(value: f32) -> Self;
+
+    /// The floats at `from`.
+    ///
+    /// # Safety
+    /// As [`Vector::splat`]; `LANES` floats can be read there, at any alignment.
+    unsafe fn load(from: *const f32) -> Self;
+
+    /// Writes the floats to `to`.
+    ///
+    /// # Safety
+    /// `LANES` floats can be written there, at any alignment.
+    unsafe fn store(self, to: *mut f32);
+
+    /// `self·b + c`, rounded once where the instruction set can.
+    fn mul_add(self, b: Self, c: Self) -> Self;
+    /// `self + b`.
+    fn add(self, b: Self) -> Self;
+    /// `self − b`.
+    fn sub(self, b: Self) -> Self;
+    /// `self·b`.
+    fn mul(self, b: Self) -> Self;
+    /// The larger of each pair of lanes.
+    fn max(self, b: Self) -> Self;
+    /// Shifts the lanes' bits, as integers plus `add`, to the left by 23: exponents from integers.
+    fn exponent(self, add: i32) -> Self;
+    /// Sum over the lanes.
+    fn sum(self) -> f32;
+    /// Largest lane.
+    fn largest(self) -> f32;
+
+    /// `to[c·ld + r] = scale·rows[r][c]` for 8 rows of 8 floats.
+    ///
+    /// # Safety
+    /// As [`Vector::splat`]; the rows hold 8 floats, `to` can be written at 8 rows of 8.
+    #[inline(always)]
+    unsafe fn transpose8(rows: [*const f32; 8], scale: f32, to: *mut f32, ld: usize) {
+        for (r, row) in rows.iter().enumerate() {
+            for c in 0..8 {
+                // SAFETY: the caller's promise.
+                unsafe { *to.add(c * ld + r) = scale * *row.add(c) };
+            }
+        }
+    }
+}
+
+/// exp of lanes that lie in [−∞, 88], relative error below 2e-7; below −87.3 it is 1.2e-38, nothing beside the 1 of a softmax's
+/// maximum. The polynomial and the rounding of [`crate::math::exp`].
+///
+/// # Safety
+/// The CPU has the instruction set.
+#[inline(always)]
+pub unsafe fn exp<V: Vector>(x: V) -> V {
+    // SAFETY: the caller's promise.
+    let of = |v: f32| unsafe { V::splat(v) };
+    let x = x.max(of(-87.3));
+    let round = of(12_582_912.0);
+    let shifted = x.mul_add(of(std::f32::consts::LOG2_E), round);
+    let n = shifted.sub(round);
+    let r = n.mul_add(of(-0.693_359_4), x);
+    let r = n.mul_add(of(2.121_944_4e-4), r);
+    let p = of(1.987_569_1e-4).mul_add(r, of(1.398_2e-3));
+    let p = p.mul_add(r, of(8.333_452e-3));
+    let p = p.mul_add(r, of(4.166_579_6e-2));
+    let p = p.mul_add(r, of(1.666_666_5e-1));
+    let p = p.mul_add(r, of(0.5));
+    let y = p.mul_add(r.mul(r), r).add(of(1.0));
+    // The rounding constant's low bits are zero: what is left is n, and 127 makes it an exponent.
+    y.mul(shifted.exponent(127))
+}
+
+/// Eight floats without instructions of their own: baseline x86-64, NEON (which the compiler finds), WebAssembly.
+#[derive(Clone, Copy)]
+pub struct Plain([f32; 8]);
+
+impl Plain {
+    #[inline(always)]
+    fn each(self, b: Plain, f: impl Fn(f32, f32) -> f32) -> Plain {
+        Plain(std::array::from_fn(|l| f(self.0[l], b.0[l])))
+    }
+}
+
+impl Vector for Plain {
+    const LANES: usize = 8;
+    const ROWS: usize = if cfg!(target_arch = "aarch64") { 6 } else { 2 };
+    type Half = Plain;
+
+    unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
+        kernel.run::<Plain>()
+    }
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Plain([value; 8])
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller's promise.
+        Plain(unsafe { from.cast::<[f32; 8]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { to.cast::<[f32; 8]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        const FUSED: bool = cfg!(target_arch = "aarch64");
+        Plain(std::array::from_fn(|l| crate::cpu::madd::<FUSED>(self.0[l], b.0[l], c.0[l])))
+    }
+    #[inline(always)]
+    fn add(self, b: Self) -> Self {
+        self.each(b, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn sub(self, b: Self) -> Self {
+        self.each(b, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn mul(self, b: Self) -> Self {
+        self.each(b, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn max(self, b: Self) -> Self {
+        self.each(b, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn exponent(self, add: i32) -> Self {
+        Plain(self.0.map(|v| f32::from_bits(v.to_bits().wrapping_add(add as u32) << 23)))
+    }
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        self.0.iter().sum()
+    }
+    #[inline(always)]
+    fn largest(self) -> f32 {
+        self.0.iter().fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m })
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x86 {
+    //! AVX2 and AVX-512 registers.
+
+    use std::arch::x86_64::*;
+
+    use super::{Kernel, Vector};
+
+    /// An AVX2 register.
+    #[derive(Clone, Copy)]
+    pub struct F32x8(__m256);
+
+    /// An AVX-512 register.
+    #[derive(Clone, Copy)]
+    pub struct F32x16(__m512);
+
+    #[target_feature(enable = "avx2,fma")]
+    fn with_avx2<K: Kernel>(kernel: K) -> K::Output {
+        kernel.run::<F32x8>()
+    }
+
+    #[target_feature(enable = "avx512f,avx2,fma")]
+    fn with_avx512<K: Kernel>(kernel: K) -> K::Output {
+        kernel.run::<F32x16>()
+    }
+
+    /// Operations that are one instruction each. A value of the type proves that the CPU has them.
+    macro_rules! operations {
+        ($($name:ident($($arg:ident),*) = $intrinsic:ident($($operand:ident),*);)*) => {$(
+            #[inline(always)]
+            fn $name(self $(, $arg: Self)*) -> Self {
+                let x = self.0;
+                $(let $arg = $arg.0;)*
+                // SAFETY: `self` exists, so the CPU has the instruction set.
+                Self(unsafe { $intrinsic(x, $($operand),*) })
+            }
+        )*};
+    }
+
+    impl Vector for F32x8 {
+        const LANES: usize = 8;
+        const ROWS: usize = 6;
+        type Half = F32x8;
+
+        unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
+            // SAFETY: the caller's promise.
+            unsafe { with_avx2(kernel) }
+        }
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            // SAFETY: the caller's promise, here and in the functions below.
+            F32x8(unsafe { _mm256_set1_ps(value) })
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: as above.
+            F32x8(unsafe { _mm256_loadu_ps(from) })
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: as above.
+            unsafe { _mm256_storeu_ps(to, self.0) }
+        }
+        operations! {
+            mul_add(b, c) = _mm256_fmadd_ps(b, c);
+            add(b) = _mm256_add_ps(b);
+            sub(b) = _mm256_sub_ps(b);
+            mul(b) = _mm256_mul_ps(b);
+            max(b) = _mm256_max_ps(b);
+        }
+        #[inline(always)]
+        fn exponent(self, add: i32) -> Self {
+            // SAFETY: `self` exists, so the CPU has AVX2.
+            unsafe {
+                let bits = _mm256_add_epi32(_mm256_castps_si256(self.0), _mm256_set1_epi32(add));
+                F32x8(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(bits)))
+            }
+        }
+        #[inline(always)]
+        fn sum(self) -> f32 {
+            let mut lanes = [0.0f32; 8];
+            // SAFETY: eight floats are there.
+            unsafe { self.store(lanes.as_mut_ptr()) };
+            let [a, b, c, d, e, f, g, h] = lanes;
+            ((a + e) + (c + g)) + ((b + f) + (d + h))
+        }
+        #[inline(always)]
+        fn largest(self) -> f32 {
+            let mut lanes = [0.0f32; 8];
+            // SAFETY: eight floats are there.
+            unsafe { self.store(lanes.as_mut_ptr()) };
+            let larger = |a: f32, b: f32| if a > b { a } else { b };
+            let [a, b, c, d, e, f, g, h] = lanes;
+            larger(larger(larger(a, e), larger(c, g)), larger(larger(b, f), larger(d, h)))
+        }
+        #[inline(always)]
+        unsafe fn transpose8(rows: [*const f32; 8], scale: f32, to: *mut f32, ld: usize) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let scale = _mm256_set1_ps(scale);
+                let row = |r: usize| _mm256_mul_ps(_mm256_loadu_ps(rows[r]), scale);
+                // Rows r and r + 4 side by side, so that the last step stays within 128 bits.
+                let low = |r: usize| _mm256_permute2f128_ps::<0x20>(row(r), row(r + 4));
+                let high = |r: usize| _mm256_permute2f128_ps::<0x31>(row(r), row(r + 4));
+                let write = |c: usize, [a, b, x, y]: [__m256; 4]| {
+                    let (ab0, ab1) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+                    let (xy0, xy1) = (_mm256_unpacklo_ps(x, y), _mm256_unpackhi_ps(x, y));
+                    _mm256_storeu_ps(to.add(c * ld), _mm256_shuffle_ps::<0x44>(ab0, xy0));
+                    _mm256_storeu_ps(to.add((c + 1) * ld), _mm256_shuffle_ps::<0xEE>(ab0, xy0));
+                    _mm256_storeu_ps(to.add((c + 2) * ld), _mm256_shuffle_ps::<0x44>(ab1, xy1));
+                    _mm256_storeu_ps(to.add((c + 3) * ld), _mm256_shuffle_ps::<0xEE>(ab1, xy1));
+                };
+                write(0, [low(0), low(1), low(2), low(3)]);
+                write(4, [high(0), high(1), high(2), high(3)]);
+            }
+        }
+    }
+
+    impl Vector for F32x16 {
+        const LANES: usize = 16;
+        const ROWS: usize = 8;
+        type Half = F32x8;
+
+        unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
+            // SAFETY: the caller's promise.
+            unsafe { with_avx512(kernel) }
+        }
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            // SAFETY: the caller's promise, here and in the functions below.
+            F32x16(unsafe { _mm512_set1_ps(value) })
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: as above.
+            F32x16(unsafe { _mm512_loadu_ps(from) })
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: as above.
+            unsafe { _mm512_storeu_ps(to, self.0) }
+        }
+        operations! {
+            mul_add(b, c) = _mm512_fmadd_ps(b, c);
+            add(b) = _mm512_add_ps(b);
+            sub(b) = _mm512_sub_ps(b);
+            mul(b) = _mm512_mul_ps(b);
+            max(b) = _mm512_max_ps(b);
+        }
+        #[inline(always)]
+        fn exponent(self, add: i32) -> Self {
+            // SAFETY: `self` exists, so the CPU has AVX-512F.
+            unsafe {
+                let bits = _mm512_add_epi32(_mm512_castps_si512(self.0), _mm512_set1_epi32(add));
+                F32x16(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(bits)))
+            }
+        }
+        #[inline(always)]
+        fn sum(self) -> f32 {
+            // SAFETY: `self` exists, so the CPU has AVX-512F.
+            unsafe { _mm512_reduce_add_ps(self.0) }
+        }
+        #[inline(always)]
+        fn largest(self) -> f32 {
+            // SAFETY: `self` exists, so the CPU has AVX-512F.
+            unsafe { _mm512_reduce_max_ps(self.0) }
+        }
+        #[inline(always)]
+        unsafe fn transpose8(rows: [*const f32; 8], scale: f32, to: *mut f32, ld: usize) {
+            // SAFETY: the caller's promise; AVX-512 includes AVX2.
+            unsafe { F32x8::transpose8(rows, scale, to, ld) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// exp of every value, and the transposition of 8 rows.
+    struct Probe<'a> {
+        x: &'a [f32],
+        square: &'a [f32],
+    }
+
+    impl Kernel for Probe<'_> {
+        type Output = (Vec<f32>, Vec<f32>, f32, f32);
+
+        #[inline(always)]
+        fn run<V: Vector>(self) -> Self::Output {
+            let mut y = vec![0.0; self.x.len()];
+            let mut transposed = vec![0.0; 64];
+            let (mut sum, mut largest) = (0.0, f32::NEG_INFINITY);
+            // SAFETY: whole registers of slices of equal length; 8 rows of 8.
+            unsafe {
+                for at in (0..self.x.len()).step_by(V::LANES) {
+                    let x = V::load(self.x.as_ptr().add(at));
+                    exp(x).store(y.as_mut_ptr().add(at));
+                    sum += x.sum();
+                    largest = f32::max(largest, x.largest());
+                }
+                V::transpose8(std::array::from_fn(|r| self.square.as_ptr().add(8 * r)), 2.0, transposed.as_mut_ptr(), 8);
+            }
+            (y, transposed, sum, largest)
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_of_this_machine_agrees_with_the_library() {
+        let x: Vec<f32> = (0..8000).map(|i| i as f32 * -0.0109).chain((0..32).map(|i| i as f32)).collect();
+        let square: Vec<f32> = (0..64).map(|i| i as f32).collect();
+        let probe = || Probe { x: &x, square: &square };
+        // SAFETY: plain floats exist everywhere; the others are called where the CPU reports them.
+        let mut results = vec![unsafe { Plain::call(probe()) }, dispatch(probe())];
+        #[cfg(target_arch = "x86_64")]
+        if matches!(isa(), Isa::Avx2 | Isa::Avx512) {
+            // SAFETY: as above.
+            results.push(unsafe { x86::F32x8::call(probe()) });
+        }
+        for (y, transposed, sum, largest) in results {
+            for (x, y) in x.iter().zip(&y) {
+                let want = f64::from(*x).exp();
+                assert!((f64::from(*y) - want).abs() <= 3e-7 * want, "exp({x}) = {y}, not {want}");
+            }
+            for (i, v) in transposed.iter().enumerate() {
+                assert_eq!(*v, 2.0 * square[i % 8 * 8 + i / 8]);
+            }
+            let want: f64 = x.iter().map(|v| f64::from(*v)).sum();
+            assert!((f64::from(sum) - want).abs() < 1e-5 * want.abs(), "sum {sum}, not {want}");
+            assert_eq!(largest, 31.0);
+        }
+        // SAFETY: plain floats exist everywhere.
+        let least = unsafe { exp(Plain::splat(f32::NEG_INFINITY)) };
+        assert!(least.0.iter().all(|v| *v < 1.3e-38));
+    }
+}
