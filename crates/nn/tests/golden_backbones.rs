@@ -13,7 +13,9 @@ use esvit_ops::batch_norm::MOMENTUM;
 use esvit_ops::patchify::Patchify;
 use esvit_ops::token_mean::TokenMean;
 use esvit_ops::{Layout, Segment};
-use esvit_testkit::{Fixture, Kind, compare_forward, compare_gradient, compare_gradient_group, compare_loss, fixtures, golden_or_skip};
+use esvit_testkit::{
+    Fixture, GroupRow, Kind, compare_forward, compare_gradient, compare_gradient_group, compare_loss, fixtures, golden_or_skip,
+};
 use support::families::backbone_spec;
 use support::{Device, Feed, Outcome, leaf, open_or_skip, run_on, trained};
 
@@ -198,11 +200,20 @@ fn check(fixture: &Fixture, part: &str, device: &Device) -> Outcome {
         let noise = fixture.json[format!("{part}.loss")].as_f64().map_or(0.0, |rounded| ((rounded - want) / want).abs());
         let tolerance = tolerance.max(20.0 * noise);
         compare_loss(&format!("{}: loss", fixture.name), loss, want, tolerance)?;
-        let rows = fixture.group(&format!("{part}.grad.params"))?;
+        let mut rows = fixture.group(&format!("{part}.grad.params"))?;
+        // Full-size ResNets have millions of values before a ReLU, and some of them lie within rounding of zero.
+        let kinks = fixture.json["model"]["family"] == "resnet" && fixture.name.contains("full_");
+        let least = if kinks { KINK } else { 0.0 };
+        if kinks || part == "train" {
+            share_noise(&mut rows, least);
+        }
         compare_gradient_group(&rows, |name| ran.floats(&format!("d {name}")))?;
         let pixels = ran.floats("d pixels").ok_or("d pixels")?;
         let mut at = 0;
-        let input_rows = fixture.group(&format!("{part}.grad.inputs"))?;
+        let mut input_rows = fixture.group(&format!("{part}.grad.inputs"))?;
+        if kinks || part == "train" {
+            share_noise(&mut input_rows, least);
+        }
         for (row, shape) in input_rows.iter().zip(&shapes) {
             let n: usize = shape.iter().product();
             let golden = row.golden.as_ref().ok_or("inputs have gradients")?;
@@ -211,6 +222,21 @@ fn check(fixture: &Fixture, part: &str, device: &Device) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// What one value on the other side of a ReLU moves the gradients before it by, relatively: 1/√(tokens · channels), over the factor that
+/// tolerances have above noise.
+const KINK: f64 = 2.5e-4;
+
+/// No gradient is held to be more exact than half of its group are. Behind a ReLU a value next to zero falls on either side of it with the
+/// last bit of a batch norm of the batch, and takes whole channels of gradients with it: where it happens is chance, how much it moves is not.
+fn share_noise(rows: &mut [GroupRow], least: f64) {
+    let mut all: Vec<f64> = rows.iter().filter_map(|row| row.golden.as_ref()?.noise.rel_l2).collect();
+    all.sort_by(f64::total_cmp);
+    let Some(&median) = all.get(all.len() / 2) else { return };
+    for golden in rows.iter_mut().filter_map(|row| row.golden.as_mut()) {
+        golden.noise.rel_l2 = golden.noise.rel_l2.map(|noise| noise.max(median).max(least));
+    }
 }
 
 /// All parts of a fixture.
