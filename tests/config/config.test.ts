@@ -325,7 +325,7 @@ describe("the engine's specification", () => {
       head: { out_dim: 65536, hidden_dim: 2048, bottleneck_dim: 256, layers: 3, batch_norm: false, norm_last_layer: true },
       crops: { batch: 8, global_size: 64, local_size: 32, local_count: 4 },
       loss: { region: true, student_temperature: 0.1, center_momentum: 0.9, mixup: true },
-      optimizer: "adamw", clip_grad: 3, precision: "f32", seed: 9, threads: 3,
+      optimizer: "adamw", clip_grad: 3, precision: "f32", checkpointing: false, accumulate: 1, seed: 9, threads: 3,
     });
     expect(toEncoderSpec(config, { last_blocks: 4 })).toMatchObject({ image_size: 64, batch: 5, threads: 3, output: { last_blocks: 4 } });
     expect(toTrainerSpec(completeConfig({})).threads).toBeGreaterThan(0);

@@ -107,6 +107,11 @@ export function engineThreads(threads: number): number {
   return threads > 0 ? threads : availableParallelism();
 }
 
+/** Images of a step on one device: those of all its passes. */
+export function imagesPerStep({ batchSize, accumulate }: Pick<Config, "batchSize" | "accumulate">): number {
+  return batchSize * accumulate;
+}
+
 /** What the engine's trainer is built from. */
 export function toTrainerSpec(config: Config): TrainerSpec {
   return {
@@ -125,6 +130,7 @@ export function toTrainerSpec(config: Config): TrainerSpec {
       local_size: config.crops.localSize,
       local_count: config.crops.localCount,
     },
+    accumulate: config.accumulate,
     loss: {
       region: config.loss.region,
       student_temperature: config.loss.studentTemperature,
@@ -134,6 +140,7 @@ export function toTrainerSpec(config: Config): TrainerSpec {
     optimizer: config.optimizer.kind,
     clip_grad: config.optimizer.clipGrad,
     precision: config.precision,
+    checkpointing: config.checkpointing,
     seed: config.seed,
     threads: engineThreads(config.threads),
   };

@@ -105,18 +105,22 @@ export interface TrainerSpec {
   backbone: BackboneSpec;
   head: HeadSpec;
   crops: {
-    /** Images a step, B. */
+    /** Images a pass, B. */
     batch: number;
     global_size: number;
     local_size: number;
     /** Local crops an image; 0 for none. */
     local_count: number;
   };
+  /** Passes of a step, whose gradients are averaged; a step's crops hold the images of all of them. */
+  accumulate: number;
   loss: { region: boolean; student_temperature: number; center_momentum: number; mixup: boolean };
   optimizer: "adamw" | "sgd" | "lars";
   /** Largest norm of one parameter's gradient; 0 turns clipping off. */
   clip_grad: number;
   precision: Precision;
+  /** Whether the student's blocks are computed again in the backward pass. */
+  checkpointing: boolean;
   seed: number;
   threads: number;
 }

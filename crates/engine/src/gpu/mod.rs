@@ -92,9 +92,12 @@ impl GpuRun {
                 gpu.upload(view, bytes);
             }
         };
-        constant("one", bytemuck::bytes_of(&1.0f32));
+        constant("loss_share", bytemuck::bytes_of(&1.0f32));
         constant("view_pairs.teacher", bytemuck::cast_slice(&step.view_pairs.teacher));
         constant("region_pairs.weight", bytemuck::cast_slice(&step.region_weights));
+
+        let one = gpu.allocate("a one", 4)?;
+        gpu.upload(&one, bytemuck::bytes_of(&1.0f32));
 
         let arena = program.gpu_arena(&gpu)?;
         let mut rec = Recorder::new(&gpu);
@@ -129,7 +132,7 @@ impl GpuRun {
             [(student, &student_views, &step.student_statistics), (teacher, &teacher_views, &step.teacher_statistics)]
         {
             for s in statistics {
-                running(&mut rec, &state, store, views, s, [output(s.mean), output(s.var)], &leaves["one"])?;
+                running(&mut rec, &state, store, views, s, [output(s.mean), output(s.var)], &one)?;
             }
         }
         rec.begin("summary", "update");

@@ -207,7 +207,7 @@ impl Backbone for Swin {
         for (s, stage) in self.stages.iter().enumerate() {
             for block in &stage.blocks {
                 let map;
-                (x, map) = block.forward(g, x, &layout, &mut drop_path)?;
+                (x, map) = g.segment(|g| block.forward(g, x, &layout, &mut drop_path))?;
                 attention.push(map);
                 // Only the last stage's outputs are normed, as the reference's linear evaluation does.
                 let normed = if s + 1 == self.stages.len() { self.norm.forward(g, x)? } else { x };

@@ -18,6 +18,7 @@ mod cpu;
 mod fast;
 mod geometry;
 pub(crate) mod gpu;
+mod softmax;
 
 pub use cases::cases;
 
