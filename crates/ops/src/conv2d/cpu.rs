@@ -1,10 +1,11 @@
 use esvit_graph::Io;
-use esvit_simd::gemm::gemm;
+use esvit_simd::gemm::{self, Product};
 use esvit_simd::{Mat, MatMut, Pool, lanes};
 use rayon::prelude::*;
 
 use super::Conv2d;
 use crate::filter::{Filter, Span};
+use crate::precision::rounding;
 
 // ---------------------------------------------------------------- reference
 
@@ -97,10 +98,11 @@ fn pieces(op: &Conv2d, patch: usize) -> Vec<Span> {
     Span::all(&op.layout, &op.output()).into_iter().flat_map(cut).collect()
 }
 
-/// Bytes of scratch memory: patches, and weights (or their gradient) in the order of the patches.
-pub(super) fn scratch(op: &Conv2d, out: usize, patch: usize) -> usize {
-    let largest = Span::all(&op.layout, &op.output()).iter().map(|s| images_each(s, patch) * s.out_area() * patch).max().unwrap_or(0);
-    4 * (largest + out * patch)
+/// Bytes of scratch memory: patches, weights (or their gradient) in the order of the patches, and what the products take.
+pub(super) fn scratch(op: &Conv2d, out: usize, patch: usize, threads: usize) -> usize {
+    let rows = Span::all(&op.layout, &op.output()).iter().map(|s| images_each(s, patch) * s.out_area()).max().unwrap_or(0);
+    let products = [(rows, out, patch), (rows, patch, out), (out, patch, rows)].map(|(m, n, k)| gemm::scratch(m, n, k, threads));
+    4 * (rows * patch + out * patch) + products.into_iter().max().unwrap_or(0)
 }
 
 /// `[O, I, k·k]` to `[O, k·k, I]`.
@@ -172,16 +174,14 @@ pub(super) fn fast(op: &Conv2d, io: &mut Io) {
     let ((_, channels), (out, patch), pool) = (io.matrix(0), io.matrix(1), io.pool);
     let mut w = pool.scratch(out * patch);
     taps_outside(weight, op.filter.taps(), &mut w, channels);
+    let how = Product { rounding: rounding(io.precision), bias, parallel: true, ..Default::default() };
     let y = io.out();
     for s in pieces(op, patch) {
         let rows = s.images * s.out_area();
         let mut patches = pool.scratch(rows * patch);
         gather(op.filter, &s, x, channels, &mut patches, pool);
-        let y = &mut y[s.out_rows(out)];
-        if let Some(bias) = bias {
-            pool.for_rows(y, out, 64, |_, piece| piece.chunks_mut(out).for_each(|row| row.copy_from_slice(bias)));
-        }
-        gemm(Mat::new(&patches, rows, patch), Mat::new(&w, out, patch).t(), MatMut::new(y, rows, out), bias.is_some(), Some(pool));
+        let y = MatMut::new(&mut y[s.out_rows(out)], rows, out);
+        how.run(Mat::new(&patches, rows, patch), Mat::new(&w, out, patch).t(), y, pool);
     }
 }
 
@@ -191,12 +191,13 @@ pub(super) fn input_gradient(op: &Conv2d, io: &mut Io) {
     let channels = patch / op.filter.taps();
     let mut w = pool.scratch(out * patch);
     taps_outside(weight, op.filter.taps(), &mut w, channels);
+    let how = Product { rounding: rounding(io.precision), parallel: true, ..Default::default() };
     let dx = io.out();
     for s in pieces(op, patch) {
         let rows = s.images * s.out_area();
         let mut patches = pool.scratch(rows * patch);
         let dy = Mat::new(&dy[s.out_rows(out)], rows, out);
-        gemm(dy, Mat::new(&w, out, patch), MatMut::new(&mut patches, rows, patch), false, Some(pool));
+        how.run(dy, Mat::new(&w, out, patch), MatMut::new(&mut patches, rows, patch), pool);
         scatter(op.filter, &s, &patches, channels, &mut dx[s.rows(channels)]);
     }
 }
@@ -207,12 +208,13 @@ pub(super) fn weight_gradient(op: &Conv2d, io: &mut Io) {
     let patch = channels * op.filter.taps();
     let mut dw = pool.scratch(out * patch);
     dw.fill(0.0);
+    let how = Product { rounding: rounding(io.precision), accumulate: true, parallel: true, ..Default::default() };
     for s in pieces(op, patch) {
         let rows = s.images * s.out_area();
         let mut patches = pool.scratch(rows * patch);
         gather(op.filter, &s, x, channels, &mut patches, pool);
         let dy = Mat::new(&dy[s.out_rows(out)], rows, out).t();
-        gemm(dy, Mat::new(&patches, rows, patch), MatMut::new(&mut dw, out, patch), true, Some(pool));
+        how.run(dy, Mat::new(&patches, rows, patch), MatMut::new(&mut dw, out, patch), pool);
     }
     taps_inside(&dw, op.filter.taps(), io.out(), channels);
 }

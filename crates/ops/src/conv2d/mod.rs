@@ -89,8 +89,8 @@ impl Op for Conv2d {
         gpu::forward(self, io, rec)
     }
 
-    fn scratch(&self, inputs: &[&Shape], _threads: usize) -> usize {
-        cpu::scratch(self, inputs[1][0], inputs[1][1])
+    fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
+        cpu::scratch(self, inputs[1][0], inputs[1][1], threads)
     }
 
     fn flops(&self, inputs: &[&Shape]) -> u64 {
@@ -126,8 +126,8 @@ impl Op for InputGradient {
         gpu::input_gradient(&self.0, io, rec)
     }
 
-    fn scratch(&self, inputs: &[&Shape], _threads: usize) -> usize {
-        cpu::scratch(&self.0, inputs[1][0], inputs[1][1])
+    fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
+        cpu::scratch(&self.0, inputs[1][0], inputs[1][1], threads)
     }
 
     fn flops(&self, inputs: &[&Shape]) -> u64 {
@@ -165,8 +165,8 @@ impl Op for WeightGradient {
         gpu::weight_gradient(&self.0, io, rec)
     }
 
-    fn scratch(&self, inputs: &[&Shape], _threads: usize) -> usize {
-        cpu::scratch(&self.0, inputs[0][1], inputs[1][1] * self.0.filter.taps())
+    fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
+        cpu::scratch(&self.0, inputs[0][1], inputs[1][1] * self.0.filter.taps(), threads)
     }
 
     fn flops(&self, inputs: &[&Shape]) -> u64 {
