@@ -2,7 +2,7 @@
 
 use esvit_graph::{Consumed, DType, Graph, Program, Value};
 use esvit_nn::loss::{self, Pairs, Projection, Term};
-use esvit_nn::{DinoHead, HeadMode, Parameters, RunningStatistics, Scope, backbones};
+use esvit_nn::{DinoHead, Mode, Parameters, RunningStatistics, Scope, backbones};
 use esvit_ops::patchify::Patchify;
 use esvit_ops::region_match::{GLOBAL_CROPS, RegionMatch};
 use esvit_ops::token_mean::TokenMean;
@@ -236,14 +236,17 @@ fn half(
         pixels: leaf,
         crops: &Patchify { pixels: crops, patch: backbone.patch_size() },
         drop_path: drop_path.to_vec(),
+        mode: Mode::Train,
         draws: draw_leaves,
     };
     let features = backbone.forward(g, &input)?;
-    let (z, mut statistics) = view_head.bottleneck(g, features.view, HeadMode::Train)?;
+    let mut statistics = features.statistics;
+    let (z, more) = view_head.bottleneck(g, features.view, Mode::Train)?;
+    statistics.extend(more);
     let view = Projection { z, prototypes: view_head.prototypes(g)? };
     let mut region = None;
     if let Some(head) = region_head {
-        let (z, more) = head.bottleneck(g, features.regions.value, HeadMode::Train)?;
+        let (z, more) = head.bottleneck(g, features.regions.value, Mode::Train)?;
         statistics.extend(more);
         region = Some(Projection { z, prototypes: head.prototypes(g)? });
     }
@@ -303,7 +306,8 @@ pub(crate) fn build_forward(backbone: &esvit_nn::spec::BackboneSpec, crops: Layo
     let backbone = backbones::build(backbone, &mut g, &mut Scope::root(&mut parameters, TEACHER))?;
     let leaf = g.leaf("pixels", &[3 * crops.tokens()], pixels)?;
     let crops = Patchify { pixels: crops, patch: backbone.patch_size() };
-    let features = backbone.forward(&mut g, &backbones::Input { pixels: leaf, crops: &crops, drop_path: Vec::new(), draws: Vec::new() })?;
+    let features = backbone
+        .forward(&mut g, &backbones::Input { pixels: leaf, crops: &crops, drop_path: Vec::new(), draws: Vec::new(), mode: Mode::Eval })?;
     let blocks = features.blocks.len();
     let mut outputs = match wanted {
         Wanted::View => vec![features.view],

@@ -191,6 +191,11 @@ fn check(fixture: &Fixture, spec: TrainerSpec, gpu: Option<Gpu>) -> Outcome {
     compare_trajectory(&fixture.name, &losses, &golden_losses)?;
     compare_parameters(&fixture.group("final.student.params")?, |name| value(trainer.student(), name))?;
     compare_parameters(&fixture.group("final.teacher.params")?, |name| value(trainer.teacher(), name))?;
+    for (group, store) in [("final.student.buffers", trainer.student()), ("final.teacher.buffers", trainer.teacher())] {
+        if fixture.has_group(group) {
+            compare_parameters(&fixture.group(group)?, |name| value(store, name))?;
+        }
+    }
     for name in ["center", "center_grid"] {
         let key = format!("final.{name}");
         if fixture.has_tensor(&key) {

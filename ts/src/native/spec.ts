@@ -61,7 +61,33 @@ export interface VitSpec {
   drop_path: number;
 }
 
-export type BackboneSpec = SwinSpec | VilSpec | VitSpec;
+export interface CvtSpec {
+  kind: "cvt";
+  dims: number[];
+  depths: number[];
+  heads: number[];
+  windows: number[];
+  embed_kernels: number[];
+  embed_strides: number[];
+  embed_paddings: number[];
+  qkv_kernels: number[];
+  qkv_bias: boolean[];
+  mlp_ratios: number[];
+  shift: boolean[];
+  relative_position: boolean;
+  residual_stem: boolean;
+  drop_path: number;
+}
+
+export interface ResnetSpec {
+  kind: "resnet";
+  depths: number[];
+  bottleneck: boolean;
+  /** Channels of the 3x3 convolutions of the first stage's bottlenecks. */
+  width: number;
+}
+
+export type BackboneSpec = CvtSpec | ResnetSpec | SwinSpec | VilSpec | VitSpec;
 
 export interface HeadSpec {
   /** Prototypes, K. */

@@ -166,7 +166,7 @@ fn residual(g: &mut Graph, x: Value, branch: Value, layout: &Layout, scale: Opti
 }
 
 /// The reference's buffer: for each pair of a window's tokens, its row of the bias table.
-fn relative_position_index(window: usize) -> Vec<i64> {
+pub(super) fn relative_position_index(window: usize) -> Vec<i64> {
     let (area, span) = (window * window, 2 * window - 1);
     let row = |p: usize| {
         let (i, j) = (p / area, p % area);
@@ -223,6 +223,6 @@ impl Backbone for Swin {
         }
         let regions = self.norm.forward(g, x)?;
         let view = g.apply1(TokenMean { layout: layout.clone() }, &[regions])?;
-        Ok(Features { view, regions: Tokens { value: regions, layout }, blocks, attention })
+        Ok(Features { view, regions: Tokens { value: regions, layout }, blocks, attention, statistics: Vec::new() })
     }
 }

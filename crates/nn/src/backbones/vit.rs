@@ -167,6 +167,6 @@ impl Backbone for Vit {
         let normed = self.norm.forward(g, x)?;
         let view = g.apply1(GatherRows::head(&layout, 1), &[normed])?;
         let regions = g.apply1(GatherRows::tail(&layout, 1), &[normed])?;
-        Ok(Features { view, regions: Tokens { value: regions, layout: grids }, blocks, attention })
+        Ok(Features { view, regions: Tokens { value: regions, layout: grids }, blocks, attention, statistics: Vec::new() })
     }
 }

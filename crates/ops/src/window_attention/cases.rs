@@ -26,6 +26,15 @@ pub fn cases() -> Vec<Case> {
         case("heads wider than a workgroup's channels, shifted and padded", &[(1, 3, 3)], 76, 2, 2, 1, true),
         case("a bias table that does not fit into workgroup memory", &[(1, 4, 3)], 4, 1, 15, 7, true),
         {
+            let layout = Layout::new(vec![Segment { images: 2, height: 4, width: 5 }]);
+            let inputs = vec![Wave(vec![layout.tokens(), 24]), Wave(vec![49, 2]), Wave(vec![24])];
+            Case::new(
+                "CvT's: masked without a shift, its own factor, a table of larger windows",
+                WindowAttention::in_place(&layout, 2, 2, 1, 4, 0.35),
+                inputs,
+            )
+        },
+        {
             let layout = Layout::new(vec![Segment { images: 2, height: 3, width: 5 }]);
             let inputs = vec![Wave(vec![layout.tokens(), 18]), Wave(vec![9, 3]), Wave(vec![18])];
             Case::new("the maps themselves", AttentionMap(WindowAttention::new(&layout, 3, 2, 1)), inputs).differentiate(&[])

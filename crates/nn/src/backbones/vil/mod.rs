@@ -222,6 +222,6 @@ impl Backbone for Vil {
                 Tokens { value, layout }
             }
         };
-        Ok(Features { view, regions, blocks, attention: maps })
+        Ok(Features { view, regions, blocks, attention: maps, statistics: Vec::new() })
     }
 }
