@@ -50,7 +50,6 @@ fn step(trainer: &mut Trainer, t: usize) -> Result<f64, Box<dyn std::error::Erro
         momentum: 0.99,
         teacher_temperature: 0.05,
         freeze_last_layer: t < 2,
-        progress: 0.0,
     };
     let stats = trainer.step(Pixels::U8 { global: &global, local: &local }, None, &knobs)?;
     assert!(stats.finite, "step {t}");
