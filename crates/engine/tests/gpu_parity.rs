@@ -5,8 +5,8 @@
 #![allow(clippy::print_stderr)]
 
 use esvit_engine::device::Gpu;
-use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, Precision, TrainerSpec};
-use esvit_engine::{Knobs, LossScaler, Pixels, Tensor, TensorValues, Trainer, TrainerState};
+use esvit_engine::spec::{CropSpec, EncoderSpec, FeatureOutput, LossSpec, OptimizerKind, Precision, TrainerSpec};
+use esvit_engine::{Encoder, Knobs, LossScaler, Pixels, Tensor, TensorValues, Trainer, TrainerState};
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec, VilBorder, VilGate, VilNeighbours, VilPool, VilSpec, VilStage};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -262,5 +262,30 @@ fn mixed_follows_single_precision_scales_its_loss_and_repeats_its_bits() -> Outc
     train(&mut resumed, 20..21)?;
     assert_eq!(resumed.state()?.scaler, Some(LossScaler { scale: 8.0, growth_tracker: 0, ..due }));
     assert!(resumed.load(&with(LossScaler { scale: 0.0, ..due })).is_err());
+    Ok(())
+}
+
+#[test]
+fn features_in_mixed_point_where_those_of_single_precision_do() -> Outcome {
+    let Ok(gpu) = Gpu::open() else {
+        eprintln!("skipped: this machine has no GPU");
+        return Ok(());
+    };
+    let backbone = spec(OptimizerKind::Adamw, true, false, false).backbone;
+    let features = |precision| -> Result<(Vec<f32>, usize), esvit_engine::Error> {
+        let output = FeatureOutput::LastBlocks(2);
+        let spec = EncoderSpec { backbone: backbone.clone(), image_size: 32, batch: 4, precision, threads: 1, output };
+        let mut encoder = Encoder::on_gpu(spec, gpu.clone())?;
+        encoder.initialise(7);
+        let pixels: Vec<u8> = (0..8 * 3 * 32 * 32).map(|i| ((i * 37 + i / 11 * 5) % 256) as u8).collect();
+        Ok((encoder.encode(&pixels, 8)?, encoder.width()))
+    };
+    let ((single, width), (mixed, _)) = (features(Precision::F32)?, features(Precision::Mixed)?);
+    assert_ne!(single, mixed, "mixed rounds nothing");
+    for (a, b) in single.chunks(width).zip(mixed.chunks(width)) {
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
+        let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+        assert!(cosine > 0.999, "cosine {cosine}");
+    }
     Ok(())
 }
