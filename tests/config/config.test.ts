@@ -57,6 +57,7 @@ describe("configs/", () => {
   });
 
   test("every published size of the reference is there", () => {
+    expect(readdirSync(configs)).toEqual(expect.arrayContaining(["cvt_s1.yaml", "cvt_s1_view.yaml", "resnet50.yaml", "resnet50_view.yaml"]));
     const names = readdirSync(configs);
     for (const size of ["tiny_w7", "small_w7", "base_w7", "tiny_w14", "small_w14", "base_w14", "large_w7"]) {
       expect(names).toContain(`swin_${size}.yaml`);
@@ -72,8 +73,7 @@ describe("order of sources", () => {
     expect(config.epochs).toBe(60);
     expect(config.optimizer.lr).toBe(0.002);
     expect(config.optimizer.minLr).toBe(completeConfig({}).optimizer.minLr);
-    expect(config.backbone).toMatchObject({ depths: [2, 2, 4, 2] });
-    expect(config.backbone.dropPath).toBe(0.2);
+    expect(config.backbone).toMatchObject({ depths: [2, 2, 4, 2], dropPath: 0.2 });
     expect(notes.join()).toMatch(/--arch swin_small: backbone.depths is \[2,2,4,2\] in .*order.yaml/);
   });
 
@@ -199,9 +199,22 @@ describe("the reference's command line", () => {
     expect(resolveConfig(["--cutmix", "1.0"]).notes).toEqual([expect.stringMatching(/--cutmix has no effect without --use_mixup/)]);
   });
 
+  test("a CvT file and its overrides are understood", () => {
+    const yaml = "MODEL:\n  SPEC:\n    INIT: 'trunc_norm'\n    NUM_STAGES: 2\n    DIM_EMBED: [8, 16]\n    NUM_HEADS: [1, 2]\n    RES_STEM: true\n    PADDING_QKV: [1, 1]\n  NAME: cls_cvt_v4\nTRAIN:\n  IMAGE_SIZE: [224, 224]\n";
+    const path = join(scratch, "cvt.yaml");
+    writeFileSync(path, `${yaml}`);
+    const two = ["DEPTH [1,2]", "WINDOW_SIZE [7,7]", "PATCH_SIZE [7,3]", "PATCH_STRIDE [4,2]", "PATCH_PADDING [2,1]", "KERNEL_QKV [3,3]",
+      "QKV_BIAS [true,true]", "MLP_RATIO [4,4]", "SHIFT [false,true]"];
+    const { config } = resolveConfig(["--cfg", path, ...two.flatMap((pair) => `MODEL.SPEC.${pair}`.split(" "))]);
+    expect(config.backbone).toMatchObject({ kind: "cvt", dims: [8, 16], depths: [1, 2], residualStem: true, shift: [false, true], dropPath: 0.1 });
+    expect(resolveConfig(["--arch", "resnet50"]).config.backbone).toEqual({ kind: "resnet", depths: [3, 4, 6, 3], bottleneck: true, width: 64 });
+    expect(messageOf(() => resolveConfig(["--cfg", path, ...two.slice(1).flatMap((pair) => `MODEL.SPEC.${pair}`.split(" "))]))).toMatch(/depths must be 2 values/);
+    expect(messageOf(() => resolveConfig(["--cfg", path, "MODEL.SPEC.WINDW", "[7,7]"]))).toMatch(/MODEL.SPEC.WINDW does not exist for CvT/);
+  });
+
   test("a file of another backbone, or with a dropout, is refused by name", () => {
     const text = (changes: (yaml: string) => string) => () => parseConfigText(changes(referenceFile), "s1.yaml");
-    expect(messageOf(text((yaml) => yaml.replace("swin_transformer", "cls_cut")))).toMatch(/s1.yaml: MODEL.NAME must be one of swin_transformer, .*"cls_cut"/);
+    expect(messageOf(text((yaml) => yaml.replace("swin_transformer", "cls_cut")))).toMatch(/s1.yaml: MODEL.NAME must be one of cls_cvt, .*swin_transformer, .*"cls_cut"/);
     expect(messageOf(text((yaml) => yaml.replace(" DROP_RATE: 0", " DROP_RATE: 0.1")))).toMatch(/s1.yaml: MODEL.SPEC.DROP_RATE must be 0/);
     expect(messageOf(text((yaml) => yaml.replace("WINDOW_SIZE", "WINDOW_SIZ")))).toMatch(/MODEL.SPEC.WINDOW_SIZ does not exist.*mean WINDOW_SIZE\?/);
     expect(messageOf(text((yaml) => yaml.replace("AMP:", "APM:")))).toMatch(/unknown field APM; did you mean AMP\?/);
@@ -250,7 +263,7 @@ describe("a wrong field", () => {
     ["epochs: 1.5", "run.yaml: epochs must be a whole number, got 1.5"],
     ["backbone: { windwo: 7 }", "run.yaml: unknown field backbone.windwo; did you mean backbone.window?"],
     ["localSize: 96", "run.yaml: unknown field localSize; did you mean crops.localSize?"],
-    ["backbone: { kind: vti }", 'run.yaml: backbone.kind must be one of swin, vil, vit, got "vti"'],
+    ["backbone: { kind: vti }", 'run.yaml: backbone.kind must be one of cvt, resnet, swin, vil, vit, got "vti"'],
     ["backbone: { kind: vit, heads: 5 }", "run.yaml: backbone.heads must be a divisor of the 384 channels, got 5"],
     ["backbone: { kind: vit, imageSize: 100 }", "run.yaml: backbone.imageSize must be a multiple of patchSize (16), got 100"],
     [
@@ -312,7 +325,7 @@ describe("the engine's specification", () => {
       head: { out_dim: 65536, hidden_dim: 2048, bottleneck_dim: 256, layers: 3, batch_norm: false, norm_last_layer: true },
       crops: { batch: 8, global_size: 64, local_size: 32, local_count: 4 },
       loss: { region: true, student_temperature: 0.1, center_momentum: 0.9, mixup: true },
-      optimizer: "adamw", clip_grad: 3, precision: "f32", seed: 9, threads: 3,
+      optimizer: "adamw", clip_grad: 3, precision: "f32", checkpointing: false, accumulate: 1, seed: 9, threads: 3,
     });
     expect(toEncoderSpec(config, { last_blocks: 4 })).toMatchObject({ image_size: 64, batch: 5, threads: 3, output: { last_blocks: 4 } });
     expect(toTrainerSpec(completeConfig({})).threads).toBeGreaterThan(0);

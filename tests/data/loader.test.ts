@@ -19,7 +19,7 @@ async function images(count: number, replaced: Record<number, string> = {}): Pro
   return openImageFolder(root);
 }
 
-function config(changes: Partial<Record<"batchSize" | "epochs" | "seed", number>> & { data?: Partial<Config["data"]>; localCount?: number } = {}): Config {
+function config(changes: Partial<Record<"batchSize" | "accumulate" | "epochs" | "seed", number>> & { data?: Partial<Config["data"]>; localCount?: number } = {}): Config {
   const { data = {}, localCount = 3, ...rest } = changes;
   return completeConfig({
     batchSize: 4, epochs: 3, ...rest, data: { workers: 3, ...data },
@@ -95,6 +95,12 @@ describe("openLoader", () => {
     expect(await run(folder, config({ seed: 1, data: { maxBadImages: 0.5 } }))).not.toEqual(expected);
   });
 
+  test("a step's batch holds the images of all its passes", async () => {
+    const folder = await images(11);
+    expect(await run(folder, config({ batchSize: 2, accumulate: 2 }))).toEqual(await run(folder, config()));
+    expect(planLoader(config({ batchSize: 2, accumulate: 2 })).batchBytes).toBe(planLoader(config()).batchBytes);
+  });
+
   test("starts at any batch of any epoch with the very same series", async () => {
     const folder = await images(13, { 4: "broken" });
     const whole = await run(folder, config({ data: { maxBadImages: 0.5 } }));
@@ -140,7 +146,7 @@ describe("openLoader", () => {
 
   test("fewer images than a batch are refused; one image is enough for a batch of one", async () => {
     const folder = await images(1);
-    expect(() => openLoader(folder, config(), new FakeEngine())).toThrow(/1 image is fewer than the batch of 4; set batchSize to 1 or less/);
+    expect(() => openLoader(folder, config(), new FakeEngine())).toThrow(/1 image is fewer than a step's 4; set batchSize times accumulate to 1 or less/);
     expect(await run(folder, config({ batchSize: 1 }))).toHaveLength(3);
   });
 

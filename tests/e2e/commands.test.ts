@@ -2,6 +2,7 @@
 import { cpSync, mkdirSync, readdirSync, readFileSync, truncateSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
+import { native } from "../../ts/src/native/index.js";
 import { temporaryFolder } from "../support/temporary.js";
 import { json, notBuilt, run, writeImages, writeTinyConfig } from "./program.js";
 
@@ -129,7 +130,7 @@ describe.skipIf(notBuilt)("with the engine", () => {
     const digest = await run("checkpoint", "digest", checkpoint);
     expect(digest).toMatchObject({ code: 0, stderr: "", stdout: expect.stringMatching(/^[0-9a-f]{64} {2}.*checkpoint\.pth\n$/) as string });
     expect(json(await run("checkpoint", "digest", checkpoint, "--json"))["sha256"]).toBe(digest.stdout.slice(0, 64));
-    expect(json(await run("doctor", "--json"))).toMatchObject({ version: "0.1.0", node: process.versions.node });
+    expect(json(await run("doctor", "--json"))).toMatchObject({ version: "0.1.0", node: process.versions.node, bf16: native().cpuMultipliesBf16() });
   });
 
   test("log.txt has one JSON object an epoch", async () => {

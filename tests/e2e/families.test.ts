@@ -6,6 +6,8 @@ import { temporaryFolder } from "../support/temporary.js";
 import { json, notBuilt, run, writeImages } from "./program.js";
 
 const families = {
+  cvt: "backbone: { kind: cvt, dims: [16, 32], depths: [1, 1], heads: [1, 2], windows: [4, 4], embedKernels: [7, 3], embedStrides: [4, 2], embedPaddings: [2, 1], qkvKernels: [3, 3], qkvBias: [true, true], mlpRatios: [2, 2], shift: [false, false], relativePosition: true, dropPath: 0.1 }",
+  resnet: "backbone: { kind: resnet, depths: [1, 1, 1, 1], bottleneck: true, width: 4 }",
   vit: "backbone: { kind: vit, imageSize: 32, patchSize: 8, dim: 24, depth: 2, heads: 3, dropPath: 0.1 }",
   vil: "backbone: { kind: vil, imageSize: 32, arch: 'l1,h1,d16,n1,s1,g1,p4,f3,a0_l2,h2,d32,n1,s0,g1,p2,f7,a0', neighbours: drawn, drawUntil: 0.5, dropPath: 0.1 }",
 };
@@ -37,6 +39,6 @@ threads: 2
     expect(losses).toHaveLength(3);
     expect(losses[2]).toBeLessThan(0.6 * losses[0]!);
     const report = json(await run("knn", join(output, "checkpoint.pth"), images, "--json", "-k", "1"));
-    expect(report).toMatchObject({ bank: 32, queries: 16, width: family === "vit" ? 24 : 32 });
+    expect(report).toMatchObject({ bank: 32, queries: 16, width: { cvt: 32, resnet: 2048, vit: 24, vil: 32 }[family] });
   });
 });

@@ -31,6 +31,10 @@ describe("trainingSchedule", () => {
     expect(sixteen(25).momentum).toBe(one(25).momentum);
   });
 
+  test("sees the images of all passes of a step", () => {
+    expect(trainingSchedule({ ...config, accumulate: 4 }, 10)(9).learningRate).toBe((0.0005 * 128) / 256);
+  });
+
   test("changes by epoch what goes by epoch, and by step the rest", () => {
     const at = trainingSchedule(config, 10);
     expect([0, 9, 10, 19, 20].map((step) => at(step).teacherTemperature)).toEqual([0.04, 0.04, 0.07, 0.07, 0.07]);

@@ -103,7 +103,7 @@ export class FakeNative extends FakeEngine implements Native {
 
   planTrainer({ crops }: TrainerSpec): TrainerPlan {
     this.planned.push(crops.batch);
-    return { memory: { arena: 1000 + 100 * crops.batch, parameters: 500, workspace: 10 * crops.batch }, parameterCount: 14, gflop: 1 };
+    return { memory: { arena: 1000 + 100 * crops.batch, gpuArena: 1000 + 100 * crops.batch, parameters: 500, workspace: 10 * crops.batch }, parameterCount: 14, gflop: 1 };
   }
 
   createTrainer(spec: TrainerSpec): Trainer {
@@ -153,5 +153,9 @@ export class FakeNative extends FakeEngine implements Native {
 
   cpuFeatures(): string {
     return "plain";
+  }
+
+  cpuMultipliesBf16(): boolean {
+    return false;
   }
 }

@@ -132,7 +132,12 @@ pub fn gemm_peak(threads: u32) -> AsyncTask<GemmPeak> {
 
 #[napi]
 pub fn cpu_features() -> &'static str {
-    esvit_simd::cpu::describe()
+    esvit_simd::cpu::isa().name()
+}
+
+#[napi]
+pub fn cpu_multiplies_bf16() -> bool {
+    esvit_simd::cpu::bf16()
 }
 
 /// Where a program runs.

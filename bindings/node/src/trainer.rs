@@ -51,6 +51,7 @@ pub struct StepStats {
 #[napi(object)]
 pub struct MemoryPlan {
     pub arena: f64,
+    pub gpu_arena: f64,
     pub parameters: f64,
     pub workspace: f64,
 }
@@ -135,9 +136,14 @@ fn read_spec(spec: serde_json::Value) -> Result<TrainerSpec> {
 
 impl From<Plan> for TrainerPlan {
     fn from(plan: Plan) -> TrainerPlan {
-        let esvit_engine::MemoryPlan { arena, parameters, workspace } = plan.memory;
+        let esvit_engine::MemoryPlan { arena, gpu_arena, parameters, workspace } = plan.memory;
         TrainerPlan {
-            memory: MemoryPlan { arena: arena as f64, parameters: parameters as f64, workspace: workspace as f64 },
+            memory: MemoryPlan {
+                arena: arena as f64,
+                gpu_arena: gpu_arena as f64,
+                parameters: parameters as f64,
+                workspace: workspace as f64,
+            },
             parameter_count: plan.parameter_count as f64,
             gflop: plan.flops as f64 / 1e9,
         }

@@ -4,7 +4,7 @@ use esvit_engine::Result;
 use esvit_engine::spec::TrainerSpec;
 use esvit_graph::{DType, Graph, Value};
 use esvit_nn::loss::{self, Pairs, Projection};
-use esvit_nn::{Parameters, Scope, backbones};
+use esvit_nn::{Mode, Parameters, Scope, backbones};
 use esvit_ops::patchify::Patchify;
 use esvit_ops::region_match::{GLOBAL_CROPS, RegionMatch};
 use esvit_ops::weight_norm::WeightNorm;
@@ -99,7 +99,8 @@ fn regions(spec: &TrainerSpec) -> Result<(Vec<usize>, usize)> {
     let backbone = backbones::build(&spec.backbone, &mut g, &mut Scope::root(&mut parameters, "student"))?;
     let pixels = g.leaf("pixels", &[3 * layout.tokens()], DType::U8)?;
     let crops = Patchify { pixels: layout, patch: backbone.patch_size() };
-    let features = backbone.forward(&mut g, &backbones::Input { pixels, crops: &crops, drop_path: Vec::new(), draws: Vec::new() })?;
+    let features = backbone
+        .forward(&mut g, &backbones::Input { pixels, crops: &crops, drop_path: Vec::new(), draws: Vec::new(), mode: Mode::Eval })?;
     let tokens = features.regions.layout.segments().iter().flat_map(|s| std::iter::repeat_n(s.tokens_per_image(), s.images));
     Ok((tokens.collect(), backbone.width()))
 }

@@ -36,10 +36,12 @@ pub fn training(name: &str, window: usize) -> Option<TrainerSpec> {
         }),
         head: HeadSpec { out_dim: 65536, hidden_dim: 2048, bottleneck_dim: 256, layers: 3, batch_norm: false, norm_last_layer: true },
         crops: CropSpec { batch: 1, global_size: 224, local_size: 96, local_count: 8 },
+        accumulate: 1,
         loss: LossSpec { region: true, student_temperature: 0.1, center_momentum: 0.9, mixup: false },
         optimizer: OptimizerKind::Adamw,
         clip_grad: 3.0,
         precision: Precision::F32,
+        checkpointing: false,
         seed: 0,
         threads: 0,
     })

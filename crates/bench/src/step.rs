@@ -33,6 +33,9 @@ pub fn step(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, profile: boo
     if spec.loss.mixup {
         return Err(Error::Spec("a step with mixup is not measured: turn loss.mixup off".into()));
     }
+    if spec.accumulate > 1 {
+        return Err(Error::Spec("a step of several passes is not measured: set accumulate to 1".into()));
+    }
     let begun = Begun::new();
     let spec = TrainerSpec { threads: machine.pool().threads(), ..spec.clone() };
     let mut trainer = Trainer::new(spec.clone())?;

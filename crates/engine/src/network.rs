@@ -1,8 +1,8 @@
 //! The training step as a graph: teacher on the global crops, student on all crops, loss, gradients.
 
-use esvit_graph::{DType, Graph, Program, Value};
+use esvit_graph::{Consumed, DType, Graph, Program, Value};
 use esvit_nn::loss::{self, Pairs, Projection, Term};
-use esvit_nn::{DinoHead, HeadMode, Parameters, RunningStatistics, Scope, backbones};
+use esvit_nn::{DinoHead, Mode, Parameters, RunningStatistics, Scope, backbones};
 use esvit_ops::patchify::Patchify;
 use esvit_ops::region_match::{GLOBAL_CROPS, RegionMatch};
 use esvit_ops::token_mean::TokenMean;
@@ -18,6 +18,10 @@ pub(crate) const TEACHER: &str = "teacher";
 #[derive(Debug)]
 pub(crate) struct Step {
     pub program: Program,
+    /// Entry of each result that the program's stops consume: its gradient is valid at its stop only.
+    pub consumed: Vec<usize>,
+    /// The same program with all gradients kept to its end; `None` when `program` is that.
+    pub kept: Option<Program>,
     pub student: Parameters,
     pub teacher: Parameters,
     /// Gradient of each entry of the student's state dict.
@@ -39,6 +43,15 @@ pub(crate) struct Step {
     pub view_pairs: Pairs,
     pub region_weights: Vec<f32>,
     pub pixels: PixelCounts,
+}
+
+impl Step {
+    /// Keeps all gradients to the end of the program.
+    pub fn keep_gradients(&mut self) {
+        if let Some(kept) = self.kept.take() {
+            (self.program, self.consumed) = (kept, Vec::new());
+        }
+    }
 }
 
 /// Numbers of pixel values (three a pixel).
@@ -105,7 +118,10 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType, keep: [usize; 2]) -> Resu
         factors.push(if rate > 0.0 { Some(g.leaf(&name, &[images], DType::F32)?) } else { None });
         drop_path.push((rate, name));
     }
+    g.set_checkpointing(spec.checkpointing);
     let student = half(spec, &mut g, &mut student_parameters, STUDENT, pixels, Layout::new(all), &factors)?;
+
+    g.set_checkpointing(false);
 
     g.set_phase("loss");
     let k = [spec.head.out_dim];
@@ -133,15 +149,15 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType, keep: [usize; 2]) -> Resu
     }
 
     g.set_phase("backward");
-    let one = g.leaf("one", &[1], DType::F32)?;
-    let mut seeds = vec![(view.loss, one)];
-    seeds.extend(region.map(|term| (term.loss, one)));
-    let leaves = trained_leaves(&mut g, &student_parameters)?;
+    let share = g.leaf("loss_share", &[1], DType::F32)?;
+    let mut seeds = vec![(view.loss, share)];
+    seeds.extend(region.map(|term| (term.loss, share)));
+    let leaves = leaves_of(&g, &student_parameters, STUDENT);
     let wrt: Vec<Value> = leaves.iter().flatten().copied().collect();
     let mut found = g.gradients(&seeds, &wrt)?.into_iter();
     let gradients: Vec<Option<Value>> = leaves.iter().map(|leaf| leaf.and_then(|_| found.next().flatten())).collect();
 
-    let mut outputs: Vec<Value> = gradients.iter().flatten().copied().collect();
+    let mut outputs: Vec<Value> = Vec::new();
     for term in [Some(view), region].into_iter().flatten() {
         outputs.extend([term.loss, term.teacher_mean, term.entropy]);
     }
@@ -150,8 +166,25 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType, keep: [usize; 2]) -> Resu
     for s in student.statistics.iter().chain(&teacher.statistics) {
         outputs.extend([s.mean, s.var]);
     }
+    let losses: Vec<Value> = [Some(view), region].into_iter().flatten().map(|term| term.loss).collect();
+    let averaged = leaves_of(&g, &teacher_parameters, TEACHER);
+    let pairs = gradients.iter().zip(leaves.iter().zip(averaged)).enumerate();
+    let (entries, pairs): (Vec<usize>, Vec<Consumed>) = pairs
+        .filter_map(|(i, (value, (leaf, averaged)))| {
+            Some((i, Consumed { value: (*value)?, leaves: leaf.iter().copied().chain(averaged).collect() }))
+        })
+        .unzip();
+    let everything: Vec<Value> = outputs.iter().copied().chain(gradients.iter().flatten().copied()).collect();
+    let kept = Program::compile(&g, &everything).with_precision(spec.precision.into());
+    // With accumulation no update can be made before the last pass.
+    let (program, consumed, kept) = match spec.accumulate {
+        1 => (Program::compile_with_stops(&g, &outputs, &pairs, &losses).with_precision(spec.precision.into()), entries, Some(kept)),
+        _ => (kept, Vec::new(), None),
+    };
     Ok(Step {
-        program: Program::compile(&g, &outputs).with_precision(spec.precision.into()),
+        program,
+        consumed,
+        kept,
         student: student_parameters,
         teacher: teacher_parameters,
         gradients,
@@ -170,11 +203,11 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType, keep: [usize; 2]) -> Resu
     })
 }
 
-/// Leaf of each trained entry, `None` for the others.
-fn trained_leaves(g: &mut Graph, parameters: &Parameters) -> Result<Vec<Option<Value>>> {
+/// Leaf of each trained entry of a network, `None` for the others.
+fn leaves_of(g: &Graph, parameters: &Parameters, network: &str) -> Vec<Option<Value>> {
     let find = |name: &str| g.leaves().iter().find(|leaf| leaf.name == name).map(|leaf| leaf.value);
     let trained = |e: &esvit_nn::Entry| e.role == esvit_nn::Role::Parameter;
-    Ok(parameters.entries.iter().map(|e| if trained(e) { find(&esvit_nn::leaf_name(STUDENT, &e.name)) } else { None }).collect())
+    parameters.entries.iter().map(|e| if trained(e) { find(&esvit_nn::leaf_name(network, &e.name)) } else { None }).collect()
 }
 
 /// Backbone and heads of one network over some crops.
@@ -203,14 +236,17 @@ fn half(
         pixels: leaf,
         crops: &Patchify { pixels: crops, patch: backbone.patch_size() },
         drop_path: drop_path.to_vec(),
+        mode: Mode::Train,
         draws: draw_leaves,
     };
     let features = backbone.forward(g, &input)?;
-    let (z, mut statistics) = view_head.bottleneck(g, features.view, HeadMode::Train)?;
+    let mut statistics = features.statistics;
+    let (z, more) = view_head.bottleneck(g, features.view, Mode::Train)?;
+    statistics.extend(more);
     let view = Projection { z, prototypes: view_head.prototypes(g)? };
     let mut region = None;
     if let Some(head) = region_head {
-        let (z, more) = head.bottleneck(g, features.regions.value, HeadMode::Train)?;
+        let (z, more) = head.bottleneck(g, features.regions.value, Mode::Train)?;
         statistics.extend(more);
         region = Some(Projection { z, prototypes: head.prototypes(g)? });
     }
@@ -224,6 +260,9 @@ fn check(spec: &TrainerSpec) -> Result<()> {
     let fail = |what: &str| Err(Error::Spec(what.into()));
     if spec.crops.batch == 0 {
         return fail("crops.batch must be at least 1");
+    }
+    if spec.accumulate == 0 {
+        return fail("accumulate must be at least 1");
     }
     if spec.head.out_dim == 0 || spec.head.hidden_dim == 0 || spec.head.bottleneck_dim == 0 || spec.head.layers == 0 {
         return fail("head: out_dim, hidden_dim, bottleneck_dim and layers must be at least 1");
@@ -267,7 +306,8 @@ pub(crate) fn build_forward(backbone: &esvit_nn::spec::BackboneSpec, crops: Layo
     let backbone = backbones::build(backbone, &mut g, &mut Scope::root(&mut parameters, TEACHER))?;
     let leaf = g.leaf("pixels", &[3 * crops.tokens()], pixels)?;
     let crops = Patchify { pixels: crops, patch: backbone.patch_size() };
-    let features = backbone.forward(&mut g, &backbones::Input { pixels: leaf, crops: &crops, drop_path: Vec::new(), draws: Vec::new() })?;
+    let features = backbone
+        .forward(&mut g, &backbones::Input { pixels: leaf, crops: &crops, drop_path: Vec::new(), draws: Vec::new(), mode: Mode::Eval })?;
     let blocks = features.blocks.len();
     let mut outputs = match wanted {
         Wanted::View => vec![features.view],

@@ -73,19 +73,20 @@ impl Optimizer {
         kind.slots().len()
     }
 
-    /// One update of student and teacher. `gradient(i)` is that of entry i of the store. Returns the norm over all
-    /// gradients before clipping.
+    /// One update of these entries of student and teacher. `gradient(i)` is that of entry i of the store; the square of its norm
+    /// before clipping goes to `squares[i]`.
     pub fn update<'g>(
         &mut self,
+        entries: impl Iterator<Item = usize>,
+        squares: &mut [f64],
         pool: &Pool,
         student: &mut Store,
         teacher: &mut Store,
         knobs: &Knobs,
         clip: f32,
         gradient: impl Fn(usize) -> Option<&'g [f32]>,
-    ) -> f64 {
-        let mut total = 0.0;
-        for i in 0..student.entries().len() {
+    ) {
+        for i in entries {
             let entry = &student.entries()[i];
             let (trained, averaged) = (is_trained(entry), matches!(entry.role, Role::Parameter | Role::Frozen));
             let frozen = knobs.freeze_last_layer && entry.is_last_layer();
@@ -95,7 +96,7 @@ impl Optimizer {
             let g = gradient(i).filter(|_| trained);
             if let Some(g) = g {
                 let norm2 = sum_squares(pool, g);
-                total += norm2;
+                squares[i] = norm2;
                 if !frozen {
                     let scale = clip_factor(norm2, clip);
                     self.steps[i] += 1;
@@ -132,7 +133,6 @@ impl Optimizer {
             };
             if pieces.len() > 1 && pool.threads() > 1 { pieces.into_par_iter().for_each(work) } else { pieces.into_iter().for_each(work) }
         }
-        total.sqrt()
     }
 
     /// Updates of entry `i` so far.

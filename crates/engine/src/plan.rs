@@ -12,9 +12,11 @@ use crate::spec::TrainerSpec;
 /// Memory of a trainer in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// Activations and gradients.
+    /// Activations and gradients, on the CPU.
     pub arena: usize,
-    /// Both networks, moments, centres.
+    /// The same on a GPU, which keeps all gradients until its update.
+    pub gpu_arena: usize,
+    /// Both networks, moments, centres; with accumulation also the sums of the gradients.
     pub parameters: usize,
     /// Staging of pixels, and scratch memory of the operators.
     pub workspace: usize,
@@ -27,7 +29,7 @@ pub struct Plan {
     pub memory: MemoryPlan,
     /// Number of trained values in the student.
     pub parameter_count: usize,
-    /// Matrix-product arithmetic of a step.
+    /// Matrix-product arithmetic of a step, all its passes.
     pub flops: u64,
 }
 
@@ -46,6 +48,7 @@ impl Plan {
         let parameter_count = step.student.entries.iter().filter(|e| e.role == Role::Parameter).map(Entry::volume).sum::<usize>();
         let centers = spec.head.out_dim * if spec.loss.region { 2 } else { 1 };
         let moments = parameter_count * Optimizer::moments_per_value(spec.optimizer);
+        let sums = if spec.accumulate > 1 { parameter_count } else { 0 };
         let pixels = step.pixels;
         let staging = match dtype {
             DType::U8 => pixels.global + pixels.local,
@@ -54,10 +57,11 @@ impl Plan {
         };
         let memory = MemoryPlan {
             arena: step.program.arena_bytes(),
-            parameters: 4 * (held(&step.student) + held(&step.teacher) + moments + centers),
+            gpu_arena: step.kept.as_ref().unwrap_or(&step.program).arena_bytes(),
+            parameters: 4 * (held(&step.student) + held(&step.teacher) + moments + sums + centers),
             workspace: staging + step.program.scratch_bytes(Pool::threads_for(spec.threads)),
         };
-        Plan { memory, parameter_count, flops: step.program.flops() }
+        Plan { memory, parameter_count, flops: spec.accumulate as u64 * step.program.flops() }
     }
 }
 

@@ -11,8 +11,10 @@ pub struct TrainerSpec {
     pub backbone: BackboneSpec,
     /// Both heads (views and regions).
     pub head: HeadSpec,
-    /// What one step sees.
+    /// What one pass sees.
     pub crops: CropSpec,
+    /// Passes of a step: their gradients are averaged before the update. 1 without accumulation.
+    pub accumulate: usize,
     /// Loss terms.
     pub loss: LossSpec,
     /// Update rule.
@@ -21,13 +23,15 @@ pub struct TrainerSpec {
     pub clip_grad: f32,
     /// Rounding of matrix products.
     pub precision: Precision,
+    /// Whether the student's blocks are computed again in the backward pass, instead of keeping what they computed.
+    pub checkpointing: bool,
     /// Seed of the initial weights and of stochastic depth.
     pub seed: u64,
     /// Compute threads; 0 for one a core.
     pub threads: usize,
 }
 
-/// Crops of a step: two global ones and some local ones for each image.
+/// Crops of a pass: two global ones and some local ones for each image.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CropSpec {

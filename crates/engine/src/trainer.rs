@@ -2,27 +2,28 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use esvit_gpu::{Adapter, Gpu};
 use esvit_graph::{Arena, Bindings, DType, NodeTime, Slice, Variant};
 use esvit_nn::RunningStatistics;
-use esvit_nn::loss::Term;
 use esvit_ops::batch_norm::MOMENTUM;
 use esvit_ops::patchify::{MEAN, STD};
 use esvit_ops::region_match::GLOBAL_CROPS;
-use esvit_simd::Pool;
+use esvit_simd::{Pool, lanes};
 
 use crate::gpu::{GpuRun, StepInputs};
 use crate::monitor::feature_deviation;
-use crate::network::{self, STUDENT, Step, TEACHER};
+use crate::network::{self, PixelCounts, STUDENT, Step, TEACHER};
 use crate::optimizer::Optimizer;
 use crate::plan::{Plan, pixel_type};
 use crate::random::Stream;
 use crate::spec::{CropSpec, Precision, TrainerSpec};
 use crate::{Error, LoadReport, LossScaler, Result, Store, Tensor, TensorValues, TrainerState};
 
-/// Pixels of a step: the global crops, all images of crop 0 first, then the local ones.
+/// Pixels of a step: the global crops, all images of crop 0 first, then the local ones. B is the images of the whole step:
+/// those of a pass times the passes.
 #[derive(Clone, Copy, Debug)]
 pub enum Pixels<'a> {
     /// 8-bit RGB, (height, width, channel), normalised by the engine.
@@ -94,6 +95,35 @@ pub struct ProfileRow {
     pub flops: u64,
 }
 
+/// What the passes of a step leave beside gradients, until all of them have run.
+#[derive(Debug, Default)]
+struct Passes {
+    view_loss: f64,
+    region_loss: f64,
+    entropy: f64,
+    /// Teacher's view features of all passes, `[2·B, C]`.
+    views: Vec<f32>,
+    /// For each centre the sum of the passes' mean logits, `[K]`.
+    teacher_means: Vec<Vec<f32>>,
+    /// Mean and variance of every batch norm, student's then teacher's, pass by pass.
+    statistics: Vec<Vec<[Vec<f32>; 2]>>,
+    /// For each entry the square of its gradient's norm.
+    squares: Vec<f64>,
+    /// Entries that were updated while the program ran.
+    updated: Vec<bool>,
+}
+
+/// What a pass reads besides parameters and pixels.
+struct PassInputs<'a> {
+    /// Of each residual branch.
+    factors: &'a [Vec<f32>],
+    /// Neighbours of each layer that draws them: those of the step.
+    draws: &'a [Vec<u32>],
+    temperature: &'a [f32],
+    /// Weights of the view's pairs, where mixup changes them.
+    view_weights: Option<&'a [f32]>,
+}
+
 /// Name and values of a centre.
 pub(crate) type Center = (&'static str, Vec<f32>);
 
@@ -114,6 +144,8 @@ pub struct Trainer {
     /// `center` and `center_grid`, `[K]` each.
     centers: Vec<Center>,
     pixels: Staging,
+    /// With accumulation: the gradient of each entry over the passes so far.
+    sums: Vec<Vec<f32>>,
     /// Neighbours of the next step, where they are not to be drawn.
     next_draws: Option<Vec<Vec<u32>>>,
     gpu: Option<GpuRun>,
@@ -126,6 +158,59 @@ pub struct Trainer {
 enum Staging {
     U8(Vec<u8>),
     F32 { student: Vec<f32>, teacher: Vec<f32> },
+}
+
+impl Staging {
+    /// Copies a pass's share of the step's pixels to where the program reads them, mixed where asked. Sizes were checked.
+    fn stage(&mut self, spec: &TrainerSpec, counts: PixelCounts, pixels: &Pixels, mixup: Option<&[f32]>, pass: usize) {
+        let (batch, passes) = (spec.crops.batch, spec.accumulate);
+        // Images of a crop lie together: each crop gives this pass a run of them.
+        let runs = move |crops: usize, len: usize| {
+            let run = len.checked_div(crops * passes).unwrap_or(0);
+            (0..crops).map(move |crop| (crop * passes + pass) * run..(crop * passes + pass + 1) * run)
+        };
+        fn copy<T: Copy>(from: &[T], to: &mut [T], runs: impl Iterator<Item = std::ops::Range<usize>>) {
+            let mut rest = to;
+            for run in runs {
+                let (to, more) = rest.split_at_mut(run.len());
+                to.copy_from_slice(&from[run]);
+                rest = more;
+            }
+        }
+        let locals = spec.crops.local_count;
+        match (&mut *self, pixels) {
+            (Staging::U8(all), Pixels::U8 { global, local }) => {
+                copy(global, &mut all[..counts.global], runs(GLOBAL_CROPS, global.len()));
+                copy(local, &mut all[counts.global..], runs(locals, local.len()));
+            }
+            (Staging::F32 { student, teacher }, Pixels::F32 { global, local }) => {
+                copy(global, &mut student[..counts.global], runs(GLOBAL_CROPS, global.len()));
+                copy(local, &mut student[counts.global..], runs(locals, local.len()));
+                teacher.copy_from_slice(&student[..counts.global]);
+            }
+            (Staging::F32 { student, teacher }, Pixels::U8 { global, local }) => {
+                let (mut to, size) = (&mut student[..], |global: bool| if global { spec.crops.global_size } else { spec.crops.local_size });
+                for (from, is_global) in [(global, true), (local, false)] {
+                    for run in runs(if is_global { GLOBAL_CROPS } else { locals }, from.len()) {
+                        let (crop, more) = to.split_at_mut(run.len());
+                        normalise(&from[run], size(is_global), crop);
+                        to = more;
+                    }
+                }
+                teacher.copy_from_slice(&student[..counts.global]);
+            }
+            (Staging::U8(_), Pixels::F32 { .. }) => unreachable!("checked before"),
+        }
+        if let (Staging::F32 { student, .. }, Some(lambda)) = (self, mixup) {
+            let mut rest = student.as_mut_slice();
+            for (crop, &lambda) in lambda.iter().enumerate() {
+                let side = if crop < GLOBAL_CROPS { spec.crops.global_size } else { spec.crops.local_size };
+                let (images, tail) = rest.split_at_mut(batch * 3 * side * side);
+                mix_reversed(images, batch, lambda);
+                rest = tail;
+            }
+        }
+    }
 }
 
 impl Trainer {
@@ -159,6 +244,7 @@ impl Trainer {
             DType::U8 => Staging::U8(vec![0; all]),
             _ => Staging::F32 { student: vec![0.0; all], teacher: vec![0.0; global] },
         };
+        let sums = Vec::new();
         Ok(Trainer {
             spec,
             pool,
@@ -170,6 +256,7 @@ impl Trainer {
             optimizer,
             centers,
             pixels,
+            sums,
             next_draws: None,
             gpu: None,
             scaler: None,
@@ -181,7 +268,13 @@ impl Trainer {
     /// # Errors
     /// When an operator has no kernels, or the GPU has not enough memory.
     pub fn on_gpu(mut self, gpu: Gpu) -> Result<Trainer> {
-        // A GPU recomputes logits: none are kept.
+        if self.spec.accumulate > 1 {
+            return Err(Error::Spec(format!(
+                "accumulate must be 1 on a GPU, got {}: train on the CPU, or with a larger batch",
+                self.spec.accumulate
+            )));
+        }
+        // A GPU recomputes logits: none are kept. Its recorded update follows the whole program.
         let dtype = match self.pixels {
             Staging::U8(_) => DType::U8,
             Staging::F32 { .. } => DType::F32,
@@ -189,6 +282,7 @@ impl Trainer {
         self.step = network::build(&self.spec, dtype, [0; 2])?;
         self.plan = Plan::of(&self.spec, dtype, &self.step);
         fits(&self.spec, &self.step, gpu.adapter())?;
+        self.step.keep_gradients();
         let run = GpuRun::new(gpu, &self.spec, &self.step, &self.student, &self.teacher, &self.centers)?;
         self.gpu = Some(run);
         self.scaler = (self.spec.precision == Precision::Mixed).then(LossScaler::default);
@@ -310,12 +404,14 @@ impl Trainer {
     }
 
     fn run(&mut self, pixels: Pixels, mixup: Option<&[f32]>, knobs: &Knobs, mut times: Option<&mut Vec<NodeTime>>) -> Result<StepStats> {
-        self.stage(pixels, mixup)?;
+        self.check(&pixels, mixup)?;
         let factors = self.drop_path_factors(knobs.step);
         let draws = self.draws(knobs);
         let view_weights = mixup.map(|lambda| esvit_nn::loss::mixup_weights(self.spec.crops.batch, lambda));
         let temperature = [knobs.teacher_temperature as f32];
         if let Some(gpu) = &self.gpu {
+            // One pass: `on_gpu` refuses accumulation.
+            self.pixels.stage(&self.spec, self.step.pixels, &pixels, mixup, 0);
             let (student_pixels, teacher_pixels): (&[u8], &[u8]) = match &self.pixels {
                 Staging::U8(all) => (all, &all[..self.step.pixels.global]),
                 Staging::F32 { student, teacher } => (bytemuck::cast_slice(student), bytemuck::cast_slice(teacher)),
@@ -329,6 +425,55 @@ impl Trainer {
             return gpu.step(&inputs, &self.spec, knobs, &self.student, &mut self.optimizer, times);
         }
 
+        let entries = self.student.entries().len();
+        let mut passes = Passes { squares: vec![0.0; entries], updated: vec![false; entries], ..Passes::default() };
+        for pass in 0..self.spec.accumulate {
+            self.pixels.stage(&self.spec, self.step.pixels, &pixels, mixup, pass);
+            let factors: Vec<Vec<f32>> = factors.iter().map(|all| self.factors_of(all, pass)).collect();
+            let inputs = PassInputs { factors: &factors, draws: &draws, temperature: &temperature, view_weights: view_weights.as_deref() };
+            // From stop to stop: what is complete there is used up, and its memory serves the next nodes.
+            let (mut done, mut finite) = (0, true);
+            for stop in 0..self.step.program.stops().len() {
+                let after = self.step.program.stops()[stop].after;
+                self.run_nodes(done..after, &inputs, times.as_deref_mut())?;
+                done = after;
+                finite = self.losses().iter().sum::<f64>().is_finite();
+                if !finite {
+                    break;
+                }
+                let started = Instant::now();
+                self.consume(stop, &mut passes, knobs);
+                if let Some(times) = times.as_deref_mut() {
+                    times.push(NodeTime { op: "optimizer_and_teacher", phase: "update", time: started.elapsed(), flops: 0 });
+                }
+            }
+            if finite {
+                self.run_nodes(done..self.step.program.nodes().len(), &inputs, times.as_deref_mut())?;
+            }
+            let started = Instant::now();
+            self.keep(&mut passes);
+            if self.spec.accumulate > 1 {
+                self.add_gradients(pass == 0);
+                if let Some(times) = times.as_deref_mut() {
+                    times.push(NodeTime { op: "accumulate", phase: "update", time: started.elapsed(), flops: 0 });
+                }
+            }
+            if !(passes.view_loss + passes.region_loss).is_finite() {
+                break; // nothing of this step will count
+            }
+        }
+
+        let started = Instant::now();
+        let stats = self.finish(passes, knobs);
+        if let Some(times) = times {
+            times.push(NodeTime { op: "optimizer_and_teacher", phase: "update", time: started.elapsed(), flops: 0 });
+        }
+        Ok(stats)
+    }
+
+    /// Runs some nodes of the program on the staged pixels.
+    fn run_nodes(&mut self, range: Range<usize>, inputs: &PassInputs, times: Option<&mut Vec<NodeTime>>) -> Result<()> {
+        let share = [1.0 / self.spec.accumulate as f32];
         let mut bindings = Bindings::new();
         self.student.bind(&mut bindings);
         self.teacher.bind(&mut bindings);
@@ -337,81 +482,141 @@ impl Trainer {
             Staging::F32 { student, teacher } => (Slice::F32(student), Slice::F32(teacher)),
         };
         bindings.bind("student_pixels", student).bind("teacher_pixels", teacher);
-        for ((_, name), factors) in self.step.drop_path.iter().zip(&factors) {
+        for ((_, name), factors) in self.step.drop_path.iter().zip(inputs.factors) {
             bindings.bind(name, Slice::F32(factors));
         }
-        for ((name, _), draws) in self.step.draws.iter().zip(&draws) {
+        for ((name, _), draws) in self.step.draws.iter().zip(inputs.draws) {
             bindings.bind(name, Slice::U32(draws));
         }
-        bindings.bind("one", Slice::F32(&[1.0])).bind("teacher_temperature", Slice::F32(&temperature));
+        bindings.bind("loss_share", Slice::F32(&share)).bind("teacher_temperature", Slice::F32(inputs.temperature));
         bindings.bind("view_pairs.teacher", Slice::U32(&self.step.view_pairs.teacher));
-        bindings.bind("view_pairs.weight", Slice::F32(view_weights.as_deref().unwrap_or(&self.step.view_pairs.weight)));
+        bindings.bind("view_pairs.weight", Slice::F32(inputs.view_weights.unwrap_or(&self.step.view_pairs.weight)));
         bindings.bind("region_pairs.weight", Slice::F32(&self.step.region_weights));
         for (name, center) in &self.centers {
             bindings.bind(name, Slice::F32(center));
         }
         let (program, pool) = (&self.step.program, &self.pool);
         let arena = self.arena.get_or_insert_with(|| program.arena());
-        pool.install(|| program.run(arena, &bindings, pool, Variant::Fast, times.as_deref_mut()))?;
-
-        let started = Instant::now();
-        let stats = self.finish(knobs);
-        if let Some(times) = times {
-            times.push(NodeTime { op: "optimizer_and_teacher", phase: "update", time: started.elapsed(), flops: 0 });
-        }
-        Ok(stats)
+        Ok(pool.install(|| program.run_nodes(range, arena, &bindings, pool, Variant::Fast, times))?)
     }
 
-    /// After the program: statistics, optimiser, teacher, centres. Nothing of it when the loss is not finite.
-    fn finish(&mut self, knobs: &Knobs) -> StepStats {
-        let Trainer { spec, pool, step, arena: Some(arena), student, teacher, optimizer, centers, .. } = self else {
+    /// View and region term of the pass under way.
+    fn losses(&self) -> [f64; 2] {
+        let Trainer { step, arena: Some(arena), .. } = self else { unreachable!("the program has run in its arena") };
+        let scalar = |value| f64::from(step.program.output(arena, value).f32()[0]);
+        [scalar(step.view.loss), step.region.map_or(0.0, |term| scalar(term.loss))]
+    }
+
+    /// Updates the entries whose gradients are complete at a stop of the program.
+    fn consume(&mut self, stop: usize, passes: &mut Passes, knobs: &Knobs) {
+        let Trainer { spec, pool, step, arena: Some(arena), student, teacher, optimizer, .. } = self else {
             unreachable!("the program has run in its arena");
         };
+        let entries = step.program.stops()[stop].ready.iter().map(|&ready| step.consumed[ready]);
+        let gradient = |i: usize| step.gradients[i].map(|value| step.program.output(arena, value).f32());
+        for i in entries.clone() {
+            passes.updated[i] = true;
+        }
+        pool.install(|| optimizer.update(entries, &mut passes.squares, pool, student, teacher, knobs, spec.clip_grad, gradient));
+    }
+
+    /// Adds the results of the pass that has just run.
+    fn keep(&self, passes: &mut Passes) {
+        let [view_loss, region_loss] = self.losses();
+        let Trainer { step, arena: Some(arena), .. } = self else { unreachable!("the program has run in its arena") };
         let output = |value| step.program.output(arena, value).f32();
         let scalar = |value| f64::from(output(value)[0]);
-        let view_loss = scalar(step.view.loss);
-        let region_loss = step.region.map_or(0.0, |term| scalar(term.loss));
-        let views = output(step.teacher_views);
+        passes.view_loss += view_loss;
+        passes.region_loss += region_loss;
+        passes.entropy += scalar(step.view.entropy);
+        passes.views.extend_from_slice(output(step.teacher_views));
+        for (i, term) in [Some(step.view), step.region].into_iter().flatten().enumerate() {
+            let mean = output(term.teacher_mean);
+            match passes.teacher_means.get_mut(i) {
+                Some(sum) => lanes::accumulate(mean, sum),
+                None => passes.teacher_means.push(mean.to_vec()),
+            }
+        }
+        let statistics = step.student_statistics.iter().chain(&step.teacher_statistics);
+        passes.statistics.push(statistics.map(|s| [output(s.mean).to_vec(), output(s.var).to_vec()]).collect());
+    }
+
+    /// Adds the gradients of the pass that has just run to the sums; the first pass sets them.
+    fn add_gradients(&mut self, first: bool) {
+        let Trainer { step, arena: Some(arena), sums, pool, .. } = self else { unreachable!("the program has run in its arena") };
+        let gradients = step.gradients.iter().map(|value| value.map(|value| step.program.output(arena, value).f32()));
+        if sums.is_empty() {
+            *sums = gradients.clone().map(|g| vec![0.0; g.map_or(0, <[f32]>::len)]).collect();
+        }
+        for (sum, gradient) in sums.iter_mut().zip(gradients) {
+            let Some(gradient) = gradient else { continue };
+            pool.install(|| {
+                pool.for_rows(sum, 1, PIECE, |from, sum| {
+                    let gradient = &gradient[from..from + sum.len()];
+                    if first { sum.copy_from_slice(gradient) } else { lanes::accumulate(gradient, sum) }
+                });
+            });
+        }
+    }
+
+    /// After all passes: statistics, optimiser, teacher, centres. Nothing of it when the loss is not finite.
+    fn finish(&mut self, mut passes: Passes, knobs: &Knobs) -> StepStats {
+        let Trainer { spec, pool, step, arena: Some(arena), student, teacher, optimizer, centers, sums, .. } = self else {
+            unreachable!("the program has run in its arena");
+        };
+        let n = spec.accumulate as f64;
+        let (view_loss, region_loss) = (passes.view_loss / n, passes.region_loss / n);
         let mut stats = StepStats {
             loss: view_loss + region_loss,
             view_loss,
             region_loss,
-            teacher_entropy: scalar(step.view.entropy),
-            feature_deviation: feature_deviation(views, views.len() / (GLOBAL_CROPS * spec.crops.batch)),
+            teacher_entropy: passes.entropy / n,
+            feature_deviation: feature_deviation(
+                &passes.views,
+                step.program.output(arena, step.teacher_views).len() / (GLOBAL_CROPS * spec.crops.batch),
+            ),
             gradient_norm: 0.0,
             finite: (view_loss + region_loss).is_finite(),
         };
         if !stats.finite {
             return stats;
         }
-        let gradient = |i: usize| step.gradients[i].map(|value| step.program.output(arena, value).f32());
-        stats.gradient_norm = pool.install(|| optimizer.update(pool, student, teacher, knobs, spec.clip_grad, gradient));
+        let gradient = |i: usize| match sums.is_empty() {
+            true => step.gradients[i].map(|value| step.program.output(arena, value).f32()),
+            false => step.gradients[i].map(|_| sums[i].as_slice()),
+        };
+        let Passes { squares, updated, .. } = &mut passes;
+        let rest = (0..updated.len()).filter(|&i| !updated[i]);
+        pool.install(|| optimizer.update(rest, squares, pool, student, teacher, knobs, spec.clip_grad, gradient));
+        stats.gradient_norm = squares.iter().sum::<f64>().sqrt();
 
-        let momentum = spec.loss.center_momentum;
-        let terms: [Option<Term>; 2] = [Some(step.view), step.region];
-        for ((_, center), term) in centers.iter_mut().zip(terms.into_iter().flatten()) {
-            for (c, mean) in center.iter_mut().zip(step.program.output(arena, term.teacher_mean).f32()) {
-                *c = *c * momentum + mean * (1.0 - momentum);
+        let (momentum, share) = (spec.loss.center_momentum, 1.0 / spec.accumulate as f32);
+        for ((_, center), mean) in centers.iter_mut().zip(&passes.teacher_means) {
+            for (c, mean) in center.iter_mut().zip(mean) {
+                *c = *c * momentum + mean * share * (1.0 - momentum);
             }
         }
-        for (store, statistics) in [(student, &step.student_statistics), (teacher, &step.teacher_statistics)] {
-            for s in statistics {
-                update_running(store, s, step.program.output(arena, s.mean).f32(), step.program.output(arena, s.var).f32());
+        for of_pass in &passes.statistics {
+            let mut values = of_pass.iter();
+            for (store, statistics) in [(&mut *student, &step.student_statistics), (&mut *teacher, &step.teacher_statistics)] {
+                for (s, [mean, var]) in statistics.iter().zip(values.by_ref()) {
+                    update_running(store, s, mean, var);
+                }
             }
         }
         stats
     }
 
-    /// Copies pixels to where the program reads them, mixed where asked.
-    fn stage(&mut self, pixels: Pixels, mixup: Option<&[f32]>) -> Result<()> {
-        let counts = self.step.pixels;
+    /// That a step's pixels and factors have the sizes of the specification.
+    fn check(&self, pixels: &Pixels, mixup: Option<&[f32]>) -> Result<()> {
+        let (counts, passes) = (self.step.pixels, self.spec.accumulate);
         let check = |what, want, got| if want == got { Ok(()) } else { Err(Error::Input { what, want, got }) };
         let (global, local) = match pixels {
             Pixels::U8 { global, local } => (global.len(), local.len()),
             Pixels::F32 { global, local } => (global.len(), local.len()),
         };
-        check("the global crops", counts.global, global)?;
-        check("the local crops", counts.local, local)?;
+        check("the global crops", passes * counts.global, global)?;
+        check("the local crops", passes * counts.local, local)?;
         let crops = GLOBAL_CROPS + self.spec.crops.local_count;
         match (self.spec.loss.mixup, mixup) {
             (true, Some(lambda)) => check("the mixup factors", crops, lambda.len())?,
@@ -419,40 +624,15 @@ impl Trainer {
             (false, Some(lambda)) => check("the mixup factors", 0, lambda.len())?,
             (false, None) => {}
         }
-        match (&mut self.pixels, pixels) {
-            (Staging::U8(all), Pixels::U8 { global, local }) => {
-                all[..counts.global].copy_from_slice(global);
-                all[counts.global..].copy_from_slice(local);
-            }
-            (Staging::F32 { student, teacher }, Pixels::F32 { global, local }) => {
-                student[..counts.global].copy_from_slice(global);
-                student[counts.global..].copy_from_slice(local);
-                teacher.copy_from_slice(global);
-            }
-            (Staging::F32 { student, teacher }, Pixels::U8 { global, local }) => {
-                let (to_global, to_local) = student.split_at_mut(counts.global);
-                normalise(global, self.spec.crops.global_size, to_global);
-                normalise(local, self.spec.crops.local_size, to_local);
-                teacher.copy_from_slice(to_global);
-            }
-            (Staging::U8(_), Pixels::F32 { .. }) => return Err(Error::Spec("this trainer was built for 8-bit pixels".into())),
+        match (&self.pixels, pixels) {
+            (Staging::U8(_), Pixels::F32 { .. }) => Err(Error::Spec("this trainer was built for 8-bit pixels".into())),
+            _ => Ok(()),
         }
-        if let (Staging::F32 { student, .. }, Some(lambda)) = (&mut self.pixels, mixup) {
-            let batch = self.spec.crops.batch;
-            let mut rest = student.as_mut_slice();
-            for (crop, &lambda) in lambda.iter().enumerate() {
-                let side = if crop < GLOBAL_CROPS { self.spec.crops.global_size } else { self.spec.crops.local_size };
-                let (images, tail) = rest.split_at_mut(batch * 3 * side * side);
-                mix_reversed(images, batch, lambda);
-                rest = tail;
-            }
-        }
-        Ok(())
     }
 
-    /// For each residual branch a factor for every image: 0 or 1/keep.
+    /// For each residual branch a factor for every image of the step: 0 or 1/keep.
     fn drop_path_factors(&self, step: u64) -> Vec<Vec<f32>> {
-        let images = self.spec.crops.batch * (GLOBAL_CROPS + self.spec.crops.local_count);
+        let images = self.spec.accumulate * self.spec.crops.batch * (GLOBAL_CROPS + self.spec.crops.local_count);
         let branch = |(branch, (rate, _)): (usize, &(f64, String))| {
             if *rate == 0.0 {
                 return Vec::new();
@@ -464,9 +644,30 @@ impl Trainer {
         self.step.drop_path.iter().enumerate().map(branch).collect()
     }
 
-    /// Gradient of a trained parameter in the last step, before clipping.
+    /// A branch's factors for the images of one pass.
+    fn factors_of(&self, all: &[f32], pass: usize) -> Vec<f32> {
+        let (batch, passes) = (self.spec.crops.batch, self.spec.accumulate);
+        all.chunks(batch * passes).flat_map(|crop| &crop[pass * batch..(pass + 1) * batch]).copied().collect()
+    }
+
+    /// Keeps gradients after a step, for [`Trainer::gradient`]; without it, on the CPU, each is gone once its parameter was updated.
+    /// Takes more memory than the plan says, and changes no number.
+    pub fn keep_gradients(&mut self) {
+        self.step.keep_gradients();
+        self.arena = None;
+    }
+
+    /// Gradient of a trained parameter in the last step, before clipping; with accumulation the mean over its passes. `None` where
+    /// they are not [kept](Trainer::keep_gradients).
     pub fn gradient(&self, name: &str) -> Option<Cow<'_, [f32]>> {
-        let value = self.step.gradients[self.student.position(name)?]?;
+        let entry = self.student.position(name)?;
+        let value = self.step.gradients[entry]?;
+        if !self.sums.is_empty() {
+            return Some(Cow::Borrowed(&self.sums[entry]));
+        }
+        if self.step.kept.is_some() {
+            return None;
+        }
         let program = &self.step.program;
         match &self.gpu {
             Some(gpu) => gpu.read_gradient(&program.gpu_output(gpu.arena(), value)).ok().map(Cow::Owned),
@@ -474,7 +675,7 @@ impl Trainer {
         }
     }
 
-    /// Teacher rows the regions were matched with in the last step, `[P]`.
+    /// Teacher rows the regions were matched with in the last pass, `[P]`.
     pub fn matches(&self) -> Option<Cow<'_, [u32]>> {
         let (program, value) = (&self.step.program, self.step.matches?);
         match &self.gpu {
@@ -545,6 +746,9 @@ impl Trainer {
         Ok(report)
     }
 }
+
+/// Elements of one piece of parallel work.
+const PIECE: usize = 16384;
 
 /// Whether every value of the step fits into a buffer; before anything is allocated. How much memory a GPU has in all no interface tells:
 /// that shows when it is allocated.
@@ -644,6 +848,8 @@ mod tests {
             loss: LossSpec { region: true, student_temperature: 0.1, center_momentum: 0.9, mixup: false },
             optimizer: OptimizerKind::Adamw,
             clip_grad: 0.0,
+            accumulate: 1,
+            checkpointing: false,
             precision: Precision::F32,
             seed: 0,
             threads: 1,

@@ -47,6 +47,7 @@ fn spec(fixture: &Fixture) -> Result<Option<TrainerSpec>, Box<dyn std::error::Er
             local_size: number(run, "local_size")? as usize,
             local_count: number(run, "local_crops")? as usize,
         },
+        accumulate: 1,
         loss: LossSpec {
             region: flag(run, "dense"),
             student_temperature: 0.1,
@@ -57,6 +58,7 @@ fn spec(fixture: &Fixture) -> Result<Option<TrainerSpec>, Box<dyn std::error::Er
         clip_grad: number(run, "clip_grad")? as f32,
         seed: 0,
         precision: Precision::F32,
+        checkpointing: false,
         threads: 2,
     }))
 }
@@ -104,6 +106,7 @@ fn check(fixture: &Fixture, spec: TrainerSpec, gpu: Option<Gpu>) -> Outcome {
     let run = &fixture.json["run"];
     let crops = spec.crops.clone();
     let mut trainer = Trainer::with_pixels(spec, esvit_graph::DType::F32)?;
+    trainer.keep_gradients();
     fill_store(fixture, trainer.student_mut());
     fill_store(fixture, trainer.teacher_mut());
     if let Some(gpu) = gpu {
@@ -188,6 +191,11 @@ fn check(fixture: &Fixture, spec: TrainerSpec, gpu: Option<Gpu>) -> Outcome {
     compare_trajectory(&fixture.name, &losses, &golden_losses)?;
     compare_parameters(&fixture.group("final.student.params")?, |name| value(trainer.student(), name))?;
     compare_parameters(&fixture.group("final.teacher.params")?, |name| value(trainer.teacher(), name))?;
+    for (group, store) in [("final.student.buffers", trainer.student()), ("final.teacher.buffers", trainer.teacher())] {
+        if fixture.has_group(group) {
+            compare_parameters(&fixture.group(group)?, |name| value(store, name))?;
+        }
+    }
     for name in ["center", "center_grid"] {
         let key = format!("final.{name}");
         if fixture.has_tensor(&key) {
@@ -300,11 +308,13 @@ fn parameter_groups_are_the_references() -> Outcome {
                 norm_last_layer: !head.clone().any(|n| n == "head.last_layer.weight_g"),
             },
             crops: CropSpec { batch: 1, global_size: side, local_size: side, local_count: 1 },
+            accumulate: 1,
             loss: LossSpec { region, student_temperature: 0.1, center_momentum: 0.9, mixup: false },
             optimizer: OptimizerKind::Adamw,
             clip_grad: 0.0,
             seed: 0,
             precision: Precision::F32,
+            checkpointing: false,
             threads: 1,
         })?;
         let state = trainer.state()?.optimizer;

@@ -7,7 +7,7 @@
 use esvit_engine::device::Gpu;
 use esvit_engine::spec::{CropSpec, EncoderSpec, FeatureOutput, LossSpec, OptimizerKind, Precision, TrainerSpec};
 use esvit_engine::{Encoder, Knobs, LossScaler, Pixels, Tensor, TensorValues, Trainer, TrainerState};
-use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
+use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec, VilBorder, VilGate, VilNeighbours, VilPool, VilSpec, VilStage};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -28,13 +28,46 @@ fn spec(optimizer: OptimizerKind, region: bool, mixup: bool, batch_norm: bool) -
         }),
         head: HeadSpec { out_dim: 96, hidden_dim: 24, bottleneck_dim: 16, layers: 3, batch_norm, norm_last_layer: false },
         crops: CropSpec { batch: 2, global_size: 32, local_size: 16, local_count: 1 },
+        accumulate: 1,
         loss: LossSpec { region, student_temperature: 0.1, center_momentum: 0.9, mixup },
         optimizer,
         clip_grad: 0.3,
         seed: 5,
         precision: Precision::F32,
+        checkpointing: false,
         threads: 1,
     }
+}
+
+/// A stage of sliding windows, whose neighbours are drawn, and one of full attention.
+fn longformer() -> BackboneSpec {
+    let stage = |heads, dim, sparse, patch_size| VilStage {
+        heads,
+        dim,
+        depth: 1,
+        sparse,
+        globals: 1,
+        patch_size,
+        window: 3,
+        absolute_position: false,
+        pooled: false,
+    };
+    BackboneSpec::Vil(VilSpec {
+        image_size: 32,
+        stages: vec![stage(1, 8, true, 4), stage(2, 16, false, 2)],
+        norm_embed: true,
+        average_pool: false,
+        share_weights: true,
+        only_global: false,
+        border: VilBorder::Open,
+        neighbours: VilNeighbours::Drawn,
+        draw_until: 0.5,
+        pool: VilPool::Mean,
+        gate: VilGate::None,
+        gate_ratio: 0.0,
+        gate_balance: false,
+        drop_path: 0.2,
+    })
 }
 
 fn values(tensor: &Tensor) -> Vec<f64> {
@@ -69,7 +102,8 @@ fn steps(name: &str, spec: TrainerSpec, gpu: &Gpu) -> Outcome {
         let crops = Pixels::U8 { global: &global, local: &local };
         let knobs = Knobs {
             step: step as u64,
-            progress: 0.0,
+            // Neighbours are drawn in the first steps, and no longer in the last.
+            progress: step as f64 / 3.0,
             learning_rate: 1e-3 * (step + 1) as f64,
             weight_decay: 0.05,
             momentum: 0.95,
@@ -112,7 +146,9 @@ fn a_step_on_a_gpu_is_that_on_the_cpu() -> Outcome {
     };
     steps("adamw, both losses", spec(OptimizerKind::Adamw, true, false, false), &gpu)?;
     steps("sgd, batch norm", spec(OptimizerKind::Sgd, false, false, true), &gpu)?;
-    steps("lars, mixup", spec(OptimizerKind::Lars, false, true, false), &gpu)
+    steps("lars, mixup", spec(OptimizerKind::Lars, false, true, false), &gpu)?;
+    let longformer = TrainerSpec { backbone: longformer(), ..spec(OptimizerKind::Adamw, true, false, false) };
+    steps("sliding windows with drawn neighbours", longformer, &gpu)
 }
 
 #[test]

@@ -27,6 +27,8 @@ fn spec(precision: Precision, threads: usize) -> TrainerSpec {
         backbone: backbone(),
         head: HeadSpec { out_dim: 512, hidden_dim: 64, bottleneck_dim: 32, layers: 3, batch_norm: false, norm_last_layer: true },
         crops: CropSpec { batch: 2, global_size: 32, local_size: 16, local_count: 2 },
+        accumulate: 1,
+        checkpointing: false,
         loss: LossSpec { region: true, student_temperature: 0.1, center_momentum: 0.9, mixup: false },
         optimizer: OptimizerKind::Adamw,
         clip_grad: 3.0,
@@ -42,12 +44,12 @@ fn step(trainer: &mut Trainer, t: usize) -> Result<f64, Box<dyn std::error::Erro
     let (global, local) = (pixels(2 * 2 * 3 * 32 * 32, 13 + t % 3), pixels(2 * 2 * 3 * 16 * 16, 5 + t % 3));
     let knobs = Knobs {
         step: t as u64,
+        progress: 0.0,
         learning_rate: 3e-4,
         weight_decay: 0.04,
         momentum: 0.99,
         teacher_temperature: 0.05,
         freeze_last_layer: t < 2,
-        progress: 0.0,
     };
     let stats = trainer.step(Pixels::U8 { global: &global, local: &local }, None, &knobs)?;
     assert!(stats.finite, "step {t}");

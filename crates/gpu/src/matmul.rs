@@ -177,6 +177,9 @@ impl<'a> Product<'a> {
 
     fn record_with(self, rec: &mut Recorder, tiled: Tiled) -> Result<()> {
         let [m, n, k] = self.size;
+        if m == 0 || n == 0 {
+            return Ok(());
+        }
         let (a, b) = (self.a.transposed, self.b.transposed);
         let rows = rec.row_pieces(m, 4 * if a { n } else { n.max(k) });
         let cols = if b { rec.row_pieces(n, 4 * k) } else { whole(n) };

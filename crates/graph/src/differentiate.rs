@@ -1,5 +1,7 @@
 //! Reverse-mode differentiation as a graph rewrite: the backward pass is more nodes.
 
+use std::collections::HashMap;
+
 use esvit_gpu::Recorder;
 
 use crate::{DType, Error, GpuIo, Graph, Io, Op, Result, Shape, Value};
@@ -36,8 +38,11 @@ impl Graph {
             }
             grads[value.index()].push(seed);
         }
+        let from_leaves = self.results_of_leaves();
+        // The segment that was repeated last, and its new results.
+        let (mut repeated, mut again) = (0..0, HashMap::new());
         for index in (0..forward_nodes).rev() {
-            let node = self.nodes[index].clone();
+            let mut node = self.nodes[index].clone();
             if !node.inputs.iter().any(|v| needs[v.index()]) {
                 continue;
             }
@@ -48,10 +53,27 @@ impl Graph {
             if dys.iter().all(Option::is_none) {
                 continue;
             }
-            let wants: Vec<bool> = node.inputs.iter().map(|v| needs[v.index()]).collect();
+            if !repeated.contains(&index) {
+                // The nodes that come now read what their forward nodes left, or what a repetition right before them does.
+                (repeated, again) = match self.segments.iter().find(|segment| segment.contains(&index)).cloned() {
+                    Some(segment) => (segment.clone(), self.repeat(segment)?),
+                    None => (0..0, HashMap::new()),
+                };
+            }
+            let operands = node.inputs.clone();
+            if !self.segments.is_empty() && repeated.is_empty() {
+                // Normalised prototypes are large and cheap: with checkpointing they do not wait for the backward pass either.
+                for giver in operands.iter().filter_map(|v| from_leaves.get(v)) {
+                    again.extend(self.repeat(*giver..giver + 1)?);
+                }
+            }
+            for value in node.inputs.iter_mut().chain(&mut node.outputs) {
+                *value = *again.get(value).unwrap_or(value);
+            }
+            let wants: Vec<bool> = operands.iter().map(|v| needs[v.index()]).collect();
             let contributions = node.op.gradient(self, &node, &dys, &wants)?;
             assert_eq!(contributions.len(), node.inputs.len(), "{}: one gradient for each operand", node.op.name());
-            for ((input, want), contribution) in node.inputs.iter().zip(wants).zip(contributions) {
+            for ((input, want), contribution) in operands.iter().zip(wants).zip(contributions) {
                 if let (true, Some(gradient)) = (want, contribution) {
                     assert_eq!(self.shape(gradient), self.shape(*input), "{}: gradient has its operand's shape", node.op.name());
                     grads[input.index()].push(gradient);

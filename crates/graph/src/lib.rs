@@ -19,7 +19,7 @@ mod value;
 pub use error::Error;
 pub use gpu::GpuArena;
 pub use op::{GpuIo, Io, Op, Precision, Variant};
-pub use program::{Arena, Bindings, NodeTime, Program};
+pub use program::{Arena, Bindings, Consumed, NodeTime, Program, Stop};
 pub use slice::{Slice, SliceMut};
 pub use sum::{SUM, sum};
 pub use value::{DType, Graph, Leaf, Node, Shape, Value, volume};

@@ -1,6 +1,7 @@
 //! A compiled program: the nodes that matter, their place in the arena, and the walk over them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use esvit_simd::Pool;
@@ -18,11 +19,33 @@ pub struct Program {
     pub(crate) leaf_names: Vec<String>,
     leaf_index: HashMap<String, usize>,
     pub(crate) leaf_types: Vec<(usize, DType)>,
+    stops: Vec<Stop>,
     arena_bytes: usize,
     /// What lives in the arena, and when.
     pub(crate) residents: Vec<(Value, Lifetime)>,
     pub(crate) precision: Precision,
 }
+
+/// A result that is used up during the run, and the leaves that change when it is.
+#[derive(Clone, Debug)]
+pub struct Consumed {
+    /// A gradient.
+    pub value: Value,
+    /// Its parameter, and the teacher's.
+    pub leaves: Vec<Value>,
+}
+
+/// A place between two nodes where some results are complete, and the leaves that belong to them are read no more.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    /// Number of nodes that have run.
+    pub after: usize,
+    /// Which of the consumed results.
+    pub ready: Vec<usize>,
+}
+
+/// Bytes of consumed results that wait for each other: a stop costs a look-up of every leaf.
+const STOP_BYTES: usize = 4 << 20;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Place {
@@ -78,8 +101,14 @@ pub struct NodeTime {
 impl Program {
     /// Keeps the nodes that lead to `outputs`, and plans the arena. Outputs stay valid after a run.
     pub fn compile(graph: &Graph, outputs: &[Value]) -> Program {
+        Program::compile_with_stops(graph, outputs, &[], &[])
+    }
+
+    /// The same, but the results in `consumed` are valid at their [stop](Program::stops) only, which lies behind the nodes that give
+    /// `first`: their memory is free from there on.
+    pub fn compile_with_stops(graph: &Graph, outputs: &[Value], consumed: &[Consumed], first: &[Value]) -> Program {
         let mut needed = vec![false; graph.values.len()];
-        for output in outputs {
+        for output in outputs.iter().chain(consumed.iter().map(|c| &c.value)).chain(first) {
             needed[output.index()] = true;
         }
         let mut keep = vec![false; graph.nodes.len()];
@@ -91,7 +120,8 @@ impl Program {
                 }
             }
         }
-        let nodes: Vec<Node> = graph.nodes.iter().zip(&keep).filter(|(_, keep)| **keep).map(|(node, _)| node.clone()).collect();
+        let nodes = graph.nodes.iter().zip(&keep).filter(|(_, keep)| **keep).map(|(node, _)| node.clone()).collect();
+        let nodes = late(nodes);
 
         // Lifetimes of everything the kept nodes write (also results nobody reads: they are written to).
         let mut values = Vec::new();
@@ -117,6 +147,14 @@ impl Program {
                 lifetimes[slot].last = nodes.len();
             }
         }
+        let stops = stops(&nodes, consumed, first, |value| lifetimes.get(slot_of[value.index()]).map_or(0, |life| life.bytes));
+        for stop in &stops {
+            for &ready in &stop.ready {
+                if let Some(life) = lifetimes.get_mut(slot_of[consumed[ready].value.index()]) {
+                    life.last = life.last.max(stop.after - 1);
+                }
+            }
+        }
         let (offsets, arena_bytes) = place(&lifetimes, NO_CHUNKS);
 
         let mut places = vec![Place::Nowhere; graph.values.len()];
@@ -136,13 +174,18 @@ impl Program {
         let residents = values.into_iter().zip(lifetimes).collect();
         let leaf_index = leaf_names.iter().enumerate().map(|(i, name)| (name.clone(), i)).collect();
         let shapes = graph.values.iter().map(|info| info.shape.clone()).collect();
-        Program { nodes, places, shapes, leaf_names, leaf_index, leaf_types, arena_bytes, residents, precision: Precision::F32 }
+        Program { nodes, places, shapes, leaf_names, leaf_index, leaf_types, stops, arena_bytes, residents, precision: Precision::F32 }
     }
 
     /// The same program with its matrix products rounded like this.
     #[must_use]
     pub fn with_precision(self, precision: Precision) -> Program {
         Program { precision, ..self }
+    }
+
+    /// Where results are consumed, in running order.
+    pub fn stops(&self) -> &[Stop] {
+        &self.stops
     }
 
     /// Bytes of the arena.
@@ -215,12 +258,28 @@ impl Program {
         bindings: &Bindings,
         pool: &Pool,
         variant: Variant,
+        times: Option<&mut Vec<NodeTime>>,
+    ) -> Result<()> {
+        self.run_nodes(0..self.nodes.len(), arena, bindings, pool, variant, times)
+    }
+
+    /// Runs some of the nodes, after all that come before them; between two parts leaves may change.
+    ///
+    /// # Errors
+    /// As [`Program::run`].
+    pub fn run_nodes(
+        &self,
+        range: Range<usize>,
+        arena: &mut Arena,
+        bindings: &Bindings,
+        pool: &Pool,
+        variant: Variant,
         mut times: Option<&mut Vec<NodeTime>>,
     ) -> Result<()> {
         let leaves = self.resolve(bindings)?;
         assert!(arena.bytes.len() >= arena.start + self.arena_bytes, "the arena belongs to another program");
         let base = arena.bytes[arena.start..].as_mut_ptr();
-        for node in &self.nodes {
+        for node in &self.nodes[range] {
             let started = times.as_ref().map(|_| Instant::now());
             let inputs = node.inputs.iter().map(|v| match self.places[v.index()] {
                 Place::Leaf(i) => leaves[i],
@@ -289,6 +348,57 @@ impl Program {
             _ => panic!("this value is not an output of the program"),
         }
     }
+}
+
+/// The same nodes, but those that read leaves alone run right before the first that reads their results: normalised prototypes are as large
+/// as all activations of an image, and would otherwise wait for the loss from the beginning.
+fn late(nodes: Vec<Node>) -> Vec<Node> {
+    let given: HashSet<Value> = nodes.iter().flat_map(|node| node.outputs.iter().copied()).collect();
+    let (mut waiting, mut order) = (Vec::new(), Vec::with_capacity(nodes.len()));
+    for node in nodes {
+        if !node.inputs.iter().any(|v| given.contains(v)) {
+            waiting.push(node);
+            continue;
+        }
+        let (now, later) = waiting.into_iter().partition(|w: &Node| w.outputs.iter().any(|v| node.inputs.contains(v)));
+        waiting = later;
+        order.extend::<Vec<Node>>(now);
+        order.push(node);
+    }
+    order.extend(waiting);
+    order
+}
+
+/// A result is complete behind the node that gives it, behind the last one that reads its leaves, and behind those that give `first`.
+/// Neighbours wait for each other until they are worth a stop.
+fn stops(nodes: &[Node], consumed: &[Consumed], first: &[Value], bytes: impl Fn(Value) -> usize) -> Vec<Stop> {
+    let (mut given, mut read) = (HashMap::new(), HashMap::new());
+    for (time, node) in nodes.iter().enumerate() {
+        given.extend(node.outputs.iter().map(|v| (*v, time)));
+        read.extend(node.inputs.iter().map(|v| (*v, time)));
+    }
+    let time = |times: &HashMap<Value, usize>, value: &Value| times.get(value).map_or(0, |t| t + 1);
+    let earliest = first.iter().map(|v| time(&given, v)).max().unwrap_or(0);
+    let complete = |c: &Consumed| c.leaves.iter().map(|leaf| time(&read, leaf)).fold(earliest.max(time(&given, &c.value)), usize::max);
+    let mut order: Vec<(usize, usize)> = consumed.iter().enumerate().map(|(i, c)| (complete(c), i)).collect();
+    order.sort_unstable();
+    let mut stops: Vec<Stop> = Vec::new();
+    let mut waiting = usize::MAX;
+    for (after, i) in order {
+        let same = stops.last().is_some_and(|stop| stop.after == after);
+        match stops.last_mut() {
+            Some(stop) if same || waiting < STOP_BYTES => {
+                stop.after = after;
+                stop.ready.push(i);
+            }
+            _ => {
+                waiting = 0;
+                stops.push(Stop { after, ready: vec![i] });
+            }
+        }
+        waiting += bytes(consumed[i].value);
+    }
+    stops
 }
 
 /// # Safety

@@ -1,5 +1,7 @@
 //! Values, leaves, nodes, and the graph that holds them.
 
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::{Error, Op, Result};
@@ -77,6 +79,9 @@ pub struct Graph {
     pub(crate) values: Vec<ValueInfo>,
     pub(crate) leaves: Vec<Leaf>,
     pub(crate) nodes: Vec<Node>,
+    /// Ranges of nodes whose results are computed again in the backward pass, in order, apart from each other.
+    pub(crate) segments: Vec<Range<usize>>,
+    checkpointing: bool,
     phase: &'static str,
 }
 
@@ -89,6 +94,45 @@ impl Graph {
     /// Nodes added from now on belong to this part of the step.
     pub fn set_phase(&mut self, phase: &'static str) {
         self.phase = phase;
+    }
+
+    /// With checkpointing, results inside the [segments](Graph::segment) that are added from now on are not kept for the backward pass.
+    pub fn set_checkpointing(&mut self, on: bool) {
+        self.checkpointing = on;
+    }
+
+    /// Adds a part of the network whose inner results can be computed again from its operands: a block of a backbone. It changes no
+    /// number, only what is kept in memory. A segment inside another belongs to the outer one.
+    ///
+    /// # Errors
+    /// Those of `build`.
+    pub fn segment<T>(&mut self, build: impl FnOnce(&mut Graph) -> Result<T>) -> Result<T> {
+        let (first, outer) = (self.nodes.len(), std::mem::take(&mut self.checkpointing));
+        let built = build(self);
+        self.checkpointing = outer;
+        if outer && self.nodes.len() > first {
+            self.segments.push(first..self.nodes.len());
+        }
+        built
+    }
+
+    /// Results of the nodes that read leaves alone, and the number of the node.
+    pub(crate) fn results_of_leaves(&self) -> HashMap<Value, usize> {
+        let leaves: HashSet<Value> = self.leaves.iter().map(|leaf| leaf.value).collect();
+        let nodes = self.nodes.iter().enumerate().filter(|(_, node)| node.inputs.iter().all(|v| leaves.contains(v)));
+        nodes.flat_map(|(i, node)| node.outputs.iter().map(move |v| (*v, i))).collect()
+    }
+
+    /// Adds the nodes of a range once more, on the same operands; `again` maps old results to new ones.
+    pub(crate) fn repeat(&mut self, range: Range<usize>) -> Result<HashMap<Value, Value>> {
+        let mut again = HashMap::new();
+        for index in range {
+            let node = self.nodes[index].clone();
+            let inputs: Vec<Value> = node.inputs.iter().map(|v| *again.get(v).unwrap_or(v)).collect();
+            let outputs = self.apply_shared(node.op, &inputs)?;
+            again.extend(node.outputs.into_iter().zip(outputs));
+        }
+        Ok(again)
     }
 
     /// Adds a value that is given at run time. Asking for a name again returns the same value.

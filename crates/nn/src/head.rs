@@ -7,23 +7,14 @@
 //! Source: Caron et al. 2021, section 3.1 and appendix C; `models/vision_transformer.py`, `DINOHead`, of the reference.
 
 use esvit_graph::{Graph, Result, Value};
-use esvit_ops::batch_norm::{BatchNorm, BatchNormEval};
+use esvit_ops::batch_norm;
 use esvit_ops::gelu::Gelu;
 use esvit_ops::l2_normalize::L2Normalize;
 use esvit_ops::weight_norm::WeightNorm;
 
-use crate::layers::Linear;
+use crate::layers::{BatchNorm, Linear, Mode, RunningStatistics};
 use crate::spec::HeadSpec;
 use crate::{Init, Role, Scope};
-
-/// Where batch norms take their statistics from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeadMode {
-    /// The batch; the running statistics are updated after the step. Student and teacher alike.
-    Train,
-    /// The running statistics.
-    Eval,
-}
 
 /// A projection head of one network.
 #[derive(Clone, Debug)]
@@ -36,31 +27,8 @@ pub struct DinoHead {
 #[derive(Clone, Debug)]
 struct Layer {
     linear: Linear,
-    norm: Option<BatchNormParameters>,
+    norm: Option<BatchNorm>,
     is_last: bool,
-}
-
-#[derive(Clone, Debug)]
-struct BatchNormParameters {
-    gamma: Value,
-    beta: Value,
-    mean: Value,
-    var: Value,
-    /// Module path, without the network: names the buffers to update.
-    path: String,
-}
-
-/// A batch norm's statistics of one step, for the running averages.
-#[derive(Clone, Debug)]
-pub struct RunningStatistics {
-    /// Module path: the buffers are `{path}.running_mean`, `{path}.running_var`, `{path}.num_batches_tracked`.
-    pub path: String,
-    /// Mean of the batch, `[C]`.
-    pub mean: Value,
-    /// Biased variance of the batch, `[C]`.
-    pub var: Value,
-    /// Rows of the batch: the running variance is the unbiased one.
-    pub rows: usize,
 }
 
 impl DinoHead {
@@ -76,20 +44,8 @@ impl DinoHead {
             let output = if is_last { spec.bottleneck_dim } else { spec.hidden_dim };
             let module = |index: usize| if spec.layers == 1 { "mlp".to_string() } else { format!("mlp.{index}") };
             let linear = Linear::new(g, &mut head.child(&module(i * stride)), input, output, true)?;
-            let norm = if spec.batch_norm && !is_last {
-                let module = module(i * stride + 1);
-                let path = format!("{name}.{module}");
-                let mut scope = head.child(&module);
-                let c = [output];
-                let gamma = scope.parameter(g, "weight", &c, Init::Constant(1.0))?;
-                let beta = scope.parameter(g, "bias", &c, Init::Constant(0.0))?;
-                let mean = scope.declare(g, "running_mean", &c, Init::Constant(0.0), Role::Buffer)?;
-                let var = scope.declare(g, "running_var", &c, Init::Constant(1.0), Role::Buffer)?;
-                scope.declare(g, "num_batches_tracked", &[], Init::Constant(0.0), Role::Buffer)?;
-                Some(BatchNormParameters { gamma, beta, mean, var, path })
-            } else {
-                None
-            };
+            let norm =
+                if spec.batch_norm && !is_last { Some(BatchNorm::new(g, &mut head.child(&module(i * stride + 1)), output)?) } else { None };
             layers.push(Layer { linear, norm, is_last });
         }
         let mut last = head.child("last_layer");
@@ -101,20 +57,15 @@ impl DinoHead {
     }
 
     /// `[rows, C]` to unit rows `[rows, D]`, with the statistics of its batch norms.
-    pub fn bottleneck(&self, g: &mut Graph, x: Value, mode: HeadMode) -> Result<(Value, Vec<RunningStatistics>)> {
+    pub fn bottleneck(&self, g: &mut Graph, x: Value, mode: Mode) -> Result<(Value, Vec<RunningStatistics>)> {
         let mut x = x;
         let mut statistics = Vec::new();
         for layer in &self.layers {
             x = layer.linear.forward(g, x)?;
-            match (&layer.norm, mode) {
-                (None, _) => {}
-                (Some(norm), HeadMode::Train) => {
-                    let rows = g.matrix(x).0;
-                    let results = g.apply(BatchNorm, &[x, norm.gamma, norm.beta])?;
-                    x = results[0];
-                    statistics.push(RunningStatistics { path: norm.path.clone(), mean: results[1], var: results[2], rows });
-                }
-                (Some(norm), HeadMode::Eval) => x = g.apply1(BatchNormEval, &[x, norm.gamma, norm.beta, norm.mean, norm.var])?,
+            if let Some(norm) = &layer.norm {
+                // One batch of all crops, whatever their sizes: the reference concatenates them before the head.
+                let rows = batch_norm::BatchNorm::whole(g.matrix(x).0);
+                x = norm.forward(g, x, rows, mode, &mut statistics)?;
             }
             if !layer.is_last {
                 x = g.apply1(Gelu, &[x])?;
@@ -129,7 +80,7 @@ impl DinoHead {
     }
 
     /// Logits `[rows, K]` of features `[rows, C]`, stored: for looking at, not for training.
-    pub fn logits(&self, g: &mut Graph, x: Value, mode: HeadMode) -> Result<Value> {
+    pub fn logits(&self, g: &mut Graph, x: Value, mode: Mode) -> Result<Value> {
         let (z, _) = self.bottleneck(g, x, mode)?;
         let w = self.prototypes(g)?;
         g.apply1(esvit_ops::linear::Linear, &[z, w])

@@ -1,9 +1,12 @@
-//! Linear layer, layer norm and MLP as the backbones use them.
+//! Linear layers, convolutions, norms and the MLP as the backbones use them.
 
 use esvit_graph::{Graph, Result, Value};
+use esvit_ops::batch_norm::{self, BatchNormEval};
+use esvit_ops::conv2d::Conv2d;
 use esvit_ops::gelu::Gelu;
 use esvit_ops::layer_norm::LayerNorm;
 use esvit_ops::row_map::RowMapBuilder;
+use esvit_ops::{Filter, Layout};
 
 use crate::{Init, Role, Scope};
 
@@ -100,5 +103,106 @@ impl Mlp {
         let hidden = self.fc1.forward(g, x)?;
         let hidden = g.apply1(Gelu, &[hidden])?;
         self.fc2.forward(g, hidden)
+    }
+}
+
+/// Where batch norms take their statistics from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The batch; the running statistics are updated after the step. Student and teacher alike.
+    Train,
+    /// The running statistics.
+    Eval,
+}
+
+/// A batch norm's statistics of one group of rows in one step, for the running averages.
+#[derive(Clone, Debug)]
+pub struct RunningStatistics {
+    /// Module path: the buffers are `{path}.running_mean`, `{path}.running_var`, `{path}.num_batches_tracked`.
+    pub path: String,
+    /// Mean of the group, `[C]`.
+    pub mean: Value,
+    /// Biased variance of the group, `[C]`.
+    pub var: Value,
+    /// Rows of the group: the running variance is the unbiased one.
+    pub rows: usize,
+}
+
+/// Scale, shift and running statistics of a batch norm.
+#[derive(Clone, Debug)]
+pub struct BatchNorm {
+    gamma: Value,
+    beta: Value,
+    mean: Value,
+    var: Value,
+    /// Module path, without the network: names the buffers to update.
+    path: String,
+}
+
+impl BatchNorm {
+    /// Declares `weight`, `bias` and the running statistics in `scope`.
+    pub fn new(g: &mut Graph, scope: &mut Scope, width: usize) -> Result<BatchNorm> {
+        let c = [width];
+        let gamma = scope.parameter(g, "weight", &c, Init::Constant(1.0))?;
+        let beta = scope.parameter(g, "bias", &c, Init::Constant(0.0))?;
+        let mean = scope.declare(g, "running_mean", &c, Init::Constant(0.0), Role::Buffer)?;
+        let var = scope.declare(g, "running_var", &c, Init::Constant(1.0), Role::Buffer)?;
+        scope.declare(g, "num_batches_tracked", &[], Init::Constant(0.0), Role::Buffer)?;
+        Ok(BatchNorm { gamma, beta, mean, var, path: scope.module().to_string() })
+    }
+
+    /// `[N, C]` to `[N, C]`. In training the rows are normalised by `groups`, whose statistics are added to `statistics` in order.
+    pub fn forward(
+        &self,
+        g: &mut Graph,
+        x: Value,
+        groups: batch_norm::BatchNorm,
+        mode: Mode,
+        statistics: &mut Vec<RunningStatistics>,
+    ) -> Result<Value> {
+        if mode == Mode::Eval {
+            return g.apply1(BatchNormEval, &[x, self.gamma, self.beta, self.mean, self.var]);
+        }
+        let rows = groups.groups().to_vec();
+        let results = g.apply(groups, &[x, self.gamma, self.beta])?;
+        for (pair, rows) in results[1..].chunks(2).zip(rows) {
+            statistics.push(RunningStatistics { path: self.path.clone(), mean: pair[0], var: pair[1], rows });
+        }
+        Ok(results[0])
+    }
+}
+
+/// Weight `[O, I, k, k]` and bias `[O]` of a convolution.
+#[derive(Clone, Copy, Debug)]
+pub struct Conv {
+    weight: Value,
+    bias: Option<Value>,
+    filter: Filter,
+}
+
+impl Conv {
+    /// Declares `weight` (normal with this deviation) and, if wanted, a `bias` of zeros in `scope`.
+    pub fn new(g: &mut Graph, scope: &mut Scope, [input, output]: [usize; 2], filter: Filter, std: f32, bias: bool) -> Result<Conv> {
+        let (k, patch) = (filter.kernel, input * filter.taps());
+        let weight = scope.declare_as(g, "weight", &[output, input, k, k], &[output, patch], Init::Normal(std), Role::Parameter)?;
+        let bias = if bias { Some(scope.parameter(g, "bias", &[output], Init::Constant(0.0))?) } else { None };
+        Ok(Conv { weight, bias, filter })
+    }
+
+    /// A 1x1 convolution: a linear layer by another name.
+    pub fn pointwise(g: &mut Graph, scope: &mut Scope, channels: [usize; 2], bias: bool) -> Result<Conv> {
+        Conv::new(g, scope, channels, Filter { kernel: 1, stride: 1, padding: 0 }, INIT_STD, bias)
+    }
+
+    /// `[N, I]` to `[N', O]`, and the grids of the result.
+    pub fn forward(&self, g: &mut Graph, x: Value, layout: &Layout) -> Result<(Value, Layout)> {
+        let mut operands = vec![x, self.weight];
+        operands.extend(self.bias);
+        if self.filter == (Filter { kernel: 1, stride: 1, padding: 0 }) {
+            return Ok((g.apply1(esvit_ops::linear::Linear, &operands)?, layout.clone()));
+        }
+        let conv = Conv2d { layout: layout.clone(), filter: self.filter };
+        let output = conv.output();
+        Ok((g.apply1(conv, &operands)?, output))
     }
 }

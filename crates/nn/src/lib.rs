@@ -13,6 +13,7 @@ mod parameters;
 pub mod spec;
 mod tokens;
 
-pub use head::{DinoHead, HeadMode, RunningStatistics};
+pub use head::DinoHead;
+pub use layers::{Mode, RunningStatistics};
 pub use parameters::{Entry, Init, Parameters, Role, Scope, leaf_name};
 pub use tokens::Tokens;

@@ -86,6 +86,11 @@ impl<'a> Scope<'a> {
         Scope { parameters, network, path: String::new() }
     }
 
+    /// Path of this module in its network.
+    pub fn module(&self) -> &str {
+        self.path.trim_end_matches('.')
+    }
+
     /// A sub-module.
     pub fn child(&mut self, name: &str) -> Scope<'_> {
         Scope { path: format!("{}{name}.", self.path), parameters: self.parameters, network: self.network }

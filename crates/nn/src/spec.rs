@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum BackboneSpec {
+    /// CvT, version 4.
+    Cvt(CvtSpec),
+    /// ResNet.
+    Resnet(ResnetSpec),
     /// Swin Transformer.
     Swin(SwinSpec),
     /// Vision Longformer.
@@ -167,6 +171,52 @@ pub enum VilGate {
     Squeeze,
     /// A convolution over the channels.
     Convolution,
+}
+
+/// CvT of any size; one value for each stage.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CvtSpec {
+    /// C of each stage.
+    pub dims: Vec<usize>,
+    /// Blocks of each stage.
+    pub depths: Vec<usize>,
+    /// Heads of each stage.
+    pub heads: Vec<usize>,
+    /// Side of a window in tokens; a smaller grid is one window.
+    pub windows: Vec<usize>,
+    /// Kernel of the convolution that embeds tokens.
+    pub embed_kernels: Vec<usize>,
+    /// Its stride.
+    pub embed_strides: Vec<usize>,
+    /// Its padding.
+    pub embed_paddings: Vec<usize>,
+    /// Kernel of the depthwise convolution before q, k and v; odd.
+    pub qkv_kernels: Vec<usize>,
+    /// Bias on q, k and v.
+    pub qkv_bias: Vec<bool>,
+    /// Hidden width of the MLP over C.
+    pub mlp_ratios: Vec<f64>,
+    /// Masks the regions of a shifted grid in every block.
+    pub shift: Vec<bool>,
+    /// Learned bias of relative positions.
+    pub relative_position: bool,
+    /// Three 3x3 convolutions instead of the first embedding.
+    pub residual_stem: bool,
+    /// Stochastic depth of the last block; grows linearly from 0.
+    pub drop_path: f64,
+}
+
+/// ResNet as torchvision builds it.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResnetSpec {
+    /// Blocks of each of the four stages.
+    pub depths: Vec<usize>,
+    /// Blocks of three convolutions and four times the channels; else of two.
+    pub bottleneck: bool,
+    /// Channels of the 3x3 convolutions of the first stage's bottlenecks: 64, or 128 in the wide variants.
+    pub width: usize,
 }
 
 /// DINO projection head.

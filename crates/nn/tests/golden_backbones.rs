@@ -5,12 +5,17 @@
 
 mod support;
 
+use std::collections::HashMap;
+
 use esvit_graph::{DType, Graph};
-use esvit_nn::{Parameters, Role, Scope, backbones};
+use esvit_nn::{Mode, Parameters, Role, Scope, backbones};
+use esvit_ops::batch_norm::MOMENTUM;
 use esvit_ops::patchify::Patchify;
 use esvit_ops::token_mean::TokenMean;
 use esvit_ops::{Layout, Segment};
-use esvit_testkit::{Fixture, Kind, compare_forward, compare_gradient, compare_gradient_group, compare_loss, fixtures, golden_or_skip};
+use esvit_testkit::{
+    Fixture, GroupRow, Kind, compare_forward, compare_gradient, compare_gradient_group, compare_loss, fixtures, golden_or_skip,
+};
 use support::families::backbone_spec;
 use support::{Device, Feed, Outcome, leaf, open_or_skip, run_on, trained};
 
@@ -72,7 +77,8 @@ fn check(fixture: &Fixture, part: &str, device: &Device) -> Outcome {
         draws.push(g.leaf(&name, &[shapes.len()], DType::U32)?);
         feed.set_indices(name, (0..shapes.len()).map(|segment| drawn[segment * layers + layer]).collect());
     }
-    let features = backbone.forward(&mut g, &backbones::Input { pixels: pixel_leaf, crops: &patchify, drop_path: vec![], draws })?;
+    let mode = if part == "train" { Mode::Train } else { Mode::Eval };
+    let features = backbone.forward(&mut g, &backbones::Input { pixels: pixel_leaf, crops: &patchify, drop_path: vec![], draws, mode })?;
 
     feed.fill("net", &parameters, |e| fixture.fill(&e.name, &e.shape));
     feed.set("pixels", pixels);
@@ -81,6 +87,10 @@ fn check(fixture: &Fixture, part: &str, device: &Device) -> Outcome {
         outputs.push((format!("block {b}"), *value));
     }
     let blocks = features.blocks.len();
+    for (i, s) in features.statistics.iter().enumerate() {
+        outputs.push((format!("mean {i}"), s.mean));
+        outputs.push((format!("var {i}"), s.var));
+    }
     let patch_mean = g.apply1(TokenMean { layout: features.regions.layout.clone() }, &[features.regions.value])?;
     outputs.push(("patch mean".into(), patch_mean));
     let maps = part == "eval" && fixture.has_group("attn.all");
@@ -114,6 +124,27 @@ fn check(fixture: &Fixture, part: &str, device: &Device) -> Outcome {
     let region = ran.floats("region").ok_or("region")?;
     compare_forward(&fixture.tensor(&format!("{part}.view"))?, view)?;
     compare_forward(&fixture.tensor(&format!("{part}.region"))?, region)?;
+    if fixture.has_group(&format!("{part}.buffers_after")) {
+        // The running averages take the crop sizes one after the other.
+        let mut buffers: HashMap<String, Vec<f32>> = parameters
+            .entries
+            .iter()
+            .filter(|e| e.role == Role::Buffer)
+            .map(|e| (e.name.clone(), fixture.fill(&e.name, &e.shape)))
+            .collect();
+        for (i, s) in features.statistics.iter().enumerate() {
+            let unbiased = s.rows as f32 / (s.rows as f32 - 1.0);
+            for (what, leaf, factor) in [("mean", "running_mean", 1.0), ("var", "running_var", unbiased)] {
+                let new = ran.floats(&format!("{what} {i}")).ok_or("statistics")?;
+                let running = buffers.get_mut(&format!("{}.{leaf}", s.path)).ok_or("a buffer")?;
+                running.iter_mut().zip(new).for_each(|(running, new)| *running = (1.0 - MOMENTUM) * *running + MOMENTUM * new * factor);
+            }
+        }
+        for row in fixture.group(&format!("{part}.buffers_after"))? {
+            let golden = row.golden.as_ref().ok_or("a buffer")?;
+            compare_forward(golden, buffers.get(&row.name).ok_or_else(|| format!("`{}` is missing", row.name))?)?;
+        }
+    }
 
     for case in fixture.json["n_last_blocks"].as_array().into_iter().flatten().filter(|_| part == "eval") {
         let n = case["n"].as_u64().ok_or("n")? as usize;
@@ -164,13 +195,25 @@ fn check(fixture: &Fixture, part: &str, device: &Device) -> Outcome {
         // A sum of thousands of terms that cancel: compared with the terms' size.
         let want = fixture.json[format!("{part}.loss_f64")].as_f64().ok_or("loss_f64")?;
         // A GPU's exp and division are some units less exact.
-        let tolerance = if matches!(device, Device::Cpu) { 1e-5 } else { 5e-5 };
+        let tolerance: f64 = if matches!(device, Device::Cpu) { 1e-5 } else { 5e-5 };
+        // Behind batch norms of a batch the reference itself is further off; it says by how much.
+        let noise = fixture.json[format!("{part}.loss")].as_f64().map_or(0.0, |rounded| ((rounded - want) / want).abs());
+        let tolerance = tolerance.max(20.0 * noise);
         compare_loss(&format!("{}: loss", fixture.name), loss, want, tolerance)?;
-        let rows = fixture.group(&format!("{part}.grad.params"))?;
+        let mut rows = fixture.group(&format!("{part}.grad.params"))?;
+        // Full-size ResNets have millions of values before a ReLU, and some of them lie within rounding of zero.
+        let kinks = fixture.json["model"]["family"] == "resnet" && fixture.name.contains("full_");
+        let least = if kinks { KINK } else { 0.0 };
+        if kinks || part == "train" {
+            share_noise(&mut rows, least);
+        }
         compare_gradient_group(&rows, |name| ran.floats(&format!("d {name}")))?;
         let pixels = ran.floats("d pixels").ok_or("d pixels")?;
         let mut at = 0;
-        let input_rows = fixture.group(&format!("{part}.grad.inputs"))?;
+        let mut input_rows = fixture.group(&format!("{part}.grad.inputs"))?;
+        if kinks || part == "train" {
+            share_noise(&mut input_rows, least);
+        }
         for (row, shape) in input_rows.iter().zip(&shapes) {
             let n: usize = shape.iter().product();
             let golden = row.golden.as_ref().ok_or("inputs have gradients")?;
@@ -181,7 +224,22 @@ fn check(fixture: &Fixture, part: &str, device: &Device) -> Outcome {
     Ok(())
 }
 
-/// All parts of a fixture; batch norm in training is not there yet.
+/// What one value on the other side of a ReLU moves the gradients before it by: a term of one channel's sum over the tokens, 1 % of the norm
+/// over all channels at most. Tolerances are twenty times this.
+const KINK: f64 = 5e-4;
+
+/// No gradient is held to be more exact than half of its group are. Behind a ReLU a value next to zero falls on either side of it with the
+/// last bit of a batch norm of the batch, and takes whole channels of gradients with it: where it happens is chance, how much it moves is not.
+fn share_noise(rows: &mut [GroupRow], least: f64) {
+    let mut all: Vec<f64> = rows.iter().filter_map(|row| row.golden.as_ref()?.noise.rel_l2).collect();
+    all.sort_by(f64::total_cmp);
+    let Some(&median) = all.get(all.len() / 2) else { return };
+    for golden in rows.iter_mut().filter_map(|row| row.golden.as_mut()) {
+        golden.noise.rel_l2 = golden.noise.rel_l2.map(|noise| noise.max(median).max(least));
+    }
+}
+
+/// All parts of a fixture.
 fn check_all(fixture: &Fixture, device: &Device) -> Outcome {
     check(fixture, "eval", device).map_err(|e| format!("{}: {e}", fixture.name))?;
     if fixture.has_tensor("train.view") {

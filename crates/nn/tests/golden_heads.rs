@@ -5,7 +5,7 @@ mod support;
 use esvit_graph::{Graph, Value};
 use esvit_nn::loss::{self, Projection};
 use esvit_nn::spec::HeadSpec;
-use esvit_nn::{DinoHead, Entry, HeadMode, Parameters, Role, Scope};
+use esvit_nn::{DinoHead, Entry, Mode, Parameters, Role, Scope};
 use esvit_ops::region_match::RegionMatch;
 use esvit_testkit::{
     Fixture, Kind, LOSS_STEP, compare_forward, compare_gradient, compare_gradient_group, compare_integers, compare_loss, fixtures,
@@ -39,7 +39,7 @@ fn head_spec(json: &Json, norm_last_layer: bool) -> HeadSpec {
 
 // ---------------------------------------------------------------- heads alone
 
-fn check_head(fixture: &Fixture, mode: HeadMode, part: &str) -> Outcome {
+fn check_head(fixture: &Fixture, mode: Mode, part: &str) -> Outcome {
     let json = &fixture.json["head"];
     let spec = head_spec(json, json["norm_last_layer"] == true);
     let shape = sizes(&fixture.json["input"]["shape"]);
@@ -84,7 +84,7 @@ fn check_head(fixture: &Fixture, mode: HeadMode, part: &str) -> Outcome {
     compare_loss(&format!("{} {part}.loss", fixture.name), loss, number(&fixture.json, &format!("{part}.loss_f64"))?, 1e-5)?;
     compare_gradient_group(&fixture.tensors(&format!("{part}.grad."))?, |name| ran.floats(name))?;
 
-    if mode == HeadMode::Train {
+    if mode == Mode::Train {
         // Momentum 0.1 and the unbiased variance, as PyTorch's running averages.
         let n = shape[0] as f32;
         for s in &statistics {
@@ -110,7 +110,7 @@ fn heads_agree() -> Outcome {
     }
     for fixture in fixtures("head_and_loss", "head_")? {
         let mut parts = 0;
-        for (part, mode) in [("any", HeadMode::Train), ("train", HeadMode::Train), ("eval", HeadMode::Eval)] {
+        for (part, mode) in [("any", Mode::Train), ("train", Mode::Train), ("eval", Mode::Eval)] {
             if fixture.has_tensor(&format!("{part}.out")) {
                 check_head(&fixture, mode, part).map_err(|e| format!("{} ({part}): {e}", fixture.name))?;
                 parts += 1;
@@ -335,7 +335,7 @@ fn check_whole(fixture: &Fixture) -> Outcome {
             let name = format!("{net}.{level}_features");
             feed.set(name.clone(), fixture.fill_kind(&name, &[rows, width], Kind::Input));
             let x = leaf(&mut g, &name, &[rows, width]);
-            let (z, statistics) = head.bottleneck(&mut g, x, HeadMode::Train)?;
+            let (z, statistics) = head.bottleneck(&mut g, x, Mode::Train)?;
             statistics_of += statistics.len();
             let prototypes = head.prototypes(&mut g)?;
             outputs.push((format!("{net}.logits.{level}"), g.apply1(esvit_ops::linear::Linear, &[z, prototypes])?));

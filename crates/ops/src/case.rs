@@ -11,6 +11,9 @@ pub enum Input {
     Wave(Shape),
     /// Values in [0.5, 1.5]: temperatures, variances, weights.
     Positive(Shape),
+    /// Values of both signs, each at least 0.01 from every other and 0.005 from zero: for operators with kinks, whose derivative a
+    /// finite step must not straddle.
+    Apart(Shape),
     /// Rows of unit length.
     UnitRows(Shape),
     /// Indices below the bound.
@@ -23,14 +26,14 @@ impl Input {
     /// Shape of the operand.
     pub fn shape(&self) -> &Shape {
         match self {
-            Input::Wave(s) | Input::Positive(s) | Input::UnitRows(s) | Input::Index(s, _) | Input::Pixels(s) => s,
+            Input::Wave(s) | Input::Positive(s) | Input::Apart(s) | Input::UnitRows(s) | Input::Index(s, _) | Input::Pixels(s) => s,
         }
     }
 
     /// Type of the operand.
     pub fn dtype(&self) -> DType {
         match self {
-            Input::Wave(_) | Input::Positive(_) | Input::UnitRows(_) => DType::F32,
+            Input::Wave(_) | Input::Positive(_) | Input::Apart(_) | Input::UnitRows(_) => DType::F32,
             Input::Index(..) => DType::U32,
             Input::Pixels(_) => DType::U8,
         }
@@ -45,6 +48,10 @@ impl Input {
             ((t * 0.7391).sin() + 0.25 * (t * 2.113 + 1.0).cos()) as f32
         };
         match self {
+            // A prime step visits every place once.
+            Input::Apart(_) => {
+                (0..n).map(|i| 0.01 * ((i * 7919 + operand) % n) as f32 - 0.005 * n as f32 + 0.005 * (1 - n % 2) as f32).collect()
+            }
             Input::Positive(_) => (0..n).map(|i| 1.0 + 0.4 * wave(i)).collect(),
             Input::UnitRows(shape) => {
                 let width = shape[shape.len() - 1];

@@ -50,17 +50,6 @@ pub fn bf16() -> bool {
     })
 }
 
-/// The paths that were chosen, as `esvit doctor` prints them: the loops', then the matrix products' in both precisions.
-pub fn describe() -> &'static str {
-    match (isa(), bf16()) {
-        (_, true) => "avx512; products f32 and bf16 (avx512-bf16)",
-        (Isa::Avx512, false) => "avx512; products f32 only, also for `mixed`",
-        (Isa::Avx2, false) => "avx2; products f32 only, also for `mixed`",
-        (Isa::Neon, false) => "neon; products f32 only, also for `mixed`",
-        (Isa::Plain, false) => "plain; products f32 only, also for `mixed`",
-    }
-}
-
 fn detect() -> Isa {
     #[cfg(target_arch = "x86_64")]
     {

@@ -68,7 +68,7 @@ impl Product<'_> {
                 self.block::<V, MR, 2, false>(i, j);
                 j += 2 * V::LANES;
             }
-            match (self.n - j >= V::LANES, (self.n - j) % V::LANES > 0) {
+            match (self.n - j >= V::LANES, !(self.n - j).is_multiple_of(V::LANES)) {
                 (true, true) => self.block::<V, MR, 1, true>(i, j),
                 (true, false) => self.block::<V, MR, 1, false>(i, j),
                 (false, true) => self.block::<V, MR, 0, true>(i, j),

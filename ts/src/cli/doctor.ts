@@ -22,6 +22,7 @@ export function addDoctor(program: Command, { io }: Context): void {
         cpu: cpus()[0]?.model ?? "unknown",
         threads,
         instructions: engine.cpuFeatures(),
+        bf16: engine.cpuMultipliesBf16(),
         memory: memoryLimit(),
         /** Of this process, with the engine loaded and nothing done. */
         baseMemory: peakMemory(),
@@ -39,6 +40,7 @@ export function addDoctor(program: Command, { io }: Context): void {
         ["threads", String(facts.threads)],
         ["instructions", facts.instructions],
         ["memory that is free", mebibytes(facts.memory)],
+        ["mixed precision", facts.bf16 ? "products of bf16 (AVX512-BF16)" : "as single precision: this processor does not multiply bf16"],
         ["matrix products", `${facts.gflops.toFixed(0)} GFLOP/s in single precision`],
         ...(facts.adapters.length === 0 ? [["GPU", "none that Vulkan, Metal or DirectX 12 can use"]] : facts.adapters.map((gpu) => ["GPU", describeAdapter(gpu)])),
       ]));

@@ -1,5 +1,5 @@
 /** What `pretrain` and `demo` share: a run with its display, its signals and its report. */
-import type { Config } from "../config/index.js";
+import { imagesPerStep, type Config } from "../config/index.js";
 import type { KnnReport } from "../evaluate/index.js";
 import { pretrain, type PretrainResult, type RunPlan } from "../train/index.js";
 import type { Io } from "./io.js";
@@ -8,7 +8,7 @@ import { mebibytes, peakMemory } from "./table.js";
 
 /** One run, watched on stderr. */
 export async function trainWatched(config: Config, notes: readonly string[], io: Io, signal: AbortSignal): Promise<PretrainResult> {
-  const progress = openProgress(io, config.batchSize);
+  const progress = openProgress(io, imagesPerStep(config));
   for (const note of notes) progress.say(`note: ${note}`);
   try {
     return await pretrain(config, {
@@ -33,7 +33,7 @@ function describePlan(plan: RunPlan, config: Config): string[] {
   const classes = plan.classes > 0 ? ` in ${plan.classes} classes (not used for training)` : "";
   const place = plan.resumedFrom === undefined ? "" : `; goes on with ${plan.resumedFrom} at step ${plan.firstStep}`;
   return [
-    `${plan.images} images${classes}, ${(plan.parameterCount / 1e6).toFixed(1)}M parameters, ${plan.stepsPerEpoch} steps an epoch of ${config.batchSize} images${place}`,
+    `${plan.images} images${classes}, ${(plan.parameterCount / 1e6).toFixed(1)}M parameters, ${plan.stepsPerEpoch} steps an epoch of ${imagesPerStep(config)} images${place}`,
     ...(device.adapter ? [`device: ${device.adapter.name} (${device.adapter.kind}, ${device.adapter.backend}), ${mebibytes(memory.gpu)} of its memory`] : []),
     `memory: ${mebibytes(memory.total)} (activations ${mebibytes(memory.arena)}, parameters ${mebibytes(memory.parameters)}, workspace ${mebibytes(memory.workspace)}, images ${mebibytes(memory.loader)}, checkpoint ${mebibytes(memory.checkpoint)})`,
   ];

@@ -65,8 +65,37 @@ export const Vil = z.strictObject({
   dropPath: z.number().min(0).lt(1).default(0.1).describe("stochastic depth of the last block; earlier blocks rise to it linearly"),
 });
 
+const perStage = <Item extends z.ZodType>(item: Item) => z.array(item).min(1).max(4);
+
+/** Convolutional vision transformer (Wu et al., 2021) as EsViT changed it, cvt_v4; lists hold a value for each stage. */
+export const Cvt = z.strictObject({
+  kind: z.literal("cvt"),
+  dims: perStage(positive).default([64, 192, 384, 768]).describe("channels"),
+  depths: perStage(positive).default([2, 2, 6, 2]).describe("blocks"),
+  heads: perStage(positive).default([1, 3, 6, 12]).describe("attention heads"),
+  windows: perStage(positive).default([7, 7, 7, 7]).describe("side of an attention window in tokens; a smaller grid is one window"),
+  embedKernels: perStage(positive).default([7, 3, 3, 3]).describe("kernel of the convolution that embeds tokens"),
+  embedStrides: perStage(positive).default([4, 2, 2, 2]).describe("its stride"),
+  embedPaddings: perStage(z.int().nonnegative()).default([2, 1, 1, 1]).describe("its padding"),
+  qkvKernels: perStage(positive).default([3, 3, 3, 3]).describe("kernel of the depthwise convolution before q, k and v; odd"),
+  qkvBias: perStage(z.boolean()).default([true, true, true, true]),
+  mlpRatios: perStage(z.number().positive()).default([4, 4, 4, 4]).describe("hidden width of a block's MLP over its channels"),
+  shift: perStage(z.boolean()).default([false, false, false, false]).describe("masks the regions of a shifted grid in every block"),
+  relativePosition: z.boolean().default(false).describe("learned bias of relative positions"),
+  residualStem: z.boolean().default(false).describe("three 3x3 convolutions instead of the first embedding"),
+  dropPath: z.number().min(0).lt(1).default(0.1).describe("stochastic depth of the last block; earlier blocks rise to it linearly"),
+});
+
+/** Residual network (He et al., 2015) as torchvision builds it. */
+export const Resnet = z.strictObject({
+  kind: z.literal("resnet"),
+  depths: z.array(positive).length(4).default([3, 4, 6, 3]).describe("blocks of each stage"),
+  bottleneck: z.boolean().default(true).describe("blocks of three convolutions; else of two"),
+  width: positive.default(64).describe("channels of the 3x3 convolutions of the first stage's bottlenecks; 128 in the wide variants"),
+});
+
 /** The backbones there are. A new one is one member here. */
-export const Backbone = z.discriminatedUnion("kind", [Swin, Vil, Vit]);
+export const Backbone = z.discriminatedUnion("kind", [Cvt, Resnet, Swin, Vil, Vit]);
 export type Backbone = z.output<typeof Backbone>;
 
 /** The published stages with other numbers of blocks. */
@@ -80,6 +109,15 @@ export const presets = {
   swin_small: { kind: "swin", dim: 96, depths: [2, 2, 18, 2], heads: [3, 6, 12, 24], dropPath: 0.2 },
   swin_base: { kind: "swin", dim: 128, depths: [2, 2, 18, 2], heads: [4, 8, 16, 32], dropPath: 0.2 },
   swin_large: { kind: "swin", dim: 192, depths: [2, 2, 18, 2], heads: [6, 12, 24, 48], dropPath: 0.2 },
+  cvt: { kind: "cvt" },
+  cvt_tiny: { kind: "cvt" },
+  resnet18: { kind: "resnet", depths: [2, 2, 2, 2], bottleneck: false, width: 64 },
+  resnet34: { kind: "resnet", depths: [3, 4, 6, 3], bottleneck: false, width: 64 },
+  resnet50: { kind: "resnet", depths: [3, 4, 6, 3], bottleneck: true, width: 64 },
+  resnet101: { kind: "resnet", depths: [3, 4, 23, 3], bottleneck: true, width: 64 },
+  resnet152: { kind: "resnet", depths: [3, 8, 36, 3], bottleneck: true, width: 64 },
+  wide_resnet50_2: { kind: "resnet", depths: [3, 4, 6, 3], bottleneck: true, width: 128 },
+  wide_resnet101_2: { kind: "resnet", depths: [3, 4, 23, 3], bottleneck: true, width: 128 },
   vil: { kind: "vil" },
   vil_1281: { kind: "vil", arch: vilOfDepths(1, 2, 8, 1) },
   vil_2262: { kind: "vil", arch: vil2262 },
@@ -102,6 +140,7 @@ export interface Misfit {
 
 /** Side of the patches that pixels are cut in. */
 export function patchSizeOf(backbone: Backbone): { name: string; size: number } {
+  if (backbone.kind === "cvt" || backbone.kind === "resnet") return { name: "backbone", size: 1 };
   if (backbone.kind === "vil") return { name: "backbone.arch's first stage", size: parseVilArch(backbone.arch)[0]?.patchSize ?? 1 };
   return { name: "backbone.patchSize", size: backbone.patchSize };
 }
@@ -109,10 +148,36 @@ export function patchSizeOf(backbone: Backbone): { name: string; size: number } 
 /** What a schema of single fields cannot see. `crops` are the sides of the images the backbone will get. */
 export function backboneMisfits(backbone: Backbone, crops: { name: string; size: number }[]): Misfit[] {
   switch (backbone.kind) {
+    case "cvt": return cvtMisfits(backbone);
+    case "resnet": return resnetMisfits(backbone);
     case "swin": return swinMisfits(backbone, crops);
     case "vil": return vilMisfits(backbone);
     case "vit": return vitMisfits(backbone);
   }
+}
+
+function cvtMisfits(backbone: z.output<typeof Cvt>): Misfit[] {
+  const misfits: Misfit[] = [];
+  for (const [field, list] of Object.entries(backbone)) {
+    if (Array.isArray(list) && list.length !== backbone.dims.length) {
+      misfits.push({ path: [field], message: `${backbone.dims.length} values, one for each stage of dims`, input: list });
+    }
+  }
+  for (const [stage, heads] of backbone.heads.entries()) {
+    const channels = backbone.dims[stage];
+    if (channels !== undefined && channels % heads !== 0) {
+      misfits.push({ path: ["heads", String(stage)], message: `a divisor of the stage's ${channels} channels`, input: heads });
+    }
+  }
+  for (const [stage, kernel] of backbone.qkvKernels.entries()) {
+    if (kernel % 2 === 0) misfits.push({ path: ["qkvKernels", String(stage)], message: "odd", input: kernel });
+  }
+  return misfits;
+}
+
+function resnetMisfits(backbone: z.output<typeof Resnet>): Misfit[] {
+  if (backbone.bottleneck || backbone.width === 64) return [];
+  return [{ path: ["width"], message: "64 where bottleneck is false", input: backbone.width }];
 }
 
 function vitMisfits(backbone: z.output<typeof Vit>): Misfit[] {

@@ -5,4 +5,4 @@ export { ConfigError } from "./error.js";
 export { parseArguments, type Arguments, type Assignment } from "./arguments.js";
 export { completeConfig, parseConfigText, resolveConfig, type Resolved } from "./resolve.js";
 export { ownFlags, referenceFlags, type Flag } from "./reference-flags.js";
-export { engineThreads, toBackboneSpec, toEncoderSpec, toTrainerSpec } from "./spec.js";
+export { engineThreads, imagesPerStep, toBackboneSpec, toEncoderSpec, toTrainerSpec } from "./spec.js";

@@ -5,6 +5,7 @@
  */
 import { ConfigError, nearest, show } from "./error.js";
 import { didYouMean } from "./parse.js";
+import { translateCvt } from "./reference-cvt.js";
 import { translateVil } from "./reference-vil.js";
 import { isTree, type Layers, type Tree } from "./layers.js";
 
@@ -35,7 +36,7 @@ const rootNames = [
 const modelNames = ["NAME", "INIT_WEIGHTS", "PRETRAINED", "PRETRAINED_LAYERS", "NUM_CLASSES", "SPEC"];
 
 /** `MODEL.NAME` of each backbone. */
-const kinds: Record<string, string> = { swin_transformer: "swin", vision_longformer: "vil", cls_vil: "vil" };
+const kinds: Record<string, string> = { cls_cvt: "cvt", cls_cvt_v4: "cvt", cvt_v4_transformer: "cvt", swin_transformer: "swin", vision_longformer: "vil", cls_vil: "vil" };
 
 /** True for a key of the reference's files. */
 export function isReferenceKey(key: string): boolean {
@@ -63,6 +64,8 @@ function translate(path: readonly string[], value: unknown, source: string, laye
     if (!Array.isArray(value) || value.length !== 2 || value[0] !== value[1]) {
       return refuse(`must be two equal numbers, got ${show(value)}`);
     }
+    // CvT has no nominal size: its windows follow from the crops.
+    if (layers.get(["backbone", "kind"]) === "cvt") return true;
     layers.set(["backbone", "imageSize"], value[0], source);
     return true;
   }
@@ -84,6 +87,10 @@ function translate(path: readonly string[], value: unknown, source: string, laye
   if (third === undefined) return refuse(`must hold named fields, got ${show(value)}`);
   if (layers.get(["backbone", "kind"]) === "vil") {
     const reason = translateVil(path.slice(2), value, source, layers);
+    return reason === undefined || refuse(reason);
+  }
+  if (layers.get(["backbone", "kind"]) === "cvt") {
+    const reason = translateCvt(path.slice(2), value, source, layers);
     return reason === undefined || refuse(reason);
   }
   const ours = path.length === 3 ? swinSpec[third] : undefined;

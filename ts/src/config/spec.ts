@@ -1,5 +1,5 @@
 import { availableParallelism } from "node:os";
-import type { BackboneSpec, EncoderSpec, SwinSpec, TrainerSpec, VilSpec, VitSpec } from "../native/spec.js";
+import type { BackboneSpec, CvtSpec, EncoderSpec, ResnetSpec, SwinSpec, TrainerSpec, VilSpec, VitSpec } from "../native/spec.js";
 import type { Backbone } from "./backbone.js";
 import type { Config } from "./schema.js";
 import { parseVilArch } from "./vil-arch.js";
@@ -7,6 +7,8 @@ import { parseVilArch } from "./vil-arch.js";
 /** The engine's words for a backbone. */
 export function toBackboneSpec(backbone: Backbone): BackboneSpec {
   switch (backbone.kind) {
+    case "cvt": return toCvtSpec(backbone);
+    case "resnet": return toResnetSpec(backbone);
     case "swin": return toSwinSpec(backbone);
     case "vil": return toVilSpec(backbone);
     case "vit": return toVitSpec(backbone);
@@ -14,6 +16,30 @@ export function toBackboneSpec(backbone: Backbone): BackboneSpec {
 }
 
 type Of<Kind> = Extract<Backbone, { kind: Kind }>;
+
+function toCvtSpec(backbone: Of<"cvt">): CvtSpec {
+  return {
+    kind: backbone.kind,
+    dims: backbone.dims,
+    depths: backbone.depths,
+    heads: backbone.heads,
+    windows: backbone.windows,
+    embed_kernels: backbone.embedKernels,
+    embed_strides: backbone.embedStrides,
+    embed_paddings: backbone.embedPaddings,
+    qkv_kernels: backbone.qkvKernels,
+    qkv_bias: backbone.qkvBias,
+    mlp_ratios: backbone.mlpRatios,
+    shift: backbone.shift,
+    relative_position: backbone.relativePosition,
+    residual_stem: backbone.residualStem,
+    drop_path: backbone.dropPath,
+  };
+}
+
+function toResnetSpec(backbone: Of<"resnet">): ResnetSpec {
+  return { kind: backbone.kind, depths: backbone.depths, bottleneck: backbone.bottleneck, width: backbone.width };
+}
 
 function toVitSpec(backbone: Of<"vit">): VitSpec {
   return {
@@ -81,6 +107,11 @@ export function engineThreads(threads: number): number {
   return threads > 0 ? threads : availableParallelism();
 }
 
+/** Images of a step on one device: those of all its passes. */
+export function imagesPerStep({ batchSize, accumulate }: Pick<Config, "batchSize" | "accumulate">): number {
+  return batchSize * accumulate;
+}
+
 /** What the engine's trainer is built from. */
 export function toTrainerSpec(config: Config): TrainerSpec {
   return {
@@ -99,6 +130,7 @@ export function toTrainerSpec(config: Config): TrainerSpec {
       local_size: config.crops.localSize,
       local_count: config.crops.localCount,
     },
+    accumulate: config.accumulate,
     loss: {
       region: config.loss.region,
       student_temperature: config.loss.studentTemperature,
@@ -108,6 +140,7 @@ export function toTrainerSpec(config: Config): TrainerSpec {
     optimizer: config.optimizer.kind,
     clip_grad: config.optimizer.clipGrad,
     precision: config.precision,
+    checkpointing: config.checkpointing,
     seed: config.seed,
     threads: engineThreads(config.threads),
   };

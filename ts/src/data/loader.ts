@@ -1,5 +1,5 @@
 import { drawCrops } from "../augment/index.js";
-import type { Config } from "../config/index.js";
+import { imagesPerStep, type Config } from "../config/index.js";
 import { stream } from "../random/index.js";
 import { BadImages, type BadImage } from "./bad-images.js";
 import { BadImageError, DataError } from "./error.js";
@@ -56,8 +56,8 @@ export interface LoaderPlan {
 }
 
 /** What the loader of a configuration keeps in memory. */
-export function planLoader({ batchSize, crops, data }: Pick<Config, "batchSize" | "crops" | "data">): LoaderPlan {
-  const batchBytes = 3 * batchSize * (2 * crops.globalSize ** 2 + crops.localCount * crops.localSize ** 2);
+export function planLoader({ crops, data, ...batch }: Pick<Config, "batchSize" | "accumulate" | "crops" | "data">): LoaderPlan {
+  const batchBytes = 3 * imagesPerStep(batch) * (2 * crops.globalSize ** 2 + crops.localCount * crops.localSize ** 2);
   return { batchBytes, depth: Math.max(1, Math.min(maxDepth, Math.floor((data.prefetchMiB * 2 ** 20) / batchBytes))) };
 }
 
@@ -68,11 +68,12 @@ export function planLoader({ batchSize, crops, data }: Pick<Config, "batchSize" 
  */
 export function openLoader(
   folder: ImageFolder,
-  config: Pick<Config, "seed" | "batchSize" | "epochs" | "crops" | "augmentation" | "data">,
+  config: Pick<Config, "seed" | "batchSize" | "accumulate" | "epochs" | "crops" | "augmentation" | "data">,
   engine: ImageEngine,
 ): Loader {
   const { files } = folder;
-  const { seed, batchSize, crops } = config;
+  const { seed, crops } = config;
+  const batchSize = imagesPerStep(config);
   requireBatch(files.length, batchSize, folder.root);
   const steps = stepsPerEpoch(files.length, batchSize);
   const globalBytes = crops.globalSize ** 2 * 3;

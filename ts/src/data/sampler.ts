@@ -16,6 +16,6 @@ export function epochOrder(seed: number, epoch: number, images: number): Uint32A
 /** @throws {DataError} when a batch cannot be filled. `root` names the images in the message. */
 export function requireBatch(images: number, batchSize: number, root: string): void {
   if (images < batchSize) {
-    throw new DataError(`${root}: ${images} ${images === 1 ? "image is" : "images are"} fewer than the batch of ${batchSize}; set batchSize to ${images} or less`);
+    throw new DataError(`${root}: ${images} ${images === 1 ? "image is" : "images are"} fewer than a step's ${batchSize}; set batchSize times accumulate to ${images} or less`);
   }
 }

@@ -96,8 +96,10 @@ export interface StepStats {
 
 /** Memory of a trainer, known before its first step. Bytes. */
 export interface MemoryPlan {
-  /** Activations and gradients: the arena of the static program. */
+  /** Activations and gradients on the CPU: the arena of the static program. */
   arena: number;
+  /** The same on a GPU, which keeps all gradients until its update. */
+  gpuArena: number;
   /** Student, teacher, moments, centres. */
   parameters: number;
   /** Staging of pixels, and scratch memory of the operators. */
@@ -197,6 +199,8 @@ export interface Native {
   gemmPeak(threads: number): Promise<number>;
   /** Instruction set chosen at start: `avx512`, `avx2`, `neon` or `plain`. */
   cpuFeatures(): string;
+  /** Whether `mixed` multiplies bf16 on this CPU; otherwise it is single precision. */
+  cpuMultipliesBf16(): boolean;
 }
 
 /** The addon's errors are `[CODE] sentence`. */

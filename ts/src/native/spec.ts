@@ -61,7 +61,33 @@ export interface VitSpec {
   drop_path: number;
 }
 
-export type BackboneSpec = SwinSpec | VilSpec | VitSpec;
+export interface CvtSpec {
+  kind: "cvt";
+  dims: number[];
+  depths: number[];
+  heads: number[];
+  windows: number[];
+  embed_kernels: number[];
+  embed_strides: number[];
+  embed_paddings: number[];
+  qkv_kernels: number[];
+  qkv_bias: boolean[];
+  mlp_ratios: number[];
+  shift: boolean[];
+  relative_position: boolean;
+  residual_stem: boolean;
+  drop_path: number;
+}
+
+export interface ResnetSpec {
+  kind: "resnet";
+  depths: number[];
+  bottleneck: boolean;
+  /** Channels of the 3x3 convolutions of the first stage's bottlenecks. */
+  width: number;
+}
+
+export type BackboneSpec = CvtSpec | ResnetSpec | SwinSpec | VilSpec | VitSpec;
 
 export interface HeadSpec {
   /** Prototypes, K. */
@@ -79,18 +105,22 @@ export interface TrainerSpec {
   backbone: BackboneSpec;
   head: HeadSpec;
   crops: {
-    /** Images a step, B. */
+    /** Images a pass, B. */
     batch: number;
     global_size: number;
     local_size: number;
     /** Local crops an image; 0 for none. */
     local_count: number;
   };
+  /** Passes of a step, whose gradients are averaged; a step's crops hold the images of all of them. */
+  accumulate: number;
   loss: { region: boolean; student_temperature: number; center_momentum: number; mixup: boolean };
   optimizer: "adamw" | "sgd" | "lars";
   /** Largest norm of one parameter's gradient; 0 turns clipping off. */
   clip_grad: number;
   precision: Precision;
+  /** Whether the student's blocks are computed again in the backward pass. */
+  checkpointing: boolean;
   seed: number;
   threads: number;
 }

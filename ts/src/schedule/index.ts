@@ -1,5 +1,5 @@
 /** Values of a run over its steps, as the reference's schedules give them. */
-import type { Config } from "../config/index.js";
+import { imagesPerStep, type Config } from "../config/index.js";
 
 /** A value for each step or epoch, counted from 0. */
 export type Schedule = (index: number) => number;
@@ -70,11 +70,11 @@ export interface Knobs {
 
 /** All schedules of a pre-training run of `stepsPerEpoch` steps an epoch, as one function of the global step. */
 export function trainingSchedule(
-  config: Pick<Config, "optimizer" | "loss" | "epochs" | "batchSize">, stepsPerEpoch: number, devices = 1,
+  config: Pick<Config, "optimizer" | "loss" | "epochs" | "batchSize" | "accumulate">, stepsPerEpoch: number, devices = 1,
 ): (step: number) => Knobs {
   const { optimizer, epochs } = config;
   const learningRate = cosine({
-    base: scaledLearningRate(optimizer.lr, config.batchSize, devices),
+    base: scaledLearningRate(optimizer.lr, imagesPerStep(config), devices),
     final: optimizer.minLr,
     epochs,
     stepsPerEpoch,

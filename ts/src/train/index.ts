@@ -7,3 +7,4 @@ export {
   openTrainingImages, pretrain, type PretrainHooks, type PretrainResult, type RunPlan, type StepEvent,
 } from "./pretrain.js";
 export type { Position } from "./snapshot.js";
+export { runTime, showSeconds, type RunTime } from "./time.js";

@@ -5,7 +5,7 @@ import type { Device, MemoryPlan, Native } from "../native/index.js";
 import { MemoryError } from "./errors.js";
 
 /** What a run will need of the machine's memory, in bytes, known before its first step. */
-export interface RunMemory extends MemoryPlan {
+export interface RunMemory extends Omit<MemoryPlan, "gpuArena"> {
   /** What it will need of the GPU's memory: activations, parameters, moments. 0 on the CPU. */
   gpu: number;
   /** Batches kept ready, and the one the engine reads. */
@@ -24,7 +24,7 @@ export function runMemory(plan: MemoryPlan, { batchBytes, depth }: LoaderPlan, d
   const loader = batchBytes * (depth + 1);
   const { parameters, workspace } = plan;
   const arena = device === "cpu" ? plan.arena : 0;
-  const gpu = device === "cpu" ? 0 : plan.arena + parameters;
+  const gpu = device === "cpu" ? 0 : plan.gpuArena + parameters;
   const checkpoint = 2 * parameters;
   return { arena, parameters, workspace, loader, checkpoint, gpu, total: arena + parameters + workspace + loader + checkpoint };
 }

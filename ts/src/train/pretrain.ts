@@ -3,7 +3,7 @@ import { accessSync, constants, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { drawMixup } from "../augment/index.js";
 import { saveCheckpoint, CHECKPOINT_NAME, writeCheckpoint } from "../checkpoint/index.js";
-import { toTrainerSpec, type Config } from "../config/index.js";
+import { imagesPerStep, toTrainerSpec, type Config } from "../config/index.js";
 import { DataError, findSplits, openImageFolder, openLoader, type BadImage, type ImageFolder, type Loader } from "../data/index.js";
 import { knn, openLabelledSplit, type KnnReport } from "../evaluate/index.js";
 import { chooseDevice, type ChosenDevice, native, type Native, type StepKnobs, type StepStats, type TensorData, type Trainer } from "../native/index.js";
@@ -167,7 +167,7 @@ async function train(trainer: Trainer, where: Pick<RunPlan, "memory" | "device">
     teacher,
     result: {
       status, position: progress.position, steps, seconds, loss, plan, bad: loader.bad, knn: undefined,
-      imagesPerSecond: steps === 0 ? 0 : (steps * config.batchSize) / Math.max(seconds, 1e-9),
+      imagesPerSecond: steps === 0 ? 0 : (steps * imagesPerStep(config)) / Math.max(seconds, 1e-9),
       checkpoint: join(config.outputDir, CHECKPOINT_NAME),
     },
   };
@@ -228,7 +228,7 @@ class Run {
       this.stepCount += 1;
       this.seconds += seconds;
       this.loss = stats.loss;
-      addStep(this.progress.sums, stats, knobs, this.config.batchSize, seconds);
+      addStep(this.progress.sums, stats, knobs, imagesPerStep(this.config), seconds);
       this.hooks.onStep?.({ epoch, step: index, globalStep: knobs.step, stats, knobs, seconds });
       const warning = this.monitor.observe(stats);
       if (warning !== undefined) this.hooks.onWarning?.(warning);

@@ -86,7 +86,7 @@ impl GpuRun {
 
         let mut leaves = HashMap::new();
         // The gradient of the loss is its scale: 1 in single precision.
-        leaves.insert("one".to_string(), scaler.part(0, 4));
+        leaves.insert("loss_share".to_string(), scaler.part(0, 4));
         for (store, views) in [(student, &student_views), (teacher, &teacher_views)] {
             leaves.extend(views.iter().enumerate().map(|(i, view)| (store.leaf(i).to_string(), view.clone())));
         }
@@ -104,6 +104,9 @@ impl GpuRun {
         };
         constant("view_pairs.teacher", bytemuck::cast_slice(&step.view_pairs.teacher));
         constant("region_pairs.weight", bytemuck::cast_slice(&step.region_weights));
+
+        let one = gpu.allocate("a one", 4)?;
+        gpu.upload(&one, bytemuck::bytes_of(&1.0f32));
 
         let arena = program.gpu_arena(&gpu)?;
         let mut rec = Recorder::new(&gpu);

@@ -1,5 +1,7 @@
 //! Backbones. Adding one is a file here, an arm of [`build`], and a member of the specification.
 
+mod cvt;
+mod resnet;
 mod swin;
 mod vil;
 mod vit;
@@ -8,14 +10,14 @@ use esvit_graph::{Graph, Result, Value};
 use esvit_ops::patchify::Patchify;
 
 use crate::spec::BackboneSpec;
-use crate::{Scope, Tokens};
+use crate::{Mode, RunningStatistics, Scope, Tokens};
 
 /// What every backbone offers.
 pub trait Backbone {
     /// C of its features.
     fn width(&self) -> usize;
 
-    /// Side of a patch in pixels: crops are cut by it.
+    /// Side of a patch in pixels: crops are cut by it. 1 where the backbone begins with a convolution over the pixels.
     fn patch_size(&self) -> usize;
 
     /// Crops to features.
@@ -40,6 +42,8 @@ pub struct Input<'a> {
     /// For each residual branch a factor for every image `[images]`, or none where its rate is 0; empty turns
     /// stochastic depth off.
     pub drop_path: Vec<Option<Value>>,
+    /// Where batch norms take their statistics from.
+    pub mode: Mode,
     /// For each attention layer that draws its neighbours `[segments]`, u32: 0 for all of them, 1 to 8 for one. Empty for all, always.
     pub draws: Vec<Value>,
 }
@@ -56,6 +60,8 @@ pub struct Features {
     /// Attention of each block, `[windows, H, T, T]`, or whole images where there are no windows: what the analysis looks at. Dropped like
     /// the above.
     pub attention: Vec<Value>,
+    /// What batch norms saw, in the order the running averages take it.
+    pub statistics: Vec<RunningStatistics>,
 }
 
 /// Builds the backbone a specification names, declaring its parameters in `scope`.
@@ -64,6 +70,8 @@ pub struct Features {
 /// When the specification is inconsistent.
 pub fn build(spec: &BackboneSpec, g: &mut Graph, scope: &mut Scope) -> Result<Box<dyn Backbone>> {
     match spec {
+        BackboneSpec::Cvt(spec) => Ok(Box::new(cvt::Cvt::new(spec, g, scope)?)),
+        BackboneSpec::Resnet(spec) => Ok(Box::new(resnet::Resnet::new(spec, g, scope)?)),
         BackboneSpec::Swin(spec) => Ok(Box::new(swin::Swin::new(spec, g, scope)?)),
         BackboneSpec::Vil(spec) => Ok(Box::new(vil::Vil::new(spec, g, scope)?)),
         BackboneSpec::Vit(spec) => Ok(Box::new(vit::Vit::new(spec, g, scope)?)),

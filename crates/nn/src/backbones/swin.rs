@@ -166,7 +166,7 @@ fn residual(g: &mut Graph, x: Value, branch: Value, layout: &Layout, scale: Opti
 }
 
 /// The reference's buffer: for each pair of a window's tokens, its row of the bias table.
-fn relative_position_index(window: usize) -> Vec<i64> {
+pub(super) fn relative_position_index(window: usize) -> Vec<i64> {
     let (area, span) = (window * window, 2 * window - 1);
     let row = |p: usize| {
         let (i, j) = (p / area, p % area);
@@ -207,7 +207,7 @@ impl Backbone for Swin {
         for (s, stage) in self.stages.iter().enumerate() {
             for block in &stage.blocks {
                 let map;
-                (x, map) = block.forward(g, x, &layout, &mut drop_path)?;
+                (x, map) = g.segment(|g| block.forward(g, x, &layout, &mut drop_path))?;
                 attention.push(map);
                 // Only the last stage's outputs are normed, as the reference's linear evaluation does.
                 let normed = if s + 1 == self.stages.len() { self.norm.forward(g, x)? } else { x };
@@ -223,6 +223,6 @@ impl Backbone for Swin {
         }
         let regions = self.norm.forward(g, x)?;
         let view = g.apply1(TokenMean { layout: layout.clone() }, &[regions])?;
-        Ok(Features { view, regions: Tokens { value: regions, layout }, blocks, attention })
+        Ok(Features { view, regions: Tokens { value: regions, layout }, blocks, attention, statistics: Vec::new() })
     }
 }

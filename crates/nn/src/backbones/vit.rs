@@ -159,7 +159,7 @@ impl Backbone for Vit {
         let (mut blocks, mut attention) = (Vec::new(), Vec::new());
         for block in &self.blocks {
             let map;
-            (x, map) = block.forward(g, x, &layout, self.spec.heads, &mut drop_path)?;
+            (x, map) = g.segment(|g| block.forward(g, x, &layout, self.spec.heads, &mut drop_path))?;
             attention.push(map);
             let class = g.apply1(GatherRows::head(&layout, 1), &[x])?;
             blocks.push(self.norm.forward(g, class)?);
@@ -167,6 +167,6 @@ impl Backbone for Vit {
         let normed = self.norm.forward(g, x)?;
         let view = g.apply1(GatherRows::head(&layout, 1), &[normed])?;
         let regions = g.apply1(GatherRows::tail(&layout, 1), &[normed])?;
-        Ok(Features { view, regions: Tokens { value: regions, layout: grids }, blocks, attention })
+        Ok(Features { view, regions: Tokens { value: regions, layout: grids }, blocks, attention, statistics: Vec::new() })
     }
 }

@@ -1,11 +1,13 @@
 //! Our specification of a fixture's `model`, family by family.
 
-use esvit_nn::spec::{BackboneSpec, SwinSpec, VilBorder, VilGate, VilNeighbours, VilPool, VilSpec, VilStage, VitSpec};
+use esvit_nn::spec::{BackboneSpec, CvtSpec, ResnetSpec, SwinSpec, VilBorder, VilGate, VilNeighbours, VilPool, VilSpec, VilStage, VitSpec};
 use serde_json::Value as Json;
 
 /// `None` for families that are not there yet.
 pub fn backbone_spec(model: &Json) -> Option<BackboneSpec> {
     match model["family"].as_str()? {
+        "cvt" => cvt(&model["SPEC"]).map(BackboneSpec::Cvt),
+        "resnet" => resnet(model).map(BackboneSpec::Resnet),
         "swin" => swin(model).map(BackboneSpec::Swin),
         "vil" => vil(model).map(BackboneSpec::Vil),
         "vit" => vit(model).map(BackboneSpec::Vit),
@@ -15,6 +17,41 @@ pub fn backbone_spec(model: &Json) -> Option<BackboneSpec> {
 
 fn number(json: &Json) -> Option<usize> {
     json.as_u64().map(|v| v as usize)
+}
+
+fn numbers(json: &Json) -> Option<Vec<usize>> {
+    json.as_array().map(|a| a.iter().filter_map(number).collect())
+}
+
+fn cvt(spec: &Json) -> Option<CvtSpec> {
+    let flags = |json: &Json| json.as_array().map(|a| a.iter().filter_map(Json::as_bool).collect());
+    Some(CvtSpec {
+        dims: numbers(&spec["DIM_EMBED"])?,
+        depths: numbers(&spec["DEPTH"])?,
+        heads: numbers(&spec["NUM_HEADS"])?,
+        windows: numbers(&spec["WINDOW_SIZE"])?,
+        embed_kernels: numbers(&spec["PATCH_SIZE"])?,
+        embed_strides: numbers(&spec["PATCH_STRIDE"])?,
+        embed_paddings: numbers(&spec["PATCH_PADDING"])?,
+        qkv_kernels: numbers(&spec["KERNEL_QKV"])?,
+        qkv_bias: flags(&spec["QKV_BIAS"])?,
+        mlp_ratios: spec["MLP_RATIO"].as_array()?.iter().filter_map(Json::as_f64).collect(),
+        shift: flags(&spec["SHIFT"])?,
+        relative_position: spec["REL_POS_EMBED"].as_bool()?,
+        residual_stem: spec["RES_STEM"].as_bool().unwrap_or(false),
+        drop_path: spec["DROP_PATH_RATE"].as_f64()?,
+    })
+}
+
+/// A torchvision name, or the layers and width of its `ResNet` of bottlenecks.
+fn resnet(model: &Json) -> Option<ResnetSpec> {
+    let depths = match model["arch"].as_str() {
+        Some("resnet50") => vec![3, 4, 6, 3],
+        Some(_) => return None,
+        None => numbers(&model["kwargs"]["layers"])?,
+    };
+    let width = model["kwargs"]["width_per_group"].as_u64().unwrap_or(64) as usize;
+    Some(ResnetSpec { depths, bottleneck: true, width })
 }
 
 fn swin(model: &Json) -> Option<SwinSpec> {

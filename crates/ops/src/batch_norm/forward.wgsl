@@ -1,6 +1,7 @@
 // Batch norm, y from given statistics. One thread owns one element. The contract is in mod.rs.
 
-struct Params { len: u32, cols: u32, eps: f32, pad: u32 }
+// x0, y0: where the rows begin in their bindings.
+struct Params { len: u32, cols: u32, eps: f32, x0: u32, y0: u32, pad0: u32, pad1: u32, pad2: u32 }
 
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;         // [rows, cols]
 @group(0) @binding(1) var<storage, read_write> gamma: array<f32>;     // [cols]
@@ -15,5 +16,5 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
     let i = (wg.y * grid.x + wg.x) * 256u + tid;
     if i >= p.len { return; }
     let col = i % p.cols;
-    y[i] = (x[i] - mean[col]) * (gamma[col] * inverseSqrt(variance[col] + p.eps)) + beta[col];
+    y[p.y0 + i] = (x[p.x0 + i] - mean[col]) * (gamma[col] * inverseSqrt(variance[col] + p.eps)) + beta[col];
 }

@@ -1,7 +1,8 @@
 // Batch norm, dx = gamma·rstd·(dy − share·(dbeta + x̂·dgamma)): `share` is 1/rows where the statistics are those of the rows, and 0 where
 // they are constants. One thread owns one element. All eight storage buffers that adapters are sure to have are taken.
 
-struct Params { len: u32, cols: u32, eps: f32, share: f32 }
+// x0, dy0, dx0: where the rows begin in their bindings.
+struct Params { len: u32, cols: u32, eps: f32, share: f32, x0: u32, dy0: u32, dx0: u32, pad: u32 }
 
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;         // [rows, cols]
 @group(0) @binding(1) var<storage, read_write> gamma: array<f32>;     // [cols]
@@ -19,6 +20,6 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
     if i >= p.len { return; }
     let col = i % p.cols;
     let rstd = inverseSqrt(variance[col] + p.eps);
-    let xhat = (x[i] - mean[col]) * rstd;
-    dx[i] = gamma[col] * rstd * (dy[i] - p.share * (dbeta[col] + xhat * dgamma[col]));
+    let xhat = (x[p.x0 + i] - mean[col]) * rstd;
+    dx[p.dx0 + i] = gamma[col] * rstd * (dy[p.dy0 + i] - p.share * (dbeta[col] + xhat * dgamma[col]));
 }

@@ -1,13 +1,17 @@
-//! Batch normalisation over the rows.
+//! Batch normalisation over groups of rows.
 //!
-//! `y[r, c] = (x[r, c] − mean[c])·rstd[c]·gamma[c] + beta[c]`, rstd = 1/√(var + 1e-5)
+//! `y[r, c] = (x[r, c] − mean[g, c])·rstd[g, c]·gamma[c] + beta[c]`, rstd = 1/√(var + 1e-5), g the group of row r
 //!
 //! - `x`, `y` `[rows, C]`; `gamma`, `beta` `[C]`
-//! - training ([`BatchNorm`]): mean and biased variance of these rows, returned as the second and third result
-//!   (`[C]` each); the running statistics are the engine's to update, with momentum 0.1 and the unbiased variance
+//! - training ([`BatchNorm`]): each group of rows has its own mean and biased variance, returned after `y`, group by group (`[C]`
+//!   each): crops of one size are a group, since the reference passes each size through the network by itself. The running statistics
+//!   are the engine's to update, group by group, with momentum 0.1 and the unbiased variance
 //! - evaluation ([`BatchNormEval`]): the running mean and variance are two more operands, constants of the gradient
 //!
-//! Source: Ioffe and Szegedy 2015, <https://arxiv.org/abs/1502.03167>; constants as `torch.nn.BatchNorm1d`.
+//! Source: Ioffe and Szegedy 2015, <https://arxiv.org/abs/1502.03167>; constants as `torch.nn.BatchNorm2d`.
+
+use std::ops::Range;
+use std::sync::Arc;
 
 mod cpu;
 pub(crate) mod gpu;
@@ -16,7 +20,7 @@ use esvit_gpu::Recorder;
 use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
 
 use crate::Input::{Positive, Wave};
-use crate::{Case, check};
+use crate::{Case, Layout, check};
 
 /// Added to the variance.
 pub const EPS: f32 = 1e-5;
@@ -24,8 +28,37 @@ pub const EPS: f32 = 1e-5;
 pub const MOMENTUM: f32 = 0.1;
 
 /// With the statistics of the batch.
-#[derive(Debug)]
-pub struct BatchNorm;
+#[derive(Clone, Debug)]
+pub struct BatchNorm {
+    /// Rows of each group, in order.
+    groups: Arc<[usize]>,
+}
+
+impl BatchNorm {
+    /// All rows are one group.
+    pub fn whole(rows: usize) -> BatchNorm {
+        BatchNorm { groups: [rows].into() }
+    }
+
+    /// Each segment is a group.
+    pub fn by_segment(layout: &Layout) -> BatchNorm {
+        BatchNorm { groups: layout.segments().iter().map(|s| s.tokens()).collect() }
+    }
+
+    /// Rows of each group.
+    pub fn groups(&self) -> &[usize] {
+        &self.groups
+    }
+}
+
+/// The rows of groups of these sizes.
+fn ranges(groups: &[usize]) -> impl Iterator<Item = Range<usize>> + '_ {
+    let mut next = 0;
+    groups.iter().map(move |&rows| {
+        next += rows;
+        next - rows..next
+    })
+}
 
 impl Op for BatchNorm {
     fn name(&self) -> &'static str {
@@ -35,23 +68,35 @@ impl Op for BatchNorm {
     fn infer(&self, inputs: &[&Shape]) -> Result<Vec<(Shape, DType)>> {
         check::arity("batch_norm", inputs, 3)?;
         let (_, cols) = check::matrix("batch_norm", "x", inputs[0])?;
+        check::shape("batch_norm", "x", inputs[0], &[self.groups.iter().sum(), cols])?;
         check::shape("batch_norm", "gamma", inputs[1], &[cols])?;
         check::shape("batch_norm", "beta", inputs[2], &[cols])?;
-        Ok(vec![(inputs[0].clone(), DType::F32), (vec![cols], DType::F32), (vec![cols], DType::F32)])
+        let statistics = (0..2 * self.groups.len()).map(|_| (vec![cols], DType::F32));
+        Ok(std::iter::once((inputs[0].clone(), DType::F32)).chain(statistics).collect())
     }
 
     fn gradient(&self, g: &mut Graph, node: &Node, dys: &[Option<Value>], _wants: &[bool]) -> Result<Vec<Option<Value>>> {
         let Some(dy) = dys[0] else { return Ok(vec![None; 3]) };
-        let grads = g.apply(BatchNormGradient { batch: true }, &[node.inputs[0], node.inputs[1], node.outputs[1], node.outputs[2], dy])?;
+        let mut inputs = vec![node.inputs[0], node.inputs[1], dy];
+        inputs.extend(&node.outputs[1..]);
+        let grads = g.apply(BatchNormGradient { groups: Arc::clone(&self.groups), batch: true }, &inputs)?;
         Ok(grads.into_iter().map(Some).collect())
     }
 
     fn reference(&self, io: &mut Io) {
-        cpu::batch(io);
+        cpu::batch_reference(&self.groups, io);
+    }
+
+    fn fast(&self, io: &mut Io) {
+        cpu::batch(&self.groups, io);
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
-        gpu::batch(io, rec)
+        gpu::batch(&self.groups, io, rec)
+    }
+
+    fn scratch(&self, inputs: &[&Shape], _threads: usize) -> usize {
+        cpu::scratch(&self.groups, inputs[0][1])
     }
 }
 
@@ -75,11 +120,17 @@ impl Op for BatchNormEval {
 
     fn gradient(&self, g: &mut Graph, node: &Node, dys: &[Option<Value>], _wants: &[bool]) -> Result<Vec<Option<Value>>> {
         let Some(dy) = dys[0] else { return Ok(vec![None; 5]) };
-        let grads = g.apply(BatchNormGradient { batch: false }, &[node.inputs[0], node.inputs[1], node.inputs[3], node.inputs[4], dy])?;
+        let rows = g.matrix(node.inputs[0]).0;
+        let op = BatchNormGradient { groups: [rows].into(), batch: false };
+        let grads = g.apply(op, &[node.inputs[0], node.inputs[1], dy, node.inputs[3], node.inputs[4]])?;
         Ok(vec![Some(grads[0]), Some(grads[1]), Some(grads[2]), None, None])
     }
 
     fn reference(&self, io: &mut Io) {
+        cpu::eval_reference(io);
+    }
+
+    fn fast(&self, io: &mut Io) {
         cpu::eval(io);
     }
 
@@ -88,9 +139,10 @@ impl Op for BatchNormEval {
     }
 }
 
-/// `dx`, `dgamma`, `dbeta` from `x`, `gamma`, the statistics and `dy`; through the statistics where they are the batch's.
+/// `dx`, `dgamma`, `dbeta` from `x`, `gamma`, `dy` and each group's mean and variance; through the statistics where they are the batch's.
 #[derive(Debug)]
 struct BatchNormGradient {
+    groups: Arc<[usize]>,
     batch: bool,
 }
 
@@ -100,26 +152,45 @@ impl Op for BatchNormGradient {
     }
 
     fn infer(&self, inputs: &[&Shape]) -> Result<Vec<(Shape, DType)>> {
-        check::arity("batch_norm_dx", inputs, 5)?;
+        check::arity("batch_norm_dx", inputs, 3 + 2 * self.groups.len())?;
         Ok(vec![(inputs[0].clone(), DType::F32), (inputs[1].clone(), DType::F32), (inputs[1].clone(), DType::F32)])
     }
 
     fn reference(&self, io: &mut Io) {
-        cpu::gradient(io, self.batch);
+        cpu::gradient_reference(&self.groups, io, self.batch);
+    }
+
+    fn fast(&self, io: &mut Io) {
+        cpu::gradient(&self.groups, io, self.batch);
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
-        gpu::gradient(io, rec, self.batch)
+        gpu::gradient(&self.groups, io, rec, self.batch)
+    }
+
+    fn scratch(&self, inputs: &[&Shape], _threads: usize) -> usize {
+        cpu::scratch(&self.groups, inputs[0][1])
     }
 }
 
 /// Inputs worth trying.
 pub fn cases() -> Vec<Case> {
-    let vector = || Wave(vec![6]);
+    let vector = |cols| Wave(vec![cols]);
+    let case = |why, groups: &[usize], cols| {
+        let inputs = vec![Wave(vec![groups.iter().sum(), cols]), vector(cols), vector(cols)];
+        Case::new(why, BatchNorm { groups: groups.into() }, inputs)
+    };
     vec![
-        Case::new("statistics of the batch", BatchNorm, vec![Wave(vec![9, 6]), vector(), vector()]),
-        Case::new("rows of more than one piece", BatchNorm, vec![Wave(vec![150, 6]), vector(), vector()]),
-        Case::new("given statistics", BatchNormEval, vec![Wave(vec![9, 6]), vector(), vector(), vector(), Positive(vec![6])])
+        case("statistics of the batch", &[9], 6),
+        case("rows of more than one piece", &[150], 6),
+        case("two groups, the second begins where no binding can", &[37, 301], 5),
+        Case::new("given statistics", BatchNormEval, vec![Wave(vec![9, 6]), vector(6), vector(6), vector(6), Positive(vec![6])])
             .differentiate(&[0, 1, 2]),
+        Case::new(
+            "given statistics, many rows",
+            BatchNormEval,
+            vec![Wave(vec![700, 20]), vector(20), vector(20), vector(20), Positive(vec![20])],
+        )
+        .differentiate(&[0, 1, 2]),
     ]
 }

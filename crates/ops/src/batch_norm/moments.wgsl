@@ -2,7 +2,8 @@
 // owns 64 columns of one piece; four threads share a column, each takes every fourth row, and all four sums are added in order.
 // statistics.wgsl joins the pieces.
 
-struct Params { rows: u32, cols: u32, piece: u32, first: u32 }
+// x0: where the rows begin in the binding.
+struct Params { rows: u32, cols: u32, piece: u32, first: u32, x0: u32, pad0: u32, pad1: u32, pad2: u32 }
 
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;        // [rows, cols]
 @group(0) @binding(1) var<storage, read_write> moments: array<f32>;  // [pieces, 3, cols] rows, mean, squared deviations
@@ -22,13 +23,13 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) tid: 
     let count = f32(end - begin);
 
     var sum = 0.0;
-    for (var row = begin + share; row < end; row += 4u) { sum += x[row * p.cols + col]; }
+    for (var row = begin + share; row < end; row += 4u) { sum += x[p.x0 + row * p.cols + col]; }
     sums[tid] = sum;
     workgroupBarrier();  // all four shares are there
     let mean = (sums[lane] + sums[64u + lane] + sums[128u + lane] + sums[192u + lane]) / max(count, 1.0);
 
     var squares = 0.0;
-    for (var row = begin + share; row < end; row += 4u) { let d = x[row * p.cols + col] - mean; squares += d * d; }
+    for (var row = begin + share; row < end; row += 4u) { let d = x[p.x0 + row * p.cols + col] - mean; squares += d * d; }
     deviations[tid] = squares;
     workgroupBarrier();  // all four shares are there
     if share == 0u && col < p.cols {

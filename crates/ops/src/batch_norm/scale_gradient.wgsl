@@ -1,7 +1,8 @@
 // Batch norm, sums over a piece of the rows: dgamma[first + piece, col] = Σ dy·x̂ and dbeta[first + piece, col] = Σ dy. A workgroup owns 64
 // columns of one piece; four threads share a column, each takes every fourth row, and the first adds the four sums in order.
 
-struct Params { rows: u32, cols: u32, piece: u32, first: u32, eps: f32, pad0: u32, pad1: u32, pad2: u32 }
+// x0, dy0: where the rows begin in their bindings.
+struct Params { rows: u32, cols: u32, piece: u32, first: u32, eps: f32, x0: u32, dy0: u32, pad: u32 }
 
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;         // [rows, cols]
 @group(0) @binding(1) var<storage, read_write> mean: array<f32>;      // [cols]
@@ -24,8 +25,8 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) tid: 
         let centre = mean[col];
         let rstd = inverseSqrt(variance[col] + p.eps);
         for (var row = wg.y * p.piece + share; row < end; row += 4u) {
-            let d = dy[row * p.cols + col];
-            sums += vec2f(d * ((x[row * p.cols + col] - centre) * rstd), d);
+            let d = dy[p.dy0 + row * p.cols + col];
+            sums += vec2f(d * ((x[p.x0 + row * p.cols + col] - centre) * rstd), d);
         }
     }
     partial[tid] = sums;

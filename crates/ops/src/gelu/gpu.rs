@@ -5,7 +5,7 @@ use esvit_graph::{GpuIo, Result};
 /// Mirrors `Params` in `forward.wgsl` and `backward.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
+pub(crate) struct Params {
     len: u32,
     pad: [u32; 3],
 }
@@ -24,7 +24,7 @@ pub(super) fn backward(io: &GpuIo, rec: &mut Recorder) -> Result<()> {
 }
 
 /// One thread for each element, in pieces that can be bound.
-fn elementwise(rec: &mut Recorder, kernel: &'static Kernel, views: &[&View]) -> Result<()> {
+pub(crate) fn elementwise(rec: &mut Recorder, kernel: &'static Kernel, views: &[&View]) -> Result<()> {
     let len = (views[0].bytes() / 4) as usize;
     for piece in rec.row_pieces(len, 4) {
         let parts: Vec<View> = views.iter().map(|view| view.rows(piece.start, piece.len(), 1)).collect();

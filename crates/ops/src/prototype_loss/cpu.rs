@@ -89,6 +89,14 @@ impl<'a> Operands<'a> {
         self.product(z, w.t(), MatMut::new(out, rows.len(), tile.len()), false);
     }
 
+    /// While row `i` is worked on: asks for its share of the next tile of `w`, so that memory is not waited for. A tile's prototypes are read
+    /// once, and nothing else of it comes from so far away.
+    fn prefetch(&self, w: &[f32], tile: &Range<usize>, i: usize) {
+        let next = &w[tile.end * self.d..(tile.end + TILE).min(self.k) * self.d];
+        let at = |i: usize| i * next.len() / self.ns;
+        lanes::prefetch(&next[at(i)..at(i + 1)]);
+    }
+
     /// How kept logits are stored.
     fn kept(&self) -> Kept {
         let half = self.rounding == Rounding::Bf16 && cpu::bf16();
@@ -285,6 +293,8 @@ fn first_pass(op: &PrototypeLoss, x: &Operands, range: Range<usize>, mean_z: &[f
             x.student_tile(&rows, &tile, student);
             keep.store(kept, t, x.nt * TILE + rows.start * n, student);
             for (i, row) in rows.zip(student.chunks_mut(n)) {
+                x.prefetch(x.w, &tile, i);
+                x.prefetch(x.teacher_w, &tile, i);
                 for p in op.pairs(i) {
                     let j = x.pair_teacher[p] as usize;
                     let dot = row_dot(&teacher[j * n..][..n], row);
@@ -411,6 +421,10 @@ pub(super) fn backward(op: &PrototypeLoss, io: &mut Io) {
                     x.student_tile(&rows, &tile, g)
                 }
                 for (i, row) in rows.clone().zip(g.chunks_mut(n)) {
+                    x.prefetch(x.w, &tile, i);
+                    if !keep.has(t + 1, kept) {
+                        x.prefetch(x.teacher_w, &tile, i);
+                    }
                     student_probabilities(row, x.inverse_tau, lse_s[i], row_weight[i]);
                     for p in op.pairs(i) {
                         lanes::axpy(-gain * x.pair_weight[p], &teacher[x.pair_teacher[p] as usize * n..][..n], row);

@@ -1,25 +1,17 @@
-use bytemuck::{Pod, Zeroable};
-use esvit_gpu::{Grid, Kernel, Recorder, View};
-use esvit_graph::{GpuIo, Result, volume};
+use esvit_gpu::{Kernel, Recorder};
+use esvit_graph::{GpuIo, Result};
 
-/// Mirrors `Params` in `relu.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    len: u32,
-    pad: [u32; 3],
+use crate::gelu::gpu::{Params, elementwise};
+
+static FORWARD: Kernel = Kernel::new::<Params>("relu", include_str!("forward.wgsl"), "main", 2);
+static BACKWARD: Kernel = Kernel::new::<Params>("relu_dx", include_str!("backward.wgsl"), "main", 3);
+
+pub(crate) static KERNELS: &[&Kernel] = &[&FORWARD, &BACKWARD];
+
+pub(super) fn forward(io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+    elementwise(rec, &FORWARD, &[&io.inputs[0], &io.outputs[0]])
 }
 
-static RELU: Kernel = Kernel::new::<Params>("relu", include_str!("relu.wgsl"), "main", 3);
-
-pub(crate) static KERNELS: &[&Kernel] = &[&RELU];
-
-/// `passed` where `x` is positive: `x` itself, or the gradient.
-pub(super) fn record(x: &View, passed: &View, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
-    for piece in rec.row_pieces(volume(io.shapes[0]), 4) {
-        let part = |view: &View| view.rows(piece.start, piece.len(), 1);
-        let params = Params { len: piece.len() as u32, pad: [0; 3] };
-        rec.dispatch(&RELU, &[&part(x), &part(passed), &part(&io.outputs[0])], &params, Grid::elements(piece.len(), 256))?;
-    }
-    Ok(())
+pub(super) fn backward(io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+    elementwise(rec, &BACKWARD, &[&io.inputs[0], &io.inputs[1], &io.outputs[0]])
 }

@@ -1,13 +1,14 @@
-//! Rectifier: `y = max(x, 0)`.
+//! `y = max(x, 0)`.
 //!
-//! - `x`, `y` of any shape; `dx = dy` where `x > 0`, else 0
+//! - `x`, `y` any shape; `dx = dy` where `y > 0`, else 0: the result is kept for the backward pass, not the operand
 
 pub(crate) mod gpu;
 
 use esvit_gpu::Recorder;
 use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
+use esvit_simd::multiversion;
 
-use crate::Input::Wave;
+use crate::Input::Apart;
 use crate::{Case, check};
 
 /// The operator.
@@ -26,22 +27,26 @@ impl Op for Relu {
 
     fn gradient(&self, g: &mut Graph, node: &Node, dys: &[Option<Value>], _wants: &[bool]) -> Result<Vec<Option<Value>>> {
         let Some(dy) = dys[0] else { return Ok(vec![None]) };
-        Ok(vec![Some(g.apply1(ReluGradient, &[node.inputs[0], dy])?)])
+        Ok(vec![Some(g.apply1(ReluGradient, &[node.outputs[0], dy])?)])
     }
 
     fn reference(&self, io: &mut Io) {
         let x = io.f32(0);
-        for (y, x) in io.out().iter_mut().zip(x) {
-            *y = x.max(0.0);
-        }
+        io.out().iter_mut().zip(x).for_each(|(y, &x)| *y = if x > 0.0 { x } else { 0.0 });
+    }
+
+    fn fast(&self, io: &mut Io) {
+        let x = io.f32(0);
+        let pool = io.pool;
+        pool.for_rows(io.out(), 1, PIECE, |first, y| forward(&x[first..first + y.len()], y));
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
-        gpu::record(&io.inputs[0], &io.inputs[0], io, rec)
+        gpu::forward(io, rec)
     }
 }
 
-/// `dx` from `x` and `dy`.
+/// The gradient: `dx` from `y` and `dy`.
 #[derive(Debug)]
 struct ReluGradient;
 
@@ -57,19 +62,42 @@ impl Op for ReluGradient {
     }
 
     fn reference(&self, io: &mut Io) {
-        let (x, dy) = (io.f32(0), io.f32(1));
-        for ((dx, x), dy) in io.out().iter_mut().zip(x).zip(dy) {
-            *dx = if *x > 0.0 { *dy } else { 0.0 };
+        let (y, dy) = (io.f32(0), io.f32(1));
+        for ((dx, &y), &dy) in io.out().iter_mut().zip(y).zip(dy) {
+            *dx = if y > 0.0 { dy } else { 0.0 };
         }
     }
 
+    fn fast(&self, io: &mut Io) {
+        let (y, dy) = (io.f32(0), io.f32(1));
+        let pool = io.pool;
+        pool.for_rows(io.out(), 1, PIECE, |first, dx| {
+            let range = first..first + dx.len();
+            backward(&y[range.clone()], &dy[range], dx);
+        });
+    }
+
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
-        gpu::record(&io.inputs[0], &io.inputs[1], io, rec)
+        gpu::backward(io, rec)
+    }
+}
+
+/// Elements of one piece of parallel work.
+const PIECE: usize = 16384;
+
+multiversion! {
+    fn forward(x: &[f32], y: &mut [f32]) {
+        for (y, &x) in y.iter_mut().zip(x) { *y = if x > 0.0 { x } else { 0.0 }; }
+    }
+}
+
+multiversion! {
+    fn backward(y: &[f32], dy: &[f32], dx: &mut [f32]) {
+        for ((dx, &y), &dy) in dx.iter_mut().zip(y).zip(dy) { *dx = if y > 0.0 { dy } else { 0.0 }; }
     }
 }
 
 /// Inputs worth trying.
 pub fn cases() -> Vec<Case> {
-    // Few enough that none lies so near to the kink that finite differences cross it.
-    vec![Case::new("both signs", Relu, vec![Wave(vec![5, 7])])]
+    vec![Case::new("both sides of zero", Relu, vec![Apart(vec![5, 7])]), Case::new("more than one piece", Relu, vec![Apart(vec![200, 96])])]
 }

@@ -159,7 +159,7 @@ impl Op for RowMap {
         for (Part { inner, map, .. }, shape) in self.parts.iter().zip(inputs) {
             let block = inner * self.width;
             let needed = map.entries.iter().map(|e| e.0 as usize + 1).max().unwrap_or(0);
-            if volume(shape) % block.max(1) != 0 || volume(shape) < needed * self.width {
+            if !volume(shape).is_multiple_of(block.max(1)) || volume(shape) < needed * self.width {
                 let want = format!("rows of {} in blocks of {inner}, {needed} at least", self.width);
                 return Err(Error::Shape { op: "row_map", operand: "table", want, got: (*shape).clone() });
             }

@@ -23,7 +23,7 @@ struct Params {
     height: u32, width: u32, padded_height: u32, padded_width: u32,
     windows: u32, row_blocks: u32, block_rows: u32, has_bias: u32,
     qkv_first: u32, y_first: u32, dqkv_first: u32, partial_first: u32,         // words before the piece's first in each binding; y_first is dy's
-    scale: f32, pad0: u32, pad1: u32, pad2: u32,
+    scale: f32, roll: u32, span: u32, pad: u32,                                // span is 2w − 1 of the bias table
 }
 
 @group(0) @binding(0) var<storage, read_write> qkv: array<f32>;       // [N, 3·C]
@@ -58,8 +58,8 @@ fn place(n: u32) -> Place {
 
 // Token t of the window: its row in the bindings, or PADDING.
 fn token(at: Place, t: u32) -> u32 {
-    var r = at.row + t / p.window + p.shift;
-    var c = at.col + t % p.window + p.shift;
+    var r = at.row + t / p.window + p.roll;
+    var c = at.col + t % p.window + p.roll;
     r -= select(0u, p.padded_height, r >= p.padded_height);
     c -= select(0u, p.padded_width, c >= p.padded_width);
     return select(PADDING, at.first + r * p.width + c, r < p.height && c < p.width);
@@ -75,7 +75,7 @@ fn spot(at: Place, t: u32) -> u32 {
     let r = t / p.window;
     let c = t % p.window;
     let region = strip(at.row + r, p.padded_height) * 3u + strip(at.col + c, p.padded_width);
-    return (r * (2u * p.window - 1u) + c) | (region << 24u);
+    return (r * p.span + c) | (region << 24u);
 }
 
 fn value(token: u32, column: u32) -> f32 {
@@ -167,7 +167,7 @@ fn rest(query: u32, key: u32, head: u32, chunk: u32) -> vec2f {
 
 // What the table and the mask add to the score of a pair.
 fn extra(slot: u32, same_region: bool, head: u32) -> f32 {
-    let span = 2u * p.window - 1u;
+    let span = p.span;
     let mask = select(MASK, 0.0, same_region);
     if span * span <= SLOTS { return biases[slot] + mask; }
     return table[slot * p.heads + head] + mask;
@@ -175,7 +175,7 @@ fn extra(slot: u32, same_region: bool, head: u32) -> f32 {
 
 // Adds dS of a pair. All threads are at the same key, each with a query of its own: no two have the same slot.
 fn add_to_table(live: bool, slot: u32, partial_at: u32, ds: f32) {
-    let span = 2u * p.window - 1u;
+    let span = p.span;
     if span * span <= SLOTS {
         if live { sums[slot] += ds; }
         workgroupBarrier();  // with the next key, another thread can have this slot
@@ -200,7 +200,7 @@ fn rows(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
     let chunk = mine.chunk;
 
     let area = p.window * p.window;
-    let span = 2u * p.window - 1u;
+    let span = p.span;
     let slots = span * span;
     let cached = slots <= SLOTS;
     let column = head * p.head_width + chunk * WIDTH;
@@ -233,7 +233,7 @@ fn rows(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
         let my_token = token(at, my_row);
         let my_spot = spot(at, my_row);
         let my_region = my_spot >> 24u;
-        let my_slot = (my_spot & 0xffffffu) + (p.window - 1u) * (span + 1u);
+        let my_slot = (my_spot & 0xffffffu) + (span / 2u) * (span + 1u);
         let live = tid < count && my_token != PADDING;
 
         for (var r = tid / 8u; r < WG; r += 8u) {
@@ -355,7 +355,7 @@ fn keys(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
     let chunk = mine.chunk;
 
     let area = p.window * p.window;
-    let span = 2u * p.window - 1u;
+    let span = p.span;
     let column = head * p.head_width + chunk * WIDTH;
     let width = min(WIDTH, p.head_width - chunk * WIDTH);
     let quad = tid % 8u;
@@ -379,7 +379,7 @@ fn keys(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
         let my_token = token(at, my_row);
         let my_spot = spot(at, my_row);
         let my_region = my_spot >> 24u;
-        let my_slot = (p.window - 1u) * (span + 1u) - (my_spot & 0xffffffu);
+        let my_slot = (span / 2u) * (span + 1u) - (my_spot & 0xffffffu);
 
         for (var r = tid / 8u; r < WG; r += 8u) {
             tile[r].v[quad] = four(token(at, first + min(r, count - 1u)), p.channels + quad_column, quad_count);

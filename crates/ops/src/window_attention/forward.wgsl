@@ -18,7 +18,7 @@ struct Params {
     height: u32, width: u32, padded_height: u32, padded_width: u32,
     windows: u32, row_blocks: u32, block_rows: u32, has_bias: u32,
     qkv_first: u32, y_first: u32, dqkv_first: u32, partial_first: u32,         // words before the piece's first in each binding
-    scale: f32, pad0: u32, pad1: u32, pad2: u32,
+    scale: f32, roll: u32, span: u32, pad: u32,                                // span is 2w − 1 of the bias table
 }
 
 @group(0) @binding(0) var<storage, read_write> qkv: array<f32>;       // [N, 3·C]
@@ -48,8 +48,8 @@ fn place(n: u32) -> Place {
 
 // Token t of the window: its row in the bindings, or PADDING.
 fn token(at: Place, t: u32) -> u32 {
-    var r = at.row + t / p.window + p.shift;
-    var c = at.col + t % p.window + p.shift;
+    var r = at.row + t / p.window + p.roll;
+    var c = at.col + t % p.window + p.roll;
     r -= select(0u, p.padded_height, r >= p.padded_height);
     c -= select(0u, p.padded_width, c >= p.padded_width);
     return select(PADDING, at.first + r * p.width + c, r < p.height && c < p.width);
@@ -65,7 +65,7 @@ fn spot(at: Place, t: u32) -> u32 {
     let r = t / p.window;
     let c = t % p.window;
     let region = strip(at.row + r, p.padded_height) * 3u + strip(at.col + c, p.padded_width);
-    return (r * (2u * p.window - 1u) + c) | (region << 24u);
+    return (r * p.span + c) | (region << 24u);
 }
 
 fn value(token: u32, column: u32) -> f32 {
@@ -143,7 +143,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
     let unit = g / p.heads / p.chunks;
 
     let area = p.window * p.window;
-    let span = 2u * p.window - 1u;
+    let span = p.span;
     let cached = span * span <= SLOTS;
     let column = head * p.head_width + chunk * WIDTH;
     let width = min(WIDTH, p.head_width - chunk * WIDTH);
@@ -160,7 +160,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
     let my_token = token(at, mine);
     let my_spot = spot(at, mine);
     let my_region = my_spot >> 24u;
-    let my_slot = (my_spot & 0xffffffu) + (p.window - 1u) * (span + 1u);
+    let my_slot = (my_spot & 0xffffffu) + (span / 2u) * (span + 1u);
 
     if cached {
         for (var s = tid; s < span * span; s += WG) { biases[s] = table[s * p.heads + head]; }

@@ -26,7 +26,14 @@ pub(super) struct Grid {
 #[derive(Debug)]
 pub(super) struct Geometry {
     pub window: usize,
+    /// How far the grid moves before it is cut into windows.
+    pub roll: usize,
+    /// Where the regions are cut; 0 for one region.
     pub shift: usize,
+    /// 2w − 1 of the bias table: its windows may be larger than these.
+    pub span: usize,
+    /// Factor of the scores; 1/√D where none is given.
+    pub scale: Option<f32>,
     /// T = window².
     pub area: usize,
     /// N: all tokens.
@@ -47,7 +54,8 @@ pub(super) struct Window<'g> {
 }
 
 impl Geometry {
-    pub fn new(layout: &Layout, window: usize, shift: usize) -> Geometry {
+    /// Windows of a grid shifted by `shift`; with `roll` 0 its regions are masked though nothing moves.
+    pub fn new(layout: &Layout, window: usize, shift: usize, roll: usize, table_window: usize) -> Geometry {
         let area = window * window;
         let mut first_token = 0;
         let grids = layout.segments().iter().map(|s| {
@@ -73,7 +81,7 @@ impl Geometry {
             for w in 0..rows * cols {
                 for t in 0..area {
                     let (r, c) = (w / cols * window + t / window, w % cols * window + t % window);
-                    let (from_r, from_c) = ((r + shift) % padded_h, (c + shift) % padded_w);
+                    let (from_r, from_c) = ((r + roll) % padded_h, (c + roll) % padded_w);
                     let inside = from_r < s.height && from_c < s.width;
                     grid.index.push(if inside { (from_r * s.width + from_c) as u32 } else { PADDING });
                     grid.region.push(strip(r, padded_h) * 3 + strip(c, padded_w));
@@ -85,23 +93,23 @@ impl Geometry {
             grid
         });
         let grids = grids.collect();
-        let span = 2 * window - 1;
+        let span = 2 * table_window - 1;
         let relative = (0..area * area).map(|p| {
             let (i, j) = (p / area, p % area);
-            let dr = i / window + window - 1 - j / window;
-            let dc = i % window + window - 1 - j % window;
+            let dr = i / window + table_window - 1 - j / window;
+            let dc = i % window + table_window - 1 - j % window;
             (dr * span + dc) as u32
         });
-        Geometry { window, shift, area, tokens: layout.tokens(), grids, relative: relative.collect() }
+        Geometry { window, roll, shift, span, scale: None, area, tokens: layout.tokens(), grids, relative: relative.collect() }
     }
 
     pub fn table_rows(&self) -> usize {
-        (2 * self.window - 1).pow(2)
+        self.span.pow(2)
     }
 
     /// Factor of the scores of heads with `d` channels.
     pub fn scale(&self, d: usize) -> f32 {
-        1.0 / (d as f32).sqrt()
+        self.scale.unwrap_or(1.0 / (d as f32).sqrt())
     }
 
     /// Windows of all images.

@@ -29,7 +29,9 @@ struct Params {
     dqkv_first: u32,
     partial_first: u32,
     scale: f32,
-    pad: [u32; 3],
+    roll: u32,
+    span: u32,
+    pad: u32,
 }
 
 static FORWARD: Kernel = Kernel::new::<Params>("window_attention", include_str!("forward.wgsl"), "main", 4);
@@ -89,7 +91,9 @@ fn pieces(geometry: &Geometry, heads: usize, three_c: usize, has_bias: bool, win
                 row_blocks: row_blocks as u32,
                 block_rows: area.div_ceil(row_blocks) as u32,
                 has_bias: has_bias.into(),
-                scale: 1.0 / ((c / heads) as f32).sqrt(),
+                scale: geometry.scale(c / heads),
+                roll: geometry.roll as u32,
+                span: geometry.span as u32,
                 ..Params::zeroed()
             };
             let tokens = (grid.first_token + images.start * grid.tokens_per_image, images.len() * grid.tokens_per_image);

@@ -9,7 +9,7 @@
 //!
 //! Grids are padded at the bottom and right to multiples of the window *before* the cyclic shift; padding takes part as
 //! keys, unmasked. In a shifted block, pairs from different regions of the padded grid get −100, as the reference adds
-//! (not −∞). Windows are never copied: rows are gathered by index while they are loaded.
+//! (not −∞). [`WindowAttention::in_place`] is CvT's variant: another factor than 1/√D, and a mask without a shift. Windows are never copied: rows are gathered by index while they are loaded.
 //!
 //! Source: Liu et al. 2021, <https://arxiv.org/abs/2103.14030>, eq. 4 and section 3.2.
 
@@ -18,6 +18,7 @@ mod cpu;
 mod fast;
 mod geometry;
 pub(crate) mod gpu;
+mod softmax;
 
 pub use cases::cases;
 
@@ -37,7 +38,15 @@ pub struct WindowAttention {
 impl WindowAttention {
     /// Attention with `heads` heads in windows of `window × window`, shifted by `shift` (0 for none).
     pub fn new(layout: &Layout, heads: usize, window: usize, shift: usize) -> WindowAttention {
-        WindowAttention { heads, geometry: Geometry::new(layout, window, shift).into() }
+        WindowAttention { heads, geometry: Geometry::new(layout, window, shift, shift, window).into() }
+    }
+
+    /// CvT's attention: scores are multiplied by `scale`; where the grid is cut at `−window` and `−cut`, pairs of different
+    /// regions are masked although nothing moves (0 for no mask); the bias table is that of windows of `table_window`, which
+    /// may be larger than `window`.
+    pub fn in_place(layout: &Layout, heads: usize, window: usize, cut: usize, table_window: usize, scale: f32) -> WindowAttention {
+        let geometry = Geometry::new(layout, window, cut, 0, table_window.max(window));
+        WindowAttention { heads, geometry: Geometry { scale: Some(scale), ..geometry }.into() }
     }
 
     fn check(&self, op: &'static str, inputs: &[&Shape], has_bias: bool) -> Result<(usize, usize)> {

@@ -58,10 +58,7 @@ pub enum Rounding {
     Bf16,
 }
 
-/// What is done with each finished stretch of a result: its row, its first column, its elements.
-pub type Finish<'a> = &'a (dyn Fn(usize, usize, &mut [f32]) + Sync);
-
-/// How a product is done: `c = a·b`, `c = a·b + bias` or `c += a·b`, then `finish` over c while it is in the cache.
+/// How a product is done: `c = a·b`, `c = a·b + bias` or `c += a·b`.
 #[derive(Clone, Copy, Default)]
 pub struct Product<'a> {
     /// Rounding of a and b.
@@ -70,8 +67,6 @@ pub struct Product<'a> {
     pub accumulate: bool,
     /// Added to every row.
     pub bias: Option<&'a [f32]>,
-    /// Runs on every stretch of c once, after its sums are complete.
-    pub finish: Option<Finish<'a>>,
     /// Over the threads of the pool; else on this one.
     pub parallel: bool,
 }
@@ -108,10 +103,6 @@ impl Product<'_> {
             data.chunks_mut(cols.max(1)).for_each(|row| row.copy_from_slice(bias));
         }
         gemm(a, b, MatMut::new(data, rows, cols), self.accumulate || self.bias.is_some(), parallel.then_some(pool));
-        if let Some(finish) = self.finish {
-            let rows = |first: usize, piece: &mut [f32]| piece.chunks_mut(cols).enumerate().for_each(|(i, row)| finish(first + i, 0, row));
-            if parallel { pool.for_rows(data, cols, 64, rows) } else { rows(0, data) }
-        }
     }
 }
 
@@ -243,16 +234,7 @@ mod tests {
                     (0..m * n).map(|i| a.plain[i / n * k..][..k].iter().zip(&columns[i % n]).map(|(&x, y)| round(x) * y).sum()).collect();
                 for (a_t, b_t) in [(false, false), (false, true), (true, false), (true, true)] {
                     for kind in 0..3 {
-                        let finish = |row: usize, first: usize, c: &mut [f32]| {
-                            c.iter_mut().enumerate().for_each(|(j, c)| *c = 2.0 * *c + (row * n + first + j) as f32 * 0.01);
-                        };
-                        let how = Product {
-                            rounding,
-                            accumulate: kind == 1,
-                            bias: (kind > 0).then_some(bias.as_slice()),
-                            finish: if kind == 2 { Some(&finish) } else { None },
-                            parallel: true,
-                        };
+                        let how = Product { rounding, accumulate: kind == 1, bias: (kind > 0).then_some(bias.as_slice()), parallel: true };
                         let run = |pool: &Pool, parallel: bool| {
                             let mut c = vec![3.0f32; m * n];
                             let how = Product { parallel, ..how };
@@ -266,7 +248,7 @@ mod tests {
                             let want = match kind {
                                 0 => want[i],
                                 1 => want[i] + 3.0,
-                                _ => 2.0 * (want[i] + f64::from(bias[i % n])) + f64::from(i as f32 * 0.01),
+                                _ => want[i] + f64::from(bias[i % n]),
                             };
                             let tolerance = 3e-6 * (k as f64).sqrt() + 3e-7 * want.abs();
                             assert!(

@@ -209,8 +209,6 @@ unsafe fn shared<const BF16: bool>(how: &Product, cut: &Cut, a: Mat, b: Mat, c: 
                 piece::<BF16>(&a, rows.clone(), inner, b, group.clone(), packed_a.as_mut_ptr().cast(), c, base(how, chunk == 0));
             }
         }
-        // SAFETY: this piece of c belongs to this job, and is complete.
-        unsafe { finish(how, rows, group, c) };
     });
 }
 
@@ -247,16 +245,12 @@ unsafe fn own<const BF16: bool>(how: &Product, cut: &Cut, a: Mat, b: Mat, c: Tar
                 unsafe { piece::<BF16>(&a, cut.block(block), inner.clone(), packed_b, group.clone(), packed_a, to, base) };
             }
         }
-        if cut.parts == 1 {
-            // SAFETY: these columns of c belong to this job, and are complete.
-            unsafe { finish(how, 0..cut.m, group, c) };
-        }
     });
     if cut.parts > 1 {
         let sums = &sums;
         each(how.parallel, cut.blocks(), |block| {
             let rows = cut.block(block);
-            for row in rows.clone() {
+            for row in rows {
                 // SAFETY: this row of c belongs to this job.
                 let to = unsafe { std::slice::from_raw_parts_mut(c.at(row * cut.n), cut.n) };
                 let first = &sums[row * cut.n..][..cut.n];
@@ -269,8 +263,6 @@ unsafe fn own<const BF16: bool>(how: &Product, cut: &Cut, a: Mat, b: Mat, c: Tar
                     lanes::accumulate(&sums[(part * cut.m + row) * cut.n..][..cut.n], to);
                 }
             }
-            // SAFETY: as above.
-            unsafe { finish(how, rows, 0..cut.n, c) };
         });
     }
 }
@@ -329,17 +321,6 @@ unsafe fn piece<const BF16: bool>(
                 };
                 avx512::block::<BF16>(ROWS.min(rows.end - first), panel.len(), &block);
             }
-        }
-    }
-}
-
-/// # Safety
-/// Nobody else uses this piece of c.
-unsafe fn finish(how: &Product, rows: Range<usize>, columns: Range<usize>, c: Target) {
-    if let Some(finish) = how.finish {
-        for row in rows {
-            // SAFETY: the row's part is inside c and belongs to the caller.
-            finish(row, columns.start, unsafe { std::slice::from_raw_parts_mut(c.c.add(row * c.row + columns.start), columns.len()) });
         }
     }
 }

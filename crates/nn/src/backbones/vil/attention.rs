@@ -364,7 +364,7 @@ impl Gate {
                 Linear::new(g, &mut scope.child("fc.2"), size, dim, false)?,
             )),
             VilGate::Convolution => {
-                let side = if size % 2 == 0 { size + 1 } else { size };
+                let side = if size.is_multiple_of(2) { size + 1 } else { size };
                 let bound = Init::Uniform(1.0 / (side as f32).sqrt());
                 Ok(Gate::Convolution(scope.child("conv").parameter(g, "weight", &[1, 1, side], bound)?, dim))
             }

@@ -193,14 +193,17 @@ impl Backbone for Vil {
             };
             x = stage.embedding.forward(g, x, &grids, &layout)?;
             for block in &stage.blocks {
-                let normed = block.norm1.forward(g, x)?;
                 let draw = if block.attention.draws() { draws.next() } else { None };
-                let (y, map) = block.attention.forward(g, normed, &grids, &layout, draw)?;
-                let y = block.gate.forward(g, y, &layout)?;
-                x = residual(g, x, y, &layout, drop_path.next().flatten())?;
-                let normed = block.norm2.forward(g, x)?;
-                let y = block.mlp.forward(g, normed)?;
-                x = residual(g, x, y, &layout, drop_path.next().flatten())?;
+                let map;
+                (x, map) = g.segment(|g| {
+                    let normed = block.norm1.forward(g, x)?;
+                    let (y, map) = block.attention.forward(g, normed, &grids, &layout, draw)?;
+                    let y = block.gate.forward(g, y, &layout)?;
+                    let x = residual(g, x, y, &layout, drop_path.next().flatten())?;
+                    let normed = block.norm2.forward(g, x)?;
+                    let y = block.mlp.forward(g, normed)?;
+                    Ok((residual(g, x, y, &layout, drop_path.next().flatten())?, map))
+                })?;
                 maps.push(map);
                 // Only the last stage's outputs are normed, as the reference's linear evaluation does.
                 let normed = if s + 1 == self.stages.len() { self.norm.forward(g, x)? } else { x };
@@ -219,6 +222,6 @@ impl Backbone for Vil {
                 Tokens { value, layout }
             }
         };
-        Ok(Features { view, regions, blocks, attention: maps })
+        Ok(Features { view, regions, blocks, attention: maps, statistics: Vec::new() })
     }
 }

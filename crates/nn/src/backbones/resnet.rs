@@ -1,0 +1,166 @@
+//! ResNet.
+//!
+//! 7x7 convolution, max pool, four stages of residual blocks; the view is the mean of the last grid, its tokens are the regions. Names and
+//! order of the parameters are torchvision's within the reference's wrapper, `backbone.backbone.layer{stage}.{block}.…`.
+//!
+//! Source: He et al. 2015, <https://arxiv.org/abs/1512.03385>; `torchvision.models.resnet`, whose bottlenecks stride in the 3x3 convolution.
+
+use esvit_graph::{Error, Graph, Result, Value};
+use esvit_ops::batch_norm::BatchNorm as Groups;
+use esvit_ops::max_pool::MaxPool;
+use esvit_ops::relu::Relu;
+use esvit_ops::residual::Residual;
+use esvit_ops::token_mean::TokenMean;
+use esvit_ops::{Filter, Layout};
+
+use super::{Backbone, Features, Input};
+use crate::layers::{BatchNorm, Conv, Mode, RunningStatistics};
+use crate::spec::ResnetSpec;
+use crate::{Scope, Tokens};
+
+/// Channels of the stem, and of the first stage before expansion.
+const STEM: usize = 64;
+const STAGES: usize = 4;
+
+pub(super) struct Resnet {
+    stem: Step,
+    blocks: Vec<Block>,
+    width: usize,
+}
+
+/// A convolution without bias and its batch norm.
+struct Step {
+    conv: Conv,
+    norm: BatchNorm,
+}
+
+struct Block {
+    /// ReLU follows each but the last; that of the last comes after the residual.
+    steps: Vec<Step>,
+    downsample: Option<Step>,
+}
+
+/// What a forward pass carries along.
+struct Pass {
+    mode: Mode,
+    statistics: Vec<RunningStatistics>,
+}
+
+fn filter(kernel: usize, stride: usize) -> Filter {
+    Filter { kernel, stride, padding: kernel / 2 }
+}
+
+impl Step {
+    fn new(g: &mut Graph, scope: &mut Scope, [conv, norm]: [&str; 2], channels: [usize; 2], filter: Filter) -> Result<Step> {
+        // Kaiming's deviation over the outputs, as torchvision initialises.
+        let std = (2.0 / (channels[1] * filter.taps()) as f32).sqrt();
+        let conv = Conv::new(g, &mut scope.child(conv), channels, filter, std, false)?;
+        Ok(Step { conv, norm: BatchNorm::new(g, &mut scope.child(norm), channels[1])? })
+    }
+
+    fn forward(&self, g: &mut Graph, x: Value, layout: &Layout, pass: &mut Pass) -> Result<(Value, Layout)> {
+        let (x, layout) = self.conv.forward(g, x, layout)?;
+        let x = self.norm.forward(g, x, Groups::by_segment(&layout), pass.mode, &mut pass.statistics)?;
+        Ok((x, layout))
+    }
+}
+
+impl Block {
+    fn new(spec: &ResnetSpec, g: &mut Graph, scope: &mut Scope, input: usize, planes: usize, stride: usize) -> Result<Block> {
+        let output = planes * expansion(spec);
+        let steps = if spec.bottleneck {
+            let width = planes * spec.width / STEM;
+            vec![
+                Step::new(g, scope, ["conv1", "bn1"], [input, width], filter(1, 1))?,
+                Step::new(g, scope, ["conv2", "bn2"], [width, width], filter(3, stride))?,
+                Step::new(g, scope, ["conv3", "bn3"], [width, output], filter(1, 1))?,
+            ]
+        } else {
+            vec![
+                Step::new(g, scope, ["conv1", "bn1"], [input, planes], filter(3, stride))?,
+                Step::new(g, scope, ["conv2", "bn2"], [planes, planes], filter(3, 1))?,
+            ]
+        };
+        let downsample = match stride != 1 || input != output {
+            true => Some(Step::new(g, scope, ["downsample.0", "downsample.1"], [input, output], filter(1, stride))?),
+            false => None,
+        };
+        Ok(Block { steps, downsample })
+    }
+
+    fn forward(&self, g: &mut Graph, x: Value, layout: &Layout, pass: &mut Pass) -> Result<(Value, Layout)> {
+        let (mut y, mut grids) = (x, layout.clone());
+        for (i, step) in self.steps.iter().enumerate() {
+            if i > 0 {
+                y = g.apply1(Relu, &[y])?;
+            }
+            (y, grids) = step.forward(g, y, &grids, pass)?;
+        }
+        let skip = match &self.downsample {
+            Some(step) => step.forward(g, x, layout, pass)?.0,
+            None => x,
+        };
+        let sum = g.apply1(Residual { layout: grids.clone() }, &[skip, y])?;
+        Ok((g.apply1(Relu, &[sum])?, grids))
+    }
+}
+
+/// Channels of a block's result over those of its middle.
+fn expansion(spec: &ResnetSpec) -> usize {
+    if spec.bottleneck { 4 } else { 1 }
+}
+
+impl Resnet {
+    pub(super) fn new(spec: &ResnetSpec, g: &mut Graph, scope: &mut Scope) -> Result<Resnet> {
+        let fail = |what: String| Err(Error::Attribute { op: "resnet", what });
+        if spec.depths.len() != STAGES || spec.depths.contains(&0) {
+            return fail(format!("depths must be {STAGES} positive numbers, got {:?}", spec.depths));
+        }
+        if spec.width == 0 || (!spec.bottleneck && spec.width != STEM) {
+            return fail(format!("width must be at least 1, and {STEM} without bottlenecks, got {}", spec.width));
+        }
+        let mut scope = scope.child("backbone.backbone");
+        let stem = Step::new(g, &mut scope, ["conv1", "bn1"], [3, STEM], filter(7, 2))?;
+        let (mut blocks, mut input) = (Vec::new(), STEM);
+        for (s, &depth) in spec.depths.iter().enumerate() {
+            let planes = STEM << s;
+            for b in 0..depth {
+                let stride = if s > 0 && b == 0 { 2 } else { 1 };
+                blocks.push(Block::new(spec, g, &mut scope.child(&format!("layer{}.{b}", s + 1)), input, planes, stride)?);
+                input = planes * expansion(spec);
+            }
+        }
+        Ok(Resnet { stem, blocks, width: input })
+    }
+}
+
+impl Backbone for Resnet {
+    fn width(&self) -> usize {
+        self.width
+    }
+
+    fn patch_size(&self) -> usize {
+        1
+    }
+
+    fn drop_path_rates(&self) -> Vec<f64> {
+        Vec::new()
+    }
+
+    fn forward(&self, g: &mut Graph, input: &Input) -> Result<Features> {
+        let mut pass = Pass { mode: input.mode, statistics: Vec::new() };
+        let x = g.apply1(input.crops.clone(), &[input.pixels])?; // [pixels, 3]
+        let (x, layout) = self.stem.forward(g, x, &input.crops.tokens(), &mut pass)?;
+        let x = g.apply1(Relu, &[x])?;
+        let pool = MaxPool { layout, filter: filter(3, 2) };
+        let mut layout = pool.output();
+        let mut x = g.apply(pool, &[x])?[0];
+        let mut blocks = Vec::new();
+        for block in &self.blocks {
+            (x, layout) = block.forward(g, x, &layout, &mut pass)?;
+            blocks.push(g.apply1(TokenMean { layout: layout.clone() }, &[x])?);
+        }
+        let view = *blocks.last().expect("four stages have blocks");
+        Ok(Features { view, regions: Tokens { value: x, layout }, blocks, attention: Vec::new(), statistics: pass.statistics })
+    }
+}

@@ -1,0 +1,37 @@
+// Depthwise convolution, for some images of one segment. One thread owns one element of y. The contract is in mod.rs.
+
+// x0, y0: where the operands begin in their bindings.
+struct Params {
+    len: u32, cols: u32, kernel: u32, stride: u32,
+    padding: u32, height: u32, width: u32, out_height: u32,
+    out_width: u32, x0: u32, y0: u32, rows: u32,
+    first: u32, pad0: u32, pad1: u32, pad2: u32,
+}
+
+@group(0) @binding(0) var<storage, read_write> x: array<f32>;       // [images, height, width, cols]
+@group(0) @binding(1) var<storage, read_write> weight: array<f32>;  // [cols, kernel²]
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;       // [images, out_height, out_width, cols]
+@group(0) @binding(3) var<uniform>             p: Params;
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, @builtin(local_invocation_index) tid: u32) {
+    let i = (wg.y * grid.x + wg.x) * 256u + tid;
+    if i >= p.len { return; }
+    let c = i % p.cols;
+    let token = i / p.cols;
+    let left = token % p.out_width * p.stride;
+    let top = token / p.out_width % p.out_height * p.stride;
+    let image = token / p.out_width / p.out_height;
+    var sum = 0.0;
+    for (var ky = 0u; ky < p.kernel; ky++) {
+        // Before the grid begins these wrap around to far beyond its end.
+        let row = top + ky - p.padding;
+        if row >= p.height { continue; }
+        for (var kx = 0u; kx < p.kernel; kx++) {
+            let col = left + kx - p.padding;
+            if col >= p.width { continue; }
+            sum += weight[(c * p.kernel + ky) * p.kernel + kx] * x[p.x0 + ((image * p.height + row) * p.width + col) * p.cols + c];
+        }
+    }
+    y[p.y0 + i] = sum;
+}
