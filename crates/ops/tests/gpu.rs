@@ -56,6 +56,9 @@ fn value(gpu: &Gpu, program: &Program, harness: &Harness, arena: &GpuArena, valu
     }
 }
 
+/// Bindings of a poor adapter: nothing the cases do is refused there.
+const SMALL: u64 = 256 << 10;
+
 /// Sums of a few thousand terms in another order, and the drivers' exp and sqrt.
 const PARITY: f64 = 3e-5;
 /// Operands of products in half precision are off by up to 5e-4; the cases' smooth ones cancel in sums over many rows, and their errors do not.
@@ -70,7 +73,8 @@ fn check(gpu: &Gpu, name: &str, case: &Case, piece: u64, precision: Precision) {
     let plain = run(&harness, &operands, &pool, Variant::Reference);
     let arena = harness.program.gpu_arena_of(gpu, piece as usize).unwrap();
     let leaves = leaves(gpu, &harness, &operands);
-    let mut rec = Recorder::with_pieces(gpu, piece);
+    // Below some kilobytes 64 rows, the least that is cut, are more than a binding.
+    let mut rec = if piece < SMALL { Recorder::with_pieces(gpu, piece) } else { Recorder::with_bindings(gpu, piece) };
     harness.program.record(&mut rec, &arena, &leaves).unwrap_or_else(|e| panic!("{name} ({}): {e}", case.why));
     let recording = rec.finish().unwrap_or_else(|e| panic!("{name} ({}): {e}", case.why));
     recording.run(gpu).unwrap();
@@ -102,9 +106,9 @@ fn kernels_agree_with_plain_on_every_case() {
     let only = std::env::var("ONLY").ok();
     for entry in TABLE.iter().filter(|entry| only.as_deref().is_none_or(|name| name == entry.name)) {
         for case in (entry.cases)() {
-            check(&gpu, entry.name, &case, u64::MAX / 2, Precision::F32);
+            check(&gpu, entry.name, &case, 1 << 27, Precision::F32);
             check(&gpu, entry.name, &case, 1024, Precision::F32);
-            check(&gpu, entry.name, &case, u64::MAX / 2, Precision::Mixed);
+            check(&gpu, entry.name, &case, SMALL, Precision::Mixed);
         }
     }
 }
