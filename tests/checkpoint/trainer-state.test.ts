@@ -111,6 +111,12 @@ describe("the loss scaler", () => {
     const contents = { ...fromTrainerState(state("adamw"), run), fp16Scaler: new Map([["growth_factor", 2]]) };
     expect(errorOf(() => toTrainerState(stored(contents))).message).toContain('has no number "fp16_scaler/scale"');
   });
+
+  it("counts whole steps", () => {
+    const scaler = new Map<string, number>([["scale", 2], ["growth_factor", 2], ["backoff_factor", 0.5], ["growth_interval", 2000], ["_growth_tracker", -1]]);
+    const contents = { ...fromTrainerState(state("adamw"), run), fp16Scaler: scaler };
+    expect(errorOf(() => toTrainerState(stored(contents))).message).toContain('"fp16_scaler/_growth_tracker" must be a whole number, got -1');
+  });
 });
 
 describe("the layout", () => {

@@ -17,6 +17,9 @@ pub struct LossScaler {
     pub growth_tracker: u32,
 }
 
+/// Steps are counted in a float on the GPU: so many it can tell apart.
+const COUNTED: u32 = 1 << 24;
+
 impl Default for LossScaler {
     fn default() -> Self {
         LossScaler { scale: 65536.0, growth_factor: 2.0, backoff_factor: 0.5, growth_interval: 2000, growth_tracker: 0 }
@@ -42,8 +45,8 @@ impl LossScaler {
         if !(self.backoff_factor > 0.0 && self.backoff_factor < 1.0) {
             return fail("backoff_factor must be between 0 and 1");
         }
-        if self.growth_interval == 0 {
-            return fail("growth_interval must be at least 1");
+        if !(1..=COUNTED).contains(&self.growth_interval) || self.growth_tracker > COUNTED {
+            return fail("growth_interval must be at least 1, and neither it nor the steps counted so far above 2^24");
         }
         Ok(())
     }

@@ -728,7 +728,9 @@ impl Trainer {
             return Err(Error::State(format!("the state has `{}`, which this run's loss does not use", extra.name)));
         }
         let scaler = state.scaler.unwrap_or_default();
-        scaler.check()?;
+        if self.scaler.is_some() {
+            scaler.check()?;
+        }
         self.scaler = self.scaler.map(|_| scaler);
         (self.student, self.teacher, self.optimizer, self.centers) = (student, teacher, optimizer, centers);
         self.upload();

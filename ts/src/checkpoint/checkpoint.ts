@@ -71,7 +71,7 @@ export function readCheckpoint(file: string): Checkpoint {
       case "optimizer": checkpoint.optimizer = at.optimizer(value); break;
       case "epoch": checkpoint.epoch = at.count(value, key); break;
       case "args": checkpoint.args = value instanceof Namespace ? value.fields : at.dict(value, key); break;
-      case "fp16_scaler": checkpoint.fp16Scaler = at.dict(value, key); break;
+      case "fp16_scaler": if (value !== null) checkpoint.fp16Scaler = at.dict(value, key); break;
       case "esvit": checkpoint.esvit = at.dict(value, key); break;
       default: (checkpoint.extra ??= new Map<Key, Value>()).set(key, value);
     }

@@ -127,12 +127,18 @@ export function toTrainerState(checkpoint: Checkpoint): TrainerState {
   };
 }
 
+/** Those that count steps. */
+const WHOLE: ReadonlySet<string> = new Set(["growth_interval", "_growth_tracker"]);
+
 /** PyTorch saves an empty dict for a scaler that is turned off. */
 function scalerState({ file, fp16Scaler }: Checkpoint): { scaler?: LossScaler } {
   if (!fp16Scaler || fp16Scaler.size === 0) return {};
   const number = (key: string): number => {
     const value = fp16Scaler.get(key);
     if (typeof value !== "number") throw new CheckpointError(file, "missing", `has no number ${JSON.stringify(`fp16_scaler/${key}`)}`);
+    if (WHOLE.has(key) && !(Number.isInteger(value) && value >= 0 && value < 2 ** 32)) {
+      throw new CheckpointError(file, "format", `${JSON.stringify(`fp16_scaler/${key}`)} must be a whole number, got ${value}`);
+    }
     return value;
   };
   return { scaler: Object.fromEntries(SCALER.map(([key, field]) => [field, number(key)])) as unknown as LossScaler };

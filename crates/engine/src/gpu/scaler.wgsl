@@ -25,10 +25,11 @@ fn main(@builtin(local_invocation_index) tid: u32) {
     if tid != 0u || report[3] == 0.0 { return; }
     if found[0] != 0u {
         report[6] = 0.0;
-        scaler[0] *= scaler[3];
+        scaler[0] = max(scaler[0] * scaler[3], 1.1754944e-38);  // its inverse stays finite
         scaler[1] = 0.0;
     } else if scaler[1] + 1.0 >= scaler[4] {
-        scaler[0] *= scaler[2];
+        // As in PyTorch, a scale that would become infinite stays.
+        if scaler[0] < 3.4028235e38 / scaler[2] { scaler[0] *= scaler[2]; }
         scaler[1] = 0.0;
     } else {
         scaler[1] += 1.0;

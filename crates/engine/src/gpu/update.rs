@@ -60,8 +60,11 @@ pub fn entry(rec: &mut Recorder, state: &State, i: usize, gradient: Option<&View
     let averaged = matches!(entry.role, Role::Parameter | Role::Frozen);
     let Some(g) = gradient.filter(|_| entry.role == Role::Parameter) else {
         if averaged {
-            let params = AverageParams { len: len as u32, teacher: 1, keep: 0.0, share: 0.0 };
-            rec.dispatch(&AVERAGE, &[w, t, state.report, state.knobs], &params, Grid::elements(len, 256))?;
+            for piece in rec.row_pieces(len, 4) {
+                let [w, t] = [w, t].map(|view| view.rows(piece.start, piece.len(), 1));
+                let params = AverageParams { len: piece.len() as u32, teacher: 1, keep: 0.0, share: 0.0 };
+                rec.dispatch(&AVERAGE, &[&w, &t, state.report, state.knobs], &params, Grid::elements(piece.len(), 256))?;
+            }
         }
         return Ok(());
     };
