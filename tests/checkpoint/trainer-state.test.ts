@@ -90,6 +90,35 @@ describe.each(["adamw", "sgd", "lars"] as const)("the state of %s", (kind) => {
   });
 });
 
+describe("the loss scaler", () => {
+  const scaler = { scale: 32768, growthFactor: 2, backoffFactor: 0.5, growthInterval: 2000, growthTracker: 17 };
+
+  it("is PyTorch's, and the same after a file", () => {
+    const checkpoint = stored(fromTrainerState({ ...state("adamw"), scaler }, run));
+    expect([...checkpoint.fp16Scaler!]).toEqual([
+      ["scale", 32768], ["growth_factor", 2], ["backoff_factor", 0.5], ["growth_interval", 2000], ["_growth_tracker", 17],
+    ]);
+    expect(toTrainerState(checkpoint).scaler).toEqual(scaler);
+  });
+
+  it("is absent in single precision and where PyTorch's is turned off", () => {
+    const contents = fromTrainerState(state("adamw"), run);
+    expect("fp16Scaler" in contents).toBe(false);
+    expect(toTrainerState(stored({ ...contents, fp16Scaler: new Map() })).scaler).toBeUndefined();
+  });
+
+  it("without its scale is refused", () => {
+    const contents = { ...fromTrainerState(state("adamw"), run), fp16Scaler: new Map([["growth_factor", 2]]) };
+    expect(errorOf(() => toTrainerState(stored(contents))).message).toContain('has no number "fp16_scaler/scale"');
+  });
+
+  it("counts whole steps", () => {
+    const scaler = new Map<string, number>([["scale", 2], ["growth_factor", 2], ["backoff_factor", 0.5], ["growth_interval", 2000], ["_growth_tracker", -1]]);
+    const contents = { ...fromTrainerState(state("adamw"), run), fp16Scaler: scaler };
+    expect(errorOf(() => toTrainerState(stored(contents))).message).toContain('"fp16_scaler/_growth_tracker" must be a whole number, got -1');
+  });
+});
+
 describe("the layout", () => {
   it("prefixes the student, and the teacher only with batch norm", () => {
     const plain = stored(fromTrainerState(state("adamw"), run));

@@ -2,7 +2,8 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
-import { digestCheckpoint } from "../../ts/src/checkpoint/index.js";
+import { digestCheckpoint, readCheckpoint } from "../../ts/src/checkpoint/index.js";
+import { resolveConfig, toTrainerSpec } from "../../ts/src/config/index.js";
 import { native } from "../../ts/src/native/index.js";
 import { temporaryFolder } from "../support/temporary.js";
 import { json, notBuilt, run, writeImages, writeTinyConfig } from "./program.js";
@@ -42,6 +43,40 @@ describe.skipIf(reason)("on a GPU", { timeout: 240_000 }, () => {
     expect(digestCheckpoint(join(parts, "checkpoint.pth")).sha256).toBe(digestCheckpoint(join(gpu, "checkpoint.pth")).sha256);
   });
 
+  test("mixed precision runs, keeps its loss scale in the checkpoint, and goes on to the bit where it was", async () => {
+    const [whole, parts] = [join(scratch, "mixed"), join(scratch, "mixed-parts")];
+    json(await train("gpu", whole, "--precision", "mixed"));
+    const single = losses(join(scratch, "gpu"));
+    for (const [epoch, loss] of losses(whole).entries()) expect(Math.abs(loss / single[epoch]! - 1)).toBeLessThan(0.1);
+    json(await train("gpu", parts, "--precision", "mixed", "--max-steps", "8"));
+    json(await train("gpu", parts, "--precision", "mixed"));
+    expect(digestCheckpoint(join(parts, "checkpoint.pth")).sha256).toBe(digestCheckpoint(join(whole, "checkpoint.pth")).sha256);
+    const scaler = readCheckpoint(join(whole, "checkpoint.pth")).fp16Scaler!;
+    expect([...scaler.keys()]).toEqual(["scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker"]);
+    expect(scaler.get("scale")).toBeGreaterThan(0);
+    expect(readCheckpoint(join(scratch, "gpu", "checkpoint.pth")).fp16Scaler).toBeUndefined();
+  });
+
+  test("64 calls at once on a trainer and an encoder all end", async () => {
+    const { config: settings } = resolveConfig(["--config", config, "--batch-size", "1", "--output-dir", join(scratch, "concurrent")]);
+    const spec = toTrainerSpec(settings);
+    const trainer = native().createTrainer(spec, "gpu");
+    const encoder = native().createEncoder({ backbone: spec.backbone, image_size: 32, batch: 2, precision: "mixed", threads: 1, output: "view" }, "gpu");
+    try {
+      await encoder.initialise(1);
+      const { global_size, local_size, local_count } = spec.crops;
+      const pixels = (images: number, side: number) => new Uint8Array(images * 3 * side * side).fill(100);
+      const crops = { global: pixels(2, global_size), local: pixels(local_count, local_size) };
+      const knobs = { progress: 0, learningRate: 1e-4, weightDecay: 0, momentum: 0.99, teacherTemperature: 0.05, freezeLastLayer: false };
+      const calls = Array.from({ length: 64 }, (_, i) => i % 2 ? encoder.encode(pixels(2, 32), 2) : trainer.step(crops, { step: i, ...knobs }));
+      expect(await Promise.all(calls)).toHaveLength(64);
+      expect((await trainer.state()).scaler).toBeUndefined();
+    } finally {
+      trainer.dispose();
+      encoder.dispose();
+    }
+  });
+
   test("knn gives the CPU's accuracy of the same weights", async () => {
     const checkpoint = join(scratch, "cpu", "checkpoint.pth");
     const [cpu, gpu] = [json(await run("knn", checkpoint, images, "--json")), json(await run("knn", checkpoint, images, "--device", "gpu", "--json"))];
@@ -52,6 +87,7 @@ describe.skipIf(reason)("on a GPU", { timeout: 240_000 }, () => {
     const name = native().adapters()[0]!.name;
     expect(json(await run("doctor", "--json"))["adapters"]).toEqual(native().adapters());
     expect((await run("doctor")).stdout).toContain(name);
+    expect((await run("doctor")).stdout).toMatch(/mixed: (cooperative matrices|shader arithmetic), f(16|32)/);
     const { device, memory } = json(await run("plan", "--config", config, "--device", "gpu", "--json")) as { device: string; memory: { gpu: number; arena: number } };
     expect(device).toBe(name);
     expect(memory.arena).toBe(0);

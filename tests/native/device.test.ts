@@ -3,7 +3,7 @@ import { exitCodeOf } from "../../ts/src/cli/exit-codes.js";
 import { chooseDevice, type GpuAdapter } from "../../ts/src/native/index.js";
 
 const adapter = (name: string, kind: GpuAdapter["kind"]): GpuAdapter => ({
-  name, kind, backend: "Vulkan", driver: "", maxBuffer: 1, maxBinding: 1, workgroupMemory: 1, halfPrecision: false, cooperativeMatrix: false, timestamps: false,
+  name, kind, backend: "Vulkan", driver: "", maxBuffer: 1, maxBinding: 1, workgroupMemory: 1, halfPrecision: false, cooperativeMatrix: false, mixed: "", timestamps: false,
 });
 const machine = (...gpus: GpuAdapter[]) => ({ adapters: () => gpus });
 const [card, software] = [adapter("card", "discrete"), adapter("soft", "software")];

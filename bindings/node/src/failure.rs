@@ -22,7 +22,7 @@ pub fn failure(code: &str, sentence: impl std::fmt::Display) -> Error {
 pub fn from_engine(error: esvit_engine::Error) -> Error {
     use esvit_engine::Error as E;
     let code = match error {
-        E::Gpu(_) | E::Graph(esvit_engine::GraphError::Gpu(_)) => DEVICE,
+        E::Memory(_) | E::Gpu(_) | E::Graph(esvit_engine::GraphError::Gpu(_)) => DEVICE,
         E::Spec(_) | E::Graph(_) => CONFIG,
         E::State(_) => STATE,
         E::Input { .. } | E::Threads(_) => ENGINE,

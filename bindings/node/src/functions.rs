@@ -171,12 +171,15 @@ pub struct GpuAdapter {
     pub workgroup_memory: u32,
     pub half_precision: bool,
     pub cooperative_matrix: bool,
+    /// What multiplies matrices with `mixed`.
+    pub mixed: String,
     pub timestamps: bool,
 }
 
 impl From<device::Adapter> for GpuAdapter {
     fn from(a: device::Adapter) -> GpuAdapter {
         GpuAdapter {
+            mixed: a.half().name().into(),
             name: a.name,
             kind: a.kind.name().into(),
             backend: a.backend,

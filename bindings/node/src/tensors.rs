@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use esvit_engine::spec::OptimizerKind;
-use esvit_engine::{OptimizerState, Tensor, TensorValues, TrainerState};
+use esvit_engine::{LossScaler, OptimizerState, Tensor, TensorValues, TrainerState};
 use napi::Result;
 use napi::bindgen_prelude::Uint8Array;
 use napi_derive::napi;
@@ -32,6 +32,16 @@ pub struct TrainerStateData {
     pub teacher: Vec<TensorData>,
     pub loss: Vec<TensorData>,
     pub optimizer: OptimizerData,
+    pub scaler: Option<LossScalerData>,
+}
+
+#[napi(object)]
+pub struct LossScalerData {
+    pub scale: f64,
+    pub growth_factor: f64,
+    pub backoff_factor: f64,
+    pub growth_interval: u32,
+    pub growth_tracker: u32,
 }
 
 #[napi(object)]
@@ -114,6 +124,13 @@ pub fn give_state(state: TrainerState) -> TrainerStateData {
             steps: o.steps.into_iter().collect(),
             slots: give_all(o.slots),
         },
+        scaler: state.scaler.map(|s| LossScalerData {
+            scale: s.scale.into(),
+            growth_factor: s.growth_factor.into(),
+            backoff_factor: s.backoff_factor.into(),
+            growth_interval: s.growth_interval,
+            growth_tracker: s.growth_tracker,
+        }),
     }
 }
 
@@ -136,5 +153,12 @@ pub fn take_state(state: TrainerStateData) -> Result<TrainerState> {
             steps: o.steps.into_iter().collect(),
             slots: take_all(o.slots)?,
         },
+        scaler: state.scaler.map(|s| LossScaler {
+            scale: s.scale as f32,
+            growth_factor: s.growth_factor as f32,
+            backoff_factor: s.backoff_factor as f32,
+            growth_interval: s.growth_interval,
+            growth_tracker: s.growth_tracker,
+        }),
     })
 }

@@ -23,6 +23,9 @@ pub enum Error {
     /// The compute threads could not be started.
     #[error(transparent)]
     Threads(#[from] esvit_simd::pool::PoolError),
+    /// The step is too large for the GPU.
+    #[error("{0}")]
+    Memory(String),
     /// The GPU, or its memory.
     #[error(transparent)]
     Gpu(#[from] esvit_gpu::Error),

@@ -2,7 +2,7 @@
 
 use esvit_graph::Shape;
 
-use crate::OptimizerState;
+use crate::{LossScaler, OptimizerState};
 
 /// A named array.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,4 +50,6 @@ pub struct TrainerState {
     pub loss: Vec<Tensor>,
     /// Moments and counters.
     pub optimizer: OptimizerState,
+    /// Of `mixed` on a GPU.
+    pub scaler: Option<LossScaler>,
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use esvit_gpu::Gpu;
+use esvit_gpu::{Adapter, Gpu};
 use esvit_graph::{Arena, Bindings, DType, NodeTime, Slice, Variant};
 use esvit_nn::RunningStatistics;
 use esvit_ops::batch_norm::MOMENTUM;
@@ -19,8 +19,8 @@ use crate::network::{self, PixelCounts, STUDENT, Step, TEACHER};
 use crate::optimizer::Optimizer;
 use crate::plan::{Plan, pixel_type};
 use crate::random::Stream;
-use crate::spec::TrainerSpec;
-use crate::{Error, LoadReport, Result, Store, Tensor, TensorValues, TrainerState};
+use crate::spec::{CropSpec, Precision, TrainerSpec};
+use crate::{Error, LoadReport, LossScaler, Result, Store, Tensor, TensorValues, TrainerState};
 
 /// Pixels of a step: the global crops, all images of crop 0 first, then the local ones. B is the images of the whole step:
 /// those of a pass times the passes.
@@ -149,6 +149,8 @@ pub struct Trainer {
     /// Neighbours of the next step, where they are not to be drawn.
     next_draws: Option<Vec<Vec<u32>>>,
     gpu: Option<GpuRun>,
+    /// Of `mixed` on a GPU.
+    scaler: Option<LossScaler>,
 }
 
 /// The step's pixels in one piece: global crops, then local ones.
@@ -243,7 +245,22 @@ impl Trainer {
             _ => Staging::F32 { student: vec![0.0; all], teacher: vec![0.0; global] },
         };
         let sums = Vec::new();
-        Ok(Trainer { spec, pool, plan, step, arena: None, student, teacher, optimizer, centers, pixels, sums, next_draws: None, gpu: None })
+        Ok(Trainer {
+            spec,
+            pool,
+            plan,
+            step,
+            arena: None,
+            student,
+            teacher,
+            optimizer,
+            centers,
+            pixels,
+            sums,
+            next_draws: None,
+            gpu: None,
+            scaler: None,
+        })
     }
 
     /// The same trainer with its state and its steps on a GPU.
@@ -264,10 +281,12 @@ impl Trainer {
         };
         self.step = network::build(&self.spec, dtype, [0; 2])?;
         self.plan = Plan::of(&self.spec, dtype, &self.step);
+        fits(&self.spec, &self.step, gpu.adapter())?;
         self.step.keep_gradients();
         let run = GpuRun::new(gpu, &self.spec, &self.step, &self.student, &self.teacher, &self.centers)?;
-        run.upload(&self.student, &self.teacher, &self.optimizer, &self.centers);
         self.gpu = Some(run);
+        self.scaler = (self.spec.precision == Precision::Mixed).then(LossScaler::default);
+        self.upload();
         Ok(self)
     }
 
@@ -279,14 +298,14 @@ impl Trainer {
     /// Copies the stores, the optimiser and the centres to the GPU.
     fn upload(&self) {
         if let Some(gpu) = &self.gpu {
-            gpu.upload(&self.student, &self.teacher, &self.optimizer, &self.centers);
+            gpu.upload(&self.student, &self.teacher, &self.optimizer, &self.centers, self.scaler.as_ref());
         }
     }
 
     /// Brings the stores, the optimiser and the centres up to date with the GPU.
     fn download(&mut self) -> Result<()> {
         match &self.gpu {
-            Some(gpu) => gpu.download(&mut self.student, &mut self.teacher, &mut self.optimizer, &mut self.centers),
+            Some(gpu) => gpu.download(&mut self.student, &mut self.teacher, &mut self.optimizer, &mut self.centers, self.scaler.as_mut()),
             None => Ok(()),
         }
     }
@@ -651,7 +670,7 @@ impl Trainer {
         }
         let program = &self.step.program;
         match &self.gpu {
-            Some(gpu) => gpu.read(&program.gpu_output(gpu.arena(), value)).ok().map(Cow::Owned),
+            Some(gpu) => gpu.read_gradient(&program.gpu_output(gpu.arena(), value)).ok().map(Cow::Owned),
             None => Some(Cow::Borrowed(program.output(self.arena.as_ref()?, value).f32())),
         }
     }
@@ -684,10 +703,11 @@ impl Trainer {
             teacher: self.teacher.tensors(),
             loss: self.centers.iter().map(center).collect(),
             optimizer: self.optimizer.state(&self.student),
+            scaler: self.scaler,
         })
     }
 
-    /// Replaces the whole state.
+    /// Replaces the whole state. A loss scaler is taken over where this run has one, and starts anew where the state has none.
     ///
     /// # Errors
     /// When a name, a shape or a moment does not fit; then nothing is changed.
@@ -707,6 +727,11 @@ impl Trainer {
         if let Some(extra) = state.loss.iter().find(|t| centers.iter().all(|(name, _)| *name != t.name)) {
             return Err(Error::State(format!("the state has `{}`, which this run's loss does not use", extra.name)));
         }
+        let scaler = state.scaler.unwrap_or_default();
+        if self.scaler.is_some() {
+            scaler.check()?;
+        }
+        self.scaler = self.scaler.map(|_| scaler);
         (self.student, self.teacher, self.optimizer, self.centers) = (student, teacher, optimizer, centers);
         self.upload();
         Ok(())
@@ -726,6 +751,33 @@ impl Trainer {
 
 /// Elements of one piece of parallel work.
 const PIECE: usize = 16384;
+
+/// Whether every value of the step fits into a buffer; before anything is allocated. How much memory a GPU has in all no interface tells:
+/// that shows when it is allocated.
+fn fits(spec: &TrainerSpec, step: &Step, adapter: &Adapter) -> Result<()> {
+    let needs = |batch: usize| -> Result<u64> {
+        let spec = TrainerSpec { crops: CropSpec { batch, ..spec.crops.clone() }, ..spec.clone() };
+        Ok(network::build(&spec, pixel_type(&spec), [0; 2])?.program.largest_bytes() as u64)
+    };
+    let (bytes, limit) = (step.program.largest_bytes() as u64, adapter.max_buffer);
+    if bytes <= limit {
+        return Ok(());
+    }
+    // Sizes grow with the batch: the largest that fits lies between one that does and one that does not.
+    let (mut fits, mut too_large) = (0, spec.crops.batch);
+    while fits + 1 < too_large {
+        let middle = fits.midpoint(too_large);
+        if needs(middle)? <= limit { fits = middle } else { too_large = middle }
+    }
+    let advice = if fits > 0 { format!("a batch of {fits} fits") } else { "no batch fits".into() };
+    Err(Error::Memory(format!(
+        "a batch of {} needs {} MiB of GPU memory in one piece, and {} gives {} MiB at most; {advice}",
+        spec.crops.batch,
+        bytes >> 20,
+        adapter.name,
+        limit >> 20
+    )))
+}
 
 /// Running averages with momentum 0.1; the variance is the unbiased one.
 fn update_running(store: &mut Store, s: &RunningStatistics, mean: &[f32], var: &[f32]) {
@@ -765,5 +817,65 @@ fn mix_reversed(images: &mut [f32], batch: usize, lambda: f32) {
         for (a, b) in head[i * n..(i + 1) * n].iter_mut().zip(&mut tail[..n]) {
             (*a, *b) = (lambda * *a + (1.0 - lambda) * *b, lambda * *b + (1.0 - lambda) * *a);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use esvit_gpu::Kind;
+    use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
+
+    use super::*;
+    use crate::spec::{LossSpec, OptimizerKind};
+
+    #[test]
+    fn a_batch_that_no_buffer_holds_is_refused_with_one_that_fits() -> Result<()> {
+        let swin = SwinSpec {
+            image_size: 32,
+            patch_size: 4,
+            dim: 16,
+            depths: vec![1, 1],
+            heads: vec![1, 2],
+            window: 4,
+            mlp_ratio: 2.0,
+            qkv_bias: true,
+            absolute_position: false,
+            patch_norm: true,
+            drop_path: 0.0,
+        };
+        let spec = TrainerSpec {
+            backbone: BackboneSpec::Swin(swin),
+            head: HeadSpec { out_dim: 96, hidden_dim: 24, bottleneck_dim: 16, layers: 3, batch_norm: false, norm_last_layer: false },
+            crops: CropSpec { batch: 16, global_size: 32, local_size: 16, local_count: 1 },
+            loss: LossSpec { region: true, student_temperature: 0.1, center_momentum: 0.9, mixup: false },
+            optimizer: OptimizerKind::Adamw,
+            clip_grad: 0.0,
+            accumulate: 1,
+            checkpointing: false,
+            precision: Precision::F32,
+            seed: 0,
+            threads: 1,
+        };
+        let step = network::build(&spec, pixel_type(&spec), [0; 2])?;
+        let mut adapter = Adapter {
+            name: "card".into(),
+            kind: Kind::Discrete,
+            backend: "Vulkan".into(),
+            driver: String::new(),
+            max_buffer: step.program.largest_bytes() as u64,
+            max_binding: 1 << 27,
+            workgroup_memory: 1 << 15,
+            half_precision: false,
+            cooperative_matrix: false,
+            timestamps: false,
+        };
+        fits(&spec, &step, &adapter)?;
+        adapter.max_buffer /= 2;
+        let refused = fits(&spec, &step, &adapter).expect_err("a value is larger than the largest buffer").to_string();
+        assert!(refused.contains("a batch of 16 needs") && refused.ends_with("; a batch of 8 fits"), "{refused}");
+        adapter.max_buffer = 16;
+        let refused = fits(&spec, &step, &adapter).expect_err("nothing fits").to_string();
+        assert!(refused.ends_with("; no batch fits"), "{refused}");
+        Ok(())
     }
 }

@@ -1,14 +1,24 @@
 //! Every WGSL file: valid without a GPU, and in agreement with the Rust beside it.
 
 use esvit_engine::kernels;
+use esvit_gpu::Needs;
+use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 
 #[test]
 fn every_kernel_is_valid_and_its_params_match() {
     for kernel in kernels() {
         let module =
             naga::front::wgsl::parse_str(kernel.source).unwrap_or_else(|e| panic!("{}: {}", kernel.name, e.emit_to_string(kernel.source)));
-        let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty());
-        validator.validate(&module).unwrap_or_else(|e| panic!("{}: {}", kernel.name, e.emit_to_string(kernel.source)));
+        let capabilities = match kernel.needs {
+            Needs::Nothing => Capabilities::empty(),
+            Needs::HalfPrecision => Capabilities::SHADER_FLOAT16,
+            Needs::CooperativeMatrix => Capabilities::SHADER_FLOAT16 | Capabilities::COOPERATIVE_MATRIX | Capabilities::SUBGROUP,
+        };
+        let mut validator = Validator::new(ValidationFlags::all(), capabilities);
+        validator.subgroup_stages(ShaderStages::COMPUTE).subgroup_operations(SubgroupOperationSet::all());
+        let info = validator.validate(&module).unwrap_or_else(|e| panic!("{}: {}", kernel.name, e.emit_to_string(kernel.source)));
+        let options = naga::back::spv::Options { lang_version: (1, 4), ..Default::default() };
+        naga::back::spv::write_vec(&module, &info, &options, None).unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
         let (_, params) = module.types.iter().find(|(_, t)| t.name.as_deref() == Some("Params")).expect("a struct Params");
         let naga::TypeInner::Struct { span, .. } = params.inner else { panic!("{}: Params is no struct", kernel.name) };
         assert_eq!(span as usize, kernel.params, "{}: Params differ from the struct in Rust", kernel.name);

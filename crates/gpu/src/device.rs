@@ -53,7 +53,7 @@ pub struct Adapter {
     pub workgroup_memory: u32,
     /// Whether kernels can compute in half precision.
     pub half_precision: bool,
-    /// Whether kernels can multiply small matrices in hardware (tensor cores).
+    /// Whether kernels can multiply on matrix units (tensor cores): 16 x 16 in half precision, summed in single, by subgroups of 32 threads.
     pub cooperative_matrix: bool,
     /// Whether dispatches can be timed.
     pub timestamps: bool,
@@ -65,6 +65,17 @@ fn instance() -> wgpu::Instance {
         flags: wgpu::InstanceFlags::empty(),
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     })
+}
+
+/// What the cooperative product asks for.
+const COOPERATIVE: wgpu::Features =
+    wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
+
+/// Whether these are the matrices that `matmul_cooperative.wgsl` multiplies.
+fn fits(matrices: &wgpu::CooperativeMatrixProperties) -> bool {
+    let size = [matrices.m_size, matrices.n_size, matrices.k_size];
+    let types = [matrices.ab_type, matrices.cr_type];
+    size == [16; 3] && types == [wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32]
 }
 
 fn describe(adapter: &wgpu::Adapter) -> Adapter {
@@ -85,7 +96,10 @@ fn describe(adapter: &wgpu::Adapter) -> Adapter {
         max_binding: limits.max_storage_buffer_binding_size,
         workgroup_memory: limits.max_compute_workgroup_storage_size,
         half_precision: features.contains(wgpu::Features::SHADER_F16),
-        cooperative_matrix: features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+        cooperative_matrix: features.contains(COOPERATIVE)
+            && [info.subgroup_min_size, info.subgroup_max_size] == [32, 32]
+            && limits.max_compute_workgroup_storage_size >= 28 << 10
+            && adapter.cooperative_matrix_properties().iter().any(fits),
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
     }
 }
@@ -129,12 +143,19 @@ impl Gpu {
     pub fn open() -> Result<Gpu> {
         let (about, adapter) = sorted().into_iter().next().ok_or(Error::NoAdapter)?;
         let limits = adapter.limits();
-        let wanted = wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY;
+        let mut wanted = wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY;
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if about.cooperative_matrix {
+            wanted |= COOPERATIVE;
+            // SAFETY: what is experimental is used by one kernel, in the form that the adapter lists; naga validates it, and its indices
+            // stay inside its tiles.
+            experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("esvit"),
             required_features: adapter.features() & wanted,
             required_limits: limits.clone(),
-            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            experimental_features,
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             trace: wgpu::Trace::Off,
         };

@@ -4,6 +4,17 @@ use std::mem::size_of;
 
 use crate::{Error, Gpu, Result};
 
+/// What a kernel asks of an adapter besides what all of them have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Needs {
+    /// Nothing.
+    Nothing,
+    /// Arithmetic in half precision.
+    HalfPrecision,
+    /// Matrix units that take half and give single precision, for subgroups of 32 threads.
+    CooperativeMatrix,
+}
+
 /// One entry point of a WGSL file. Bindings of group 0: storage buffers first, in the order a dispatch gives them, then the
 /// uniform `Params`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,6 +29,8 @@ pub struct Kernel {
     pub storages: u32,
     /// Bytes of `Params`, a multiple of 16.
     pub params: usize,
+    /// What it asks of the adapter: whoever records it has made sure of that.
+    pub needs: Needs,
 }
 
 impl Kernel {
@@ -25,7 +38,13 @@ impl Kernel {
     pub const fn new<P>(name: &'static str, source: &'static str, entry: &'static str, storages: u32) -> Kernel {
         assert!(storages <= 8, "adapters have 8 storage buffers for a kernel");
         assert!(size_of::<P>().is_multiple_of(16), "pad Params to 16 bytes");
-        Kernel { name, source, entry, storages, params: size_of::<P>() }
+        Kernel { name, source, entry, storages, params: size_of::<P>(), needs: Needs::Nothing }
+    }
+
+    /// The same for adapters that have more.
+    #[must_use]
+    pub const fn needing(self, needs: Needs) -> Kernel {
+        Kernel { needs, ..self }
     }
 }
 
@@ -39,10 +58,12 @@ pub(crate) struct Pipeline {
 pub(crate) fn compile(gpu: &Gpu, kernel: &Kernel) -> Result<Pipeline> {
     let device = gpu.device();
     let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-        label: Some(kernel.name),
-        source: wgpu::ShaderSource::Wgsl(kernel.source.into()),
-    });
+    let source = wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source: wgpu::ShaderSource::Wgsl(kernel.source.into()) };
+    // Without a counter in every loop, which guards against those that never end.
+    let checks = wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
+    // SAFETY: every loop of every kernel counts up, or halves a width, towards a bound that does not change while it runs, so all of
+    // them end. All other checks stay.
+    let module = unsafe { device.create_shader_module_trusted(source, checks) };
     let entry = |binding: u32, ty| wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,

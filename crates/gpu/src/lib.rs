@@ -3,7 +3,7 @@
 //! - [`Gpu`] opens the best adapter, owns its memory ([`View`]) and its compiled pipelines.
 //! - [`Kernel`] is one WGSL file with one entry point; the files are valid as they stand.
 //! - [`Recorder`] collects dispatches; [`Recording::run`] submits all of them at once, any number of times.
-//! - [`matmul`] is the matrix product, for every operator that needs one.
+//! - [`matmul::Product`] is the matrix product, for every operator that needs one.
 
 mod device;
 mod error;
@@ -15,7 +15,7 @@ pub mod reduce;
 
 pub use device::{Adapter, Gpu, Kind, adapters};
 pub use error::Error;
-pub use kernel::Kernel;
+pub use kernel::{Kernel, Needs};
 pub use memory::View;
 pub use recorder::{Grid, OperatorTime, Recorder, Recording};
 

@@ -1,12 +1,18 @@
 //! `C[m, n] = A·B`, with a bias over the columns where one is given. Sums over the inner axis are taken in an order that depends on the sizes
-//! alone, so results repeat bit for bit.
+//! and the kernel alone, so results repeat bit for bit.
+//!
+//! Three kernels: single precision, and for operands in half precision one on matrix units and one without. [`Adapter::half`] says which of
+//! the two an adapter has; where it has neither, single precision takes their place. Operands and results are stored in single precision
+//! always, and summed in it.
+
+use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::reduce::sum_pieces;
-use crate::{Grid, Kernel, Recorder, Result, View};
+use crate::kernel::Needs;
+use crate::{Adapter, Grid, Kernel, Recorder, Result, View};
 
-/// Mirrors `Params` in `matmul.wgsl`.
+/// Mirrors `Params` in `matmul.wgsl`, `matmul_f16.wgsl` and `matmul_cooperative.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Params {
@@ -14,23 +20,93 @@ struct Params {
     n: u32,
     k: u32,
     k_piece: u32,
-    flags: u32,
+    a_first: u32,
+    a_stride: u32,
+    b_first: u32,
+    b_stride: u32,
     c_first: u32,
+    c_stride: u32,
+    c_piece: u32,
+    flags: u32,
+}
+
+/// Mirrors `Params` in `matmul_sum.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct SumParams {
+    m: u32,
+    n: u32,
+    pieces: u32,
+    c_first: u32,
+    c_stride: u32,
+    flags: u32,
     pad: [u32; 2],
 }
 
-/// The tiled product.
-pub static MATMUL: Kernel = Kernel::new::<Params>("matmul", include_str!("matmul.wgsl"), "main", 4);
+static F32: Kernel = Kernel::new::<Params>("matmul", include_str!("matmul.wgsl"), "main", 4);
+static F16: Kernel = Kernel::new::<Params>("matmul_f16", include_str!("matmul_f16.wgsl"), "main", 4).needing(Needs::HalfPrecision);
+static COOPERATIVE: Kernel =
+    Kernel::new::<Params>("matmul_cooperative", include_str!("matmul_cooperative.wgsl"), "main", 4).needing(Needs::CooperativeMatrix);
+static SUM: Kernel = Kernel::new::<SumParams>("matmul_sum", include_str!("matmul_sum.wgsl"), "main", 3);
 
-const TILE: usize = 64;
+/// All of them, for checks that need no GPU.
+pub static KERNELS: &[&Kernel] = &[&F32, &F16, &COOPERATIVE, &SUM];
+
 const A_BY_INNER: u32 = 1;
 const B_BY_OUTER: u32 = 2;
 const BIAS: u32 = 4;
+const ADD: u32 = 8;
 
 /// Fewer workgroups than this leave a large GPU idle: then the inner axis is cut.
 const BUSY: usize = 256;
 /// Shortest piece of the inner axis.
 const PIECE: usize = 256;
+
+/// A kernel, and rows and columns of the tile of one workgroup.
+type Tiled = (&'static Kernel, [usize; 2]);
+
+/// What multiplies operands in half precision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    /// Matrix units.
+    Cooperative,
+    /// Ordinary arithmetic on operands in half precision.
+    Shader,
+    /// Nothing: products stay in single precision.
+    Absent,
+}
+
+impl Half {
+    /// As shown to users.
+    pub fn name(self) -> &'static str {
+        match self {
+            Half::Cooperative => "cooperative matrices, f16",
+            Half::Shader => "shader arithmetic, f16",
+            Half::Absent => "shader arithmetic, f32",
+        }
+    }
+
+    fn kernel(self) -> Tiled {
+        match self {
+            Half::Cooperative => (&COOPERATIVE, [128, 128]),
+            Half::Shader => (&F16, [128, 64]),
+            Half::Absent => (&F32, [128, 64]),
+        }
+    }
+}
+
+impl Adapter {
+    /// What multiplies operands in half precision here.
+    pub fn half(&self) -> Half {
+        if self.cooperative_matrix {
+            Half::Cooperative
+        } else if self.half_precision {
+            Half::Shader
+        } else {
+            Half::Absent
+        }
+    }
+}
 
 /// A matrix in memory, row-major as `[outer, inner]` or, `transposed`, as the other way round.
 #[derive(Clone, Copy, Debug)]
@@ -53,73 +129,136 @@ impl<'a> Operand<'a> {
     }
 }
 
-/// Records `c[m, n] = a·b (+ bias)`: `a` is `[m, k]` (transposed `[k, m]`), `b` is `[k, n]` (transposed `[n, k]`), `bias` `[n]`.
-///
-/// Rows of `a` and `c`, or with `a` transposed the inner axis, may be longer than a binding: they are cut.
-///
-/// # Errors
-/// When `b`, or with `a` transposed `c`, is larger than a binding may be.
-pub fn matmul(rec: &mut Recorder, a: Operand, b: Operand, bias: Option<&View>, c: &View, [m, n, k]: [usize; 3]) -> Result<()> {
-    if a.transposed { long_inner(rec, a.view, b, c, [m, n, k]) } else { long_outer(rec, a.view, b, bias, c, [m, n, k]) }
+/// `c[m, n] = a·b`: `a` is `[m, k]` (transposed `[k, m]`), `b` is `[k, n]` (transposed `[n, k]`). Nothing is too long for a binding: operands
+/// are cut along their rows, and results with them.
+#[derive(Clone, Copy, Debug)]
+pub struct Product<'a> {
+    a: Operand<'a>,
+    b: Operand<'a>,
+    c: &'a View,
+    size: [usize; 3],
+    bias: Option<&'a View>,
+    half: bool,
+    add: bool,
 }
 
-/// Cuts `m` into pieces that can be bound.
-fn long_outer(rec: &mut Recorder, a: &View, b: Operand, bias: Option<&View>, c: &View, [m, n, k]: [usize; 3]) -> Result<()> {
-    for rows in rec.row_pieces(m, 4 * n.max(k)) {
-        let (a, c) = (a.rows(rows.start, rows.len(), k), c.rows(rows.start, rows.len(), n));
-        let size = [rows.len(), n, k];
-        let pieces = inner_pieces(size);
-        if pieces == 1 || bias.is_some() {
-            product(rec, Operand::plain(&a), b, bias, &c, size, k, 0)?;
-        } else {
-            let partial = rec.scratch((pieces * rows.len() * n * 4) as u64);
-            product(rec, Operand::plain(&a), b, None, &partial, size, k.div_ceil(pieces), 0)?;
-            sum_pieces(rec, &partial, &c, pieces, rows.len() * n)?;
+impl<'a> Product<'a> {
+    /// The plain product, `size` = `[m, n, k]`.
+    pub fn new(a: Operand<'a>, b: Operand<'a>, c: &'a View, size: [usize; 3]) -> Self {
+        Product { a, b, c, size, bias: None, half: false, add: false }
+    }
+
+    /// With a bias `[n]`.
+    #[must_use]
+    pub fn bias(self, bias: Option<&'a View>) -> Self {
+        Product { bias, ..self }
+    }
+
+    /// With its operands rounded to half precision, where the adapter multiplies those.
+    #[must_use]
+    pub fn half(self, half: bool) -> Self {
+        Product { half, ..self }
+    }
+
+    /// Added to what is in `c`.
+    #[must_use]
+    pub fn adding(self, add: bool) -> Self {
+        Product { add, ..self }
+    }
+
+    /// Records it.
+    ///
+    /// # Errors
+    /// When 64 rows of an operand are larger than a binding may be.
+    pub fn record(self, rec: &mut Recorder) -> Result<()> {
+        let tiled = if self.half { rec.gpu().adapter().half() } else { Half::Absent }.kernel();
+        self.record_with(rec, tiled)
+    }
+
+    fn record_with(self, rec: &mut Recorder, tiled: Tiled) -> Result<()> {
+        let [m, n, k] = self.size;
+        if m == 0 || n == 0 {
+            return Ok(());
         }
+        let (a, b) = (self.a.transposed, self.b.transposed);
+        let rows = rec.row_pieces(m, 4 * if a { n } else { n.max(k) });
+        let cols = if b { rec.row_pieces(n, 4 * k) } else { whole(n) };
+        let inner = match (a, b) {
+            (false, true) => whole(k),
+            (false, false) => rec.row_pieces(k, 4 * n),
+            (true, true) => rec.row_pieces(k, 4 * m),
+            (true, false) => rec.row_pieces(k, 4 * m.max(n)),
+        };
+        for rows in &rows {
+            for cols in &cols {
+                for inner in &inner {
+                    rec.scoped(|rec| self.part(rec, tiled, rows, cols, inner))?;
+                }
+            }
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// One part, every operand of it a binding.
+    fn part(&self, rec: &mut Recorder, tiled: Tiled, rows: &Range<usize>, cols: &Range<usize>, inner: &Range<usize>) -> Result<()> {
+        let [m, n, k] = self.size;
+        // An operand's rows are cut; along its columns the kernel begins later.
+        let cut = |o: Operand, outer: &Range<usize>, inner: &Range<usize>, [outers, inners]: [usize; 2]| match o.transposed {
+            false => (o.view.rows(outer.start, outer.len(), inners), inner.start, inners),
+            true => (o.view.rows(inner.start, inner.len(), outers), outer.start, outers),
+        };
+        let (a, a_first, a_stride) = cut(self.a, rows, inner, [m, k]);
+        let (b, b_first, b_stride) = cut(self.b, inner, cols, [k, n]);
+        let c = self.c.rows(rows.start, rows.len(), n);
+        let first = inner.start == 0;
+        let bias = self.bias.filter(|_| first).map(|bias| bias.part(4 * cols.start as u64, 4 * cols.len() as u64));
+        let flag = |set: bool, flag: u32| if set { flag } else { 0 };
+        let after = flag(bias.is_some(), BIAS) | flag(self.add || !first, ADD);
+        let layout = flag(self.a.transposed, A_BY_INNER) | flag(self.b.transposed, B_BY_OUTER);
+
+        let (kernel, [tile_m, tile_n]) = tiled;
+        let [m, len, k] = [rows.len(), cols.len(), inner.len()];
+        let tiles = m.div_ceil(tile_m) * len.div_ceil(tile_n);
+        let pieces = inner_pieces(tiles, k, rec.longest_binding() as usize / (4 * m * len));
+        let partial = (pieces > 1).then(|| rec.scratch((4 * pieces * m * len) as u64));
+        let (to, c_first, c_stride, flags) = match &partial {
+            Some(partial) => (partial, 0, len, layout),
+            None => (&c, cols.start, n, layout | after),
+        };
+        let params = Params {
+            m: m as u32,
+            n: len as u32,
+            k: k as u32,
+            k_piece: k.div_ceil(pieces) as u32,
+            a_first: a_first as u32,
+            a_stride: a_stride as u32,
+            b_first: b_first as u32,
+            b_stride: b_stride as u32,
+            c_first: c_first as u32,
+            c_stride: c_stride as u32,
+            c_piece: (m * len) as u32,
+            flags,
+        };
+        let Grid([x, y, _]) = Grid::fold(tiles);
+        let bias = bias.as_ref().unwrap_or(&b);
+        rec.dispatch(kernel, &[&a, &b, bias, to], &params, Grid([x, y, pieces as u32]))?;
+        let Some(partial) = &partial else { return Ok(()) };
+        let [m32, n32, c_first, c_stride] = [m, len, cols.start, n].map(|v| v as u32);
+        let params = SumParams { m: m32, n: n32, pieces: pieces as u32, c_first, c_stride, flags: after, pad: [0; 2] };
+        rec.dispatch(&SUM, &[partial, bias, &c], &params, Grid::elements(m * len, 256))
+    }
 }
 
-/// `aᵀ·b` over many rows of both: cuts them into pieces that can be bound and keep the GPU busy, and adds their products.
-fn long_inner(rec: &mut Recorder, a: &View, b: Operand, c: &View, [m, n, k]: [usize; 3]) -> Result<()> {
-    assert!(!b.transposed, "the inner axis of both must be their rows");
-    let bound = rec.row_pieces(k, 4 * m.max(n));
-    let pieces: Vec<usize> = bound.iter().map(|rows| inner_pieces([m, n, rows.len()])).collect();
-    let total: usize = pieces.iter().sum();
-    let partial = if total == 1 { c.clone() } else { rec.scratch((total * m * n * 4) as u64) };
-    let mut done = 0;
-    for (rows, pieces) in bound.into_iter().zip(pieces) {
-        let (a, b) = (a.rows(rows.start, rows.len(), m), b.view.rows(rows.start, rows.len(), n));
-        product(rec, Operand::transposed(&a), Operand::plain(&b), None, &partial, [m, n, rows.len()], rows.len().div_ceil(pieces), done)?;
-        done += pieces;
-    }
-    if total > 1 {
-        sum_pieces(rec, &partial, c, total, m * n)?;
-    }
-    Ok(())
+/// An axis that no operand's rows lie along.
+fn whole(len: usize) -> Vec<Range<usize>> {
+    std::iter::once(0..len).collect()
 }
 
-/// Pieces of the inner axis; none of them is empty.
-fn inner_pieces([m, n, k]: [usize; 3]) -> usize {
-    let tiles = m.div_ceil(TILE) * n.div_ceil(TILE);
-    let wanted = BUSY.div_ceil(tiles).min(k / PIECE).max(1);
+/// Pieces of the inner axis; none of them is empty, and no more than `most` or one.
+fn inner_pieces(tiles: usize, k: usize, most: usize) -> usize {
+    let wanted = BUSY.div_ceil(tiles).min(k / PIECE).min(most).max(1);
     k.div_ceil(k.div_ceil(wanted))
 }
 
-/// One dispatch; its first piece is number `c_first` of those in `c`.
-fn product(
-    rec: &mut Recorder,
-    a: Operand,
-    b: Operand,
-    bias: Option<&View>,
-    c: &View,
-    [m, n, k]: [usize; 3],
-    k_piece: usize,
-    c_first: usize,
-) -> Result<()> {
-    let flag = |set: bool, flag: u32| if set { flag } else { 0 };
-    let flags = flag(a.transposed, A_BY_INNER) | flag(b.transposed, B_BY_OUTER) | flag(bias.is_some(), BIAS);
-    let params = Params { m: m as u32, n: n as u32, k: k as u32, k_piece: k_piece as u32, flags, c_first: c_first as u32, pad: [0; 2] };
-    let grid = Grid([n.div_ceil(TILE) as u32, m.div_ceil(TILE) as u32, k.div_ceil(k_piece) as u32]);
-    rec.dispatch(&MATMUL, &[a.view, b.view, bias.unwrap_or(b.view), c], &params, grid)
-}
+#[cfg(test)]
+mod tests;

@@ -1,78 +1,110 @@
-// Matrix product C = A·B in 64 x 64 tiles. A workgroup owns one tile of C in one piece of the inner axis; its 16 x 16 threads own
-// 4 x 4 elements each. Tiles of A and B pass through workgroup memory, 16 deep. Which axis of A and B is contiguous is a
-// parameter: only the order in which threads fetch a tile depends on it. The contract is in matmul.rs.
+// Matrix product C = A·B in tiles of 128 x 64, single precision. A workgroup owns one tile of C in one piece of the inner axis; its 16 x 16
+// threads own 8 x 4 elements each. Tiles of A and B pass through workgroup memory, 16 deep, in vectors of four. Which axis of A and B is
+// contiguous is a parameter: only the order in which threads fetch a tile depends on it. The contract is in matmul.rs; matmul_f16.wgsl is
+// the same with tiles in half precision.
 
-const TILE = 64u;
+const TILE_M = 128u;
+const TILE_N = 64u;
 const DEPTH = 16u;
-const ROW = 68u;        // floats of a tile's row in workgroup memory: 4 more than TILE, so that columns fall into different banks
+const A_ROW = 33u;      // vectors of a row of A's tile: one more than TILE_M / 4, so that columns fall into different banks
+const B_ROW = 17u;
 const A_BY_INNER = 1u;  // A is stored [k, m]
 const B_BY_OUTER = 2u;  // B is stored [n, k]
 const BIAS = 4u;
+const ADD = 8u;         // to what is in C
 
-struct Params { m: u32, n: u32, k: u32, k_piece: u32, flags: u32, c_first: u32, pad0: u32, pad1: u32 }
+struct Params {
+    m: u32, n: u32, k: u32, k_piece: u32,
+    a_first: u32, a_stride: u32, b_first: u32, b_stride: u32,  // first element in the binding, and from row to row
+    c_first: u32, c_stride: u32, c_piece: u32, flags: u32,     // c_piece: from piece to piece of the inner axis
+}
 
-@group(0) @binding(0) var<storage, read_write> a: array<f32>;
-@group(0) @binding(1) var<storage, read_write> b: array<f32>;
+@group(0) @binding(0) var<storage, read_write> a: array<f32>;     // [m, k] or [k, m]
+@group(0) @binding(1) var<storage, read_write> b: array<f32>;     // [k, n] or [n, k]
 @group(0) @binding(2) var<storage, read_write> bias: array<f32>;  // [n]; not read without BIAS
 @group(0) @binding(3) var<storage, read_write> c: array<f32>;     // [pieces, m, n]
 @group(0) @binding(4) var<uniform>             p: Params;
 
-var<workgroup> tile_a: array<f32, 1088>;  // [DEPTH, ROW]
-var<workgroup> tile_b: array<f32, 1088>;  // [DEPTH, ROW]
+var<workgroup> tile_a: array<vec4f, 528>;  // [DEPTH, A_ROW]
+var<workgroup> tile_b: array<vec4f, 272>;  // [DEPTH, B_ROW]
+
+// Rows row..row + 4 of column k of A; zero where there is none.
+fn four_of_a(row: u32, k: u32, k_end: u32) -> vec4f {
+    let by_inner = (p.flags & A_BY_INNER) != 0u;
+    let at = p.a_first + select(row * p.a_stride + k, k * p.a_stride + row, by_inner);
+    let step = select(p.a_stride, 1u, by_inner);
+    if k < k_end && row + 3u < p.m { return vec4f(a[at], a[at + step], a[at + 2u * step], a[at + 3u * step]); }
+    var v = vec4f();
+    if k < k_end && row < p.m { v.x = a[at]; }
+    if k < k_end && row + 1u < p.m { v.y = a[at + step]; }
+    if k < k_end && row + 2u < p.m { v.z = a[at + 2u * step]; }
+    return v;
+}
+
+// Columns col..col + 4 of row k of B; zero where there is none.
+fn four_of_b(col: u32, k: u32, k_end: u32) -> vec4f {
+    let by_outer = (p.flags & B_BY_OUTER) != 0u;
+    let at = p.b_first + select(k * p.b_stride + col, col * p.b_stride + k, by_outer);
+    let step = select(1u, p.b_stride, by_outer);
+    if k < k_end && col + 3u < p.n { return vec4f(b[at], b[at + step], b[at + 2u * step], b[at + 3u * step]); }
+    var v = vec4f();
+    if k < k_end && col < p.n { v.x = b[at]; }
+    if k < k_end && col + 1u < p.n { v.y = b[at + step]; }
+    if k < k_end && col + 2u < p.n { v.z = b[at + 2u * step]; }
+    return v;
+}
 
 @compute @workgroup_size(256)
-fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) tid: u32) {
-    let row0 = wg.y * TILE;
-    let col0 = wg.x * TILE;
+fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, @builtin(local_invocation_index) tid: u32) {
+    let tiles_n = (p.n + TILE_N - 1u) / TILE_N;
+    let id = wg.y * grid.x + wg.x;
+    let row0 = id / tiles_n * TILE_M;
+    let col0 = id % tiles_n * TILE_N;
+    if row0 >= p.m { return; }  // uniform: a whole workgroup leaves together
     let k_begin = wg.z * p.k_piece;
     let k_end = min(p.k, k_begin + p.k_piece);
-    let my_row = (tid / 16u) * 4u;
-    let my_col = (tid % 16u) * 4u;
+    let a_by_inner = (p.flags & A_BY_INNER) != 0u;
+    let b_by_outer = (p.flags & B_BY_OUTER) != 0u;
 
-    var sum: array<vec4f, 4>;
+    var sum: array<vec4f, 8>;
     for (var k0 = k_begin; k0 < k_end; k0 += DEPTH) {
-        for (var i = 0u; i < 4u; i++) {
-            let e = tid + i * 256u;
-            // Neighbouring threads fetch neighbouring addresses.
-            let by_inner = (p.flags & A_BY_INNER) != 0u;
-            let m_in = select(e / DEPTH, e % TILE, by_inner);
-            let ka_in = select(e % DEPTH, e / TILE, by_inner);
-            let row = row0 + m_in;
-            let ka = k0 + ka_in;
-            var va = 0.0;
-            if row < p.m && ka < k_end { va = a[select(row * p.k + ka, ka * p.m + row, by_inner)]; }
-            tile_a[ka_in * ROW + m_in] = va;
-
-            let by_outer = (p.flags & B_BY_OUTER) != 0u;
-            let n_in = select(e % TILE, e / DEPTH, by_outer);
-            let kb_in = select(e / TILE, e % DEPTH, by_outer);
-            let col = col0 + n_in;
-            let kb = k0 + kb_in;
-            var vb = 0.0;
-            if col < p.n && kb < k_end { vb = b[select(kb * p.n + col, col * p.k + kb, by_outer)]; }
-            tile_b[kb_in * ROW + n_in] = vb;
+        // Neighbouring threads fetch neighbouring addresses.
+        for (var e = tid; e < DEPTH * TILE_M / 4u; e += 256u) {
+            let k = select(e % DEPTH, e / (TILE_M / 4u), a_by_inner);
+            let four = select(e / DEPTH, e % (TILE_M / 4u), a_by_inner);
+            tile_a[k * A_ROW + four] = four_of_a(row0 + 4u * four, k0 + k, k_end);
         }
+        let k = select(tid / (TILE_N / 4u), tid % DEPTH, b_by_outer);
+        let four = select(tid % (TILE_N / 4u), tid / DEPTH, b_by_outer);
+        tile_b[k * B_ROW + four] = four_of_b(col0 + 4u * four, k0 + k, k_end);
         workgroupBarrier();  // the tiles are complete
         for (var k = 0u; k < DEPTH; k++) {
-            let at_b = k * ROW + my_col;
-            let vb = vec4f(tile_b[at_b], tile_b[at_b + 1u], tile_b[at_b + 2u], tile_b[at_b + 3u]);
-            let at_a = k * ROW + my_row;
-            sum[0] += tile_a[at_a] * vb;
-            sum[1] += tile_a[at_a + 1u] * vb;
-            sum[2] += tile_a[at_a + 2u] * vb;
-            sum[3] += tile_a[at_a + 3u] * vb;
+            let vb = tile_b[k * B_ROW + tid % 16u];
+            let at = k * A_ROW + tid / 16u * 2u;
+            let va = tile_a[at];
+            let wa = tile_a[at + 1u];
+            sum[0] += va.x * vb;
+            sum[1] += va.y * vb;
+            sum[2] += va.z * vb;
+            sum[3] += va.w * vb;
+            sum[4] += wa.x * vb;
+            sum[5] += wa.y * vb;
+            sum[6] += wa.z * vb;
+            sum[7] += wa.w * vb;
         }
         workgroupBarrier();  // everyone has read them before they are overwritten
     }
 
-    for (var i = 0u; i < 4u; i++) {
-        let row = row0 + my_row + i;
+    for (var i = 0u; i < 8u; i++) {
+        let row = row0 + tid / 16u * 8u + i;
         for (var j = 0u; j < 4u; j++) {
-            let col = col0 + my_col + j;
+            let col = col0 + tid % 16u * 4u + j;
             if row < p.m && col < p.n {
+                let at = p.c_first + wg.z * p.c_piece + row * p.c_stride + col;
                 var v = sum[i][j];
                 if (p.flags & BIAS) != 0u { v += bias[col]; }
-                c[((p.c_first + wg.z) * p.m + row) * p.n + col] = v;
+                if (p.flags & ADD) != 0u { v += c[at]; }
+                c[at] = v;
             }
         }
     }

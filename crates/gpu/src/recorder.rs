@@ -55,6 +55,8 @@ pub struct Recorder<'g> {
     operators: Vec<(&'static str, &'static str)>,
     /// Largest piece of a long operand, in bytes.
     piece: u64,
+    /// Largest binding, in bytes.
+    limit: u64,
 }
 
 impl<'g> Recorder<'g> {
@@ -65,7 +67,18 @@ impl<'g> Recorder<'g> {
 
     /// The same, cutting long operands into pieces of so many bytes where the adapter would allow more: for tests.
     pub fn with_pieces(gpu: &'g Gpu, piece: u64) -> Recorder<'g> {
-        Recorder { gpu, pending: Vec::new(), params: Vec::new(), taken: 0, scratch: 0, operators: Vec::new(), piece }
+        let limit = gpu.limits().max_storage_buffer_binding_size;
+        Recorder { gpu, pending: Vec::new(), params: Vec::new(), taken: 0, scratch: 0, operators: Vec::new(), piece, limit }
+    }
+
+    /// The same as on an adapter whose bindings have so many bytes at most: for tests.
+    pub fn with_bindings(gpu: &'g Gpu, limit: u64) -> Recorder<'g> {
+        Recorder { limit, ..Recorder::with_pieces(gpu, limit) }
+    }
+
+    /// Bytes that a binding may have.
+    pub fn longest_binding(&self) -> u64 {
+        self.limit
     }
 
     /// The GPU that will run it.
@@ -129,7 +142,7 @@ impl<'g> Recorder<'g> {
         let bytes = bytemuck::bytes_of(params);
         assert_eq!(bytes.len(), kernel.params, "{}: these are another kernel's Params", kernel.name);
         assert_eq!(bindings.len(), kernel.storages as usize, "{}: a view for each storage buffer", kernel.name);
-        let limit = self.gpu.limits().max_storage_buffer_binding_size;
+        let limit = self.limit;
         if let Some(view) = bindings.iter().find(|view| view.bytes > limit) {
             let limit = format!("{} shows a kernel {limit} at most", self.gpu.adapter().name);
             return Err(Error::Memory { what: kernel.name.to_string(), bytes: view.bytes, limit });

@@ -4,22 +4,41 @@ use std::collections::HashMap;
 
 use esvit_gpu::{Gpu, Recorder, View};
 
+use crate::plan::{ALIGN, Lifetime, place};
 use crate::program::Place;
 use crate::{DType, Error, GpuIo, Program, Result, Value};
 
 /// The GPU memory of a program's intermediate values, and after a run its outputs.
 #[derive(Debug)]
 pub struct GpuArena {
-    memory: View,
+    /// Pieces of memory; a value lies inside one.
+    memory: Vec<View>,
+    chunk: usize,
+    /// Offset of each value of the graph over all pieces.
+    offsets: Vec<usize>,
 }
 
 impl Program {
-    /// GPU memory for this program.
+    /// GPU memory for this program, in as many pieces as the adapter's largest buffer makes of it.
     ///
     /// # Errors
-    /// When the adapter has not that much.
+    /// When the adapter has not that much, or a single value is larger than its largest buffer.
     pub fn gpu_arena(&self, gpu: &Gpu) -> Result<GpuArena> {
-        Ok(GpuArena { memory: gpu.allocate("the step's activations and gradients", self.arena_bytes() as u64)? })
+        self.gpu_arena_of(gpu, gpu.adapter().max_buffer as usize)
+    }
+
+    /// The same with pieces of so many bytes, or of the largest value: for tests.
+    pub fn gpu_arena_of(&self, gpu: &Gpu, chunk: usize) -> Result<GpuArena> {
+        let chunk = (chunk / ALIGN * ALIGN).max(self.largest_bytes().next_multiple_of(ALIGN)).max(ALIGN);
+        let lifetimes: Vec<Lifetime> = self.residents.iter().map(|(_, life)| *life).collect();
+        let (of_residents, total) = place(&lifetimes, chunk);
+        let mut offsets = vec![0; self.places.len()];
+        for ((value, _), offset) in self.residents.iter().zip(of_residents) {
+            offsets[value.index()] = offset;
+        }
+        let piece = |first: usize| gpu.allocate("the step's activations and gradients", (total - first).min(chunk) as u64);
+        let memory = (0..total.max(1)).step_by(chunk).map(piece).collect::<std::result::Result<Vec<_>, _>>()?;
+        Ok(GpuArena { memory, chunk, offsets })
     }
 
     /// Records every node. `leaves` are named as in the graph; they are read where they are each time the recording runs.
@@ -60,7 +79,10 @@ impl Program {
     /// When the value lives nowhere or is a leaf.
     pub fn gpu_output(&self, arena: &GpuArena, value: Value) -> View {
         match self.places[value.index()] {
-            Place::Arena { offset, len, dtype } => arena.memory.part(offset as u64, words(len, dtype)),
+            Place::Arena { len, dtype, .. } => {
+                let offset = arena.offsets[value.index()];
+                arena.memory[offset / arena.chunk].part((offset % arena.chunk) as u64, words(len, dtype))
+            }
             _ => panic!("this value is not an output of the program"),
         }
     }

@@ -82,6 +82,11 @@ pub struct GpuIo<'a> {
 }
 
 impl GpuIo<'_> {
+    /// Whether operands of matrix products are rounded to half precision.
+    pub fn half(&self) -> bool {
+        self.precision == Precision::Mixed
+    }
+
     /// Rows and columns of operand `i`.
     pub fn matrix(&self, i: usize) -> (usize, usize) {
         (self.shapes[i][0], self.shapes[i][1..].iter().product())

@@ -10,12 +10,15 @@ pub(crate) struct Lifetime {
 
 /// Offsets are multiples of this: four cache lines, and where any GPU can begin a binding.
 pub(crate) const ALIGN: usize = 256;
+/// Chunks of an arena in one piece.
+pub(crate) const NO_CHUNKS: usize = 1 << 60;
 
-/// Offsets of the buffers and the size of the arena.
+/// Offsets of the buffers and the size of the arena. No buffer straddles a multiple of `chunk`, which none may be larger than: an arena can
+/// be several pieces of memory.
 ///
 /// Largest first, each at the lowest gap that is free during its whole life: within a few per cent of
 /// the lower bound on transformer programs, and simple enough to trust.
-pub(crate) fn place(lifetimes: &[Lifetime]) -> (Vec<usize>, usize) {
+pub(crate) fn place(lifetimes: &[Lifetime], chunk: usize) -> (Vec<usize>, usize) {
     let mut order: Vec<usize> = (0..lifetimes.len()).collect();
     order.sort_by_key(|&i| (std::cmp::Reverse(lifetimes[i].bytes), lifetimes[i].first, i));
     let mut offsets = vec![0usize; lifetimes.len()];
@@ -24,17 +27,22 @@ pub(crate) fn place(lifetimes: &[Lifetime]) -> (Vec<usize>, usize) {
     let mut size = 0;
     for i in order {
         let life = lifetimes[i];
+        let inside = |offset: usize| match offset % chunk + life.bytes <= chunk {
+            true => offset,
+            false => offset.next_multiple_of(chunk),
+        };
         let mut offset = 0;
         for &j in &placed {
             let other = lifetimes[j];
             if other.last < life.first || life.last < other.first {
                 continue;
             }
-            if offset + life.bytes <= offsets[j] {
+            if inside(offset) + life.bytes <= offsets[j] {
                 break;
             }
             offset = offset.max((offsets[j] + other.bytes).next_multiple_of(ALIGN));
         }
+        offset = inside(offset);
         offsets[i] = offset;
         size = size.max(offset + life.bytes);
         let at = placed.partition_point(|&j| offsets[j] < offset);
@@ -53,8 +61,15 @@ mod tests {
         let lifetimes: Vec<Lifetime> = (0..200)
             .map(|i| Lifetime { first: i, last: if i % 17 == 0 { i + 60 } else { i + 1 }, bytes: 100 + (i * 7919) % 5000 })
             .collect();
-        let (offsets, size) = place(&lifetimes);
+        for chunk in [NO_CHUNKS, 8192] {
+            check(&lifetimes, chunk);
+        }
+    }
+
+    fn check(lifetimes: &[Lifetime], chunk: usize) {
+        let (offsets, size) = place(lifetimes, chunk);
         for i in 0..lifetimes.len() {
+            assert!(offsets[i] % chunk + lifetimes[i].bytes <= chunk, "{i} straddles two chunks");
             for j in 0..i {
                 let (a, b) = (lifetimes[i], lifetimes[j]);
                 if a.last < b.first || b.last < a.first {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use esvit_simd::Pool;
 
-use crate::plan::{ALIGN, Lifetime, place};
+use crate::plan::{ALIGN, Lifetime, NO_CHUNKS, place};
 use crate::{DType, Error, Graph, Io, Node, Precision, Result, Shape, Slice, SliceMut, Value, Variant, volume};
 
 /// A graph that was planned: run it as often as you like.
@@ -21,6 +21,8 @@ pub struct Program {
     pub(crate) leaf_types: Vec<(usize, DType)>,
     stops: Vec<Stop>,
     arena_bytes: usize,
+    /// What lives in the arena, and when.
+    pub(crate) residents: Vec<(Value, Lifetime)>,
     pub(crate) precision: Precision,
 }
 
@@ -153,7 +155,7 @@ impl Program {
                 }
             }
         }
-        let (offsets, arena_bytes) = place(&lifetimes);
+        let (offsets, arena_bytes) = place(&lifetimes, NO_CHUNKS);
 
         let mut places = vec![Place::Nowhere; graph.values.len()];
         for (slot, value) in values.iter().enumerate() {
@@ -169,9 +171,10 @@ impl Program {
                 leaf_types.push((volume(&info.shape), info.dtype));
             }
         }
+        let residents = values.into_iter().zip(lifetimes).collect();
         let leaf_index = leaf_names.iter().enumerate().map(|(i, name)| (name.clone(), i)).collect();
         let shapes = graph.values.iter().map(|info| info.shape.clone()).collect();
-        Program { nodes, places, shapes, leaf_names, leaf_index, leaf_types, stops, arena_bytes, precision: Precision::F32 }
+        Program { nodes, places, shapes, leaf_names, leaf_index, leaf_types, stops, arena_bytes, residents, precision: Precision::F32 }
     }
 
     /// The same program with its matrix products rounded like this.
@@ -188,6 +191,11 @@ impl Program {
     /// Bytes of the arena.
     pub fn arena_bytes(&self) -> usize {
         self.arena_bytes
+    }
+
+    /// Bytes of the largest value in the arena: a piece of memory must hold it.
+    pub fn largest_bytes(&self) -> usize {
+        self.residents.iter().map(|(_, life)| life.bytes).max().unwrap_or(0)
     }
 
     /// Bytes of scratch memory the largest of the nodes takes, with so many threads.

@@ -113,6 +113,6 @@ pub fn kernels() -> Vec<&'static Kernel> {
         window_attention::gpu::KERNELS,
         zeros::KERNELS,
     ];
-    let shared = [&esvit_gpu::matmul::MATMUL, &esvit_gpu::reduce::SUM_PIECES, &esvit_gpu::reduce::COLUMN_SUM, &esvit_graph::SUM];
-    own.into_iter().flatten().copied().chain(shared).collect()
+    let shared = [&esvit_gpu::reduce::SUM_PIECES, &esvit_gpu::reduce::COLUMN_SUM, &esvit_graph::SUM];
+    own.into_iter().chain([esvit_gpu::matmul::KERNELS]).flatten().copied().chain(shared).collect()
 }

@@ -8,7 +8,7 @@ mod harness;
 use std::collections::HashMap;
 
 use esvit_gpu::{Gpu, Recorder, View};
-use esvit_graph::{Bindings, DType, GpuArena, Graph, Program, Slice, Value, Variant};
+use esvit_graph::{Bindings, DType, GpuArena, Graph, Precision, Program, Slice, Value, Variant};
 use esvit_ops::gelu::Gelu;
 use esvit_ops::{Case, TABLE};
 use esvit_simd::Pool;
@@ -56,17 +56,25 @@ fn value(gpu: &Gpu, program: &Program, harness: &Harness, arena: &GpuArena, valu
     }
 }
 
+/// Bindings of a poor adapter: nothing the cases do is refused there.
+const SMALL: u64 = 256 << 10;
+
 /// Sums of a few thousand terms in another order, and the drivers' exp and sqrt.
 const PARITY: f64 = 3e-5;
+/// Operands of products in half precision are off by up to 5e-4; the cases' smooth ones cancel in sums over many rows, and their errors do not.
+const MIXED: f64 = 1e-2;
 
-fn check(gpu: &Gpu, name: &str, case: &Case, piece: u64) {
-    let harness = build(case);
+fn check(gpu: &Gpu, name: &str, case: &Case, piece: u64, precision: Precision) {
+    let mut harness = build(case);
+    harness.program = harness.program.with_precision(precision);
+    let tolerance = if precision == Precision::Mixed { MIXED } else { PARITY };
     let operands = Operands::of(case);
     let pool = Pool::new(1).unwrap();
     let plain = run(&harness, &operands, &pool, Variant::Reference);
-    let arena = harness.program.gpu_arena(gpu).unwrap();
+    let arena = harness.program.gpu_arena_of(gpu, piece as usize).unwrap();
     let leaves = leaves(gpu, &harness, &operands);
-    let mut rec = Recorder::with_pieces(gpu, piece);
+    // Below some kilobytes 64 rows, the least that is cut, are more than a binding.
+    let mut rec = if piece < SMALL { Recorder::with_pieces(gpu, piece) } else { Recorder::with_bindings(gpu, piece) };
     harness.program.record(&mut rec, &arena, &leaves).unwrap_or_else(|e| panic!("{name} ({}): {e}", case.why));
     let recording = rec.finish().unwrap_or_else(|e| panic!("{name} ({}): {e}", case.why));
     recording.run(gpu).unwrap();
@@ -85,7 +93,7 @@ fn check(gpu: &Gpu, name: &str, case: &Case, piece: u64) {
             }
             want => {
                 let d = distance(&got, want.f32());
-                assert!(d < PARITY, "{name} ({}): result {n} is off by {d:e}", case.why);
+                assert!(d < tolerance, "{name} ({}), {precision:?}: result {n} is off by {d:e}", case.why);
             }
         }
     }
@@ -98,8 +106,9 @@ fn kernels_agree_with_plain_on_every_case() {
     let only = std::env::var("ONLY").ok();
     for entry in TABLE.iter().filter(|entry| only.as_deref().is_none_or(|name| name == entry.name)) {
         for case in (entry.cases)() {
-            check(&gpu, entry.name, &case, u64::MAX / 2);
-            check(&gpu, entry.name, &case, 1024);
+            check(&gpu, entry.name, &case, 1 << 27, Precision::F32);
+            check(&gpu, entry.name, &case, 1024, Precision::F32);
+            check(&gpu, entry.name, &case, SMALL, Precision::Mixed);
         }
     }
 }

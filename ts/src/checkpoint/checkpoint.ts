@@ -71,7 +71,7 @@ export function readCheckpoint(file: string): Checkpoint {
       case "optimizer": checkpoint.optimizer = at.optimizer(value); break;
       case "epoch": checkpoint.epoch = at.count(value, key); break;
       case "args": checkpoint.args = value instanceof Namespace ? value.fields : at.dict(value, key); break;
-      case "fp16_scaler": checkpoint.fp16Scaler = at.dict(value, key); break;
+      case "fp16_scaler": if (value !== null) checkpoint.fp16Scaler = at.dict(value, key); break;
       case "esvit": checkpoint.esvit = at.dict(value, key); break;
       default: (checkpoint.extra ??= new Map<Key, Value>()).set(key, value);
     }
@@ -148,21 +148,21 @@ function layout(contents: CheckpointContents): Writable {
   if (contents.epoch !== undefined) root.set("epoch", contents.epoch);
   if (contents.args) root.set("args", new Namespace(contents.args));
   if (contents.loss) root.set("dino_loss", new OrderedDict(contents.loss));
-  if (contents.fp16Scaler) root.set("fp16_scaler", contents.fp16Scaler);
+  if (contents.fp16Scaler) root.set("fp16_scaler", floatOptions(contents.fp16Scaler));
   if (contents.esvit) root.set("esvit", contents.esvit);
   for (const [key, value] of contents.extra ?? []) root.set(key, value);
   return root;
 }
 
 /** Options that are floats in Python, also where they are whole (a weight decay of 0.0). */
-const FLOAT_OPTIONS: ReadonlySet<string> = new Set(["lr", "betas", "eps", "weight_decay", "momentum", "dampening", "eta"]);
+const FLOAT_OPTIONS: ReadonlySet<string> = new Set(["lr", "betas", "eps", "weight_decay", "momentum", "dampening", "eta", "scale", "growth_factor", "backoff_factor"]);
 
-function floatOptions(group: ReadonlyMap<string, Value>): Map<string, Writable> {
+function floatOptions<K extends Key>(group: ReadonlyMap<K, Value>): Map<K, Writable> {
   const asFloat = (value: Value): Writable => {
     if (value instanceof Tuple) return new Tuple(value.items.map(asFloat));
     return typeof value === "number" ? new Float(value) : value;
   };
-  return new Map([...group].map(([name, value]) => [name, FLOAT_OPTIONS.has(name) ? asFloat(value) : value]));
+  return new Map([...group].map(([name, value]) => [name, FLOAT_OPTIONS.has(String(name)) ? asFloat(value) : value]));
 }
 
 /** Turns plain values into sections, or says which key holds something else. */

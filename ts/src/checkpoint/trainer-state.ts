@@ -4,7 +4,7 @@
  * PyTorch's optimisers know parameters by number: those with weight decay first, in the order of the state dict,
  * then those without. A checkpoint of ours also lists their names; for any other they follow from the student.
  */
-import type { OptimizerState, TensorData, TrainerState } from "../native/index.js";
+import type { LossScaler, OptimizerState, TensorData, TrainerState } from "../native/index.js";
 import { bareNames, section, tensorData, type Checkpoint, type CheckpointContents, type OptimizerSection, type StateDict } from "./checkpoint.js";
 import { CheckpointError } from "./errors.js";
 import { elementCount, f32Tensor, isFloat, Tensor, toFloat32 } from "./tensor.js";
@@ -49,6 +49,12 @@ const OPTIONS: Record<Kind, readonly (readonly [string, Value])[]> = {
   lars: [["momentum", 0.9], ["eta", 0.001], ["weight_decay_filter", null], ["lars_adaptation_filter", null]],
 };
 
+/** Fields of PyTorch's `GradScaler`, in its order. */
+const SCALER: readonly (readonly [string, keyof LossScaler])[] = [
+  ["scale", "scale"], ["growth_factor", "growthFactor"], ["backoff_factor", "backoffFactor"],
+  ["growth_interval", "growthInterval"], ["_growth_tracker", "growthTracker"],
+];
+
 /** The checkpoint of a trainer's state. The tensors are shared with it, not copied. */
 export function fromTrainerState(state: TrainerState, run: RunFacts): CheckpointContents {
   const { optimizer } = state;
@@ -64,6 +70,7 @@ export function fromTrainerState(state: TrainerState, run: RunFacts): Checkpoint
     epoch: run.epoch,
     args: fromPlain(run.args) as Map<Key, Value>,
     loss: stateDict(state.loss, ""),
+    ...(state.scaler && { fp16Scaler: new Map<Key, Value>(SCALER.map(([key, field]) => [key, state.scaler![field]])) }),
     esvit,
   };
 }
@@ -116,7 +123,25 @@ export function toTrainerState(checkpoint: Checkpoint): TrainerState {
     teacher: bareNames(section(checkpoint, "teacher")).map(([name, tensor]) => tensorData(name, tensor)),
     loss: [...section(checkpoint, "loss")].map(([name, tensor]) => tensorData(name, tensor)),
     optimizer: optimizerState(checkpoint, student),
+    ...scalerState(checkpoint),
   };
+}
+
+/** Those that count steps. */
+const WHOLE: ReadonlySet<string> = new Set(["growth_interval", "_growth_tracker"]);
+
+/** PyTorch saves an empty dict for a scaler that is turned off. */
+function scalerState({ file, fp16Scaler }: Checkpoint): { scaler?: LossScaler } {
+  if (!fp16Scaler || fp16Scaler.size === 0) return {};
+  const number = (key: string): number => {
+    const value = fp16Scaler.get(key);
+    if (typeof value !== "number") throw new CheckpointError(file, "missing", `has no number ${JSON.stringify(`fp16_scaler/${key}`)}`);
+    if (WHOLE.has(key) && !(Number.isInteger(value) && value >= 0 && value < 2 ** 32)) {
+      throw new CheckpointError(file, "format", `${JSON.stringify(`fp16_scaler/${key}`)} must be a whole number, got ${value}`);
+    }
+    return value;
+  };
+  return { scaler: Object.fromEntries(SCALER.map(([key, field]) => [field, number(key)])) as unknown as LossScaler };
 }
 
 function optimizerState(checkpoint: Checkpoint, student: readonly [string, Tensor][]): OptimizerState {

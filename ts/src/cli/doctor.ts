@@ -51,5 +51,5 @@ export function addDoctor(program: Command, { io }: Context): void {
 function describeAdapter(gpu: GpuAdapter): string {
   const abilities = [gpu.halfPrecision && "half precision", gpu.cooperativeMatrix && "cooperative matrices", gpu.timestamps && "timestamps"].filter(Boolean);
   const limits = `buffers up to ${mebibytes(gpu.maxBuffer)}, bindings up to ${mebibytes(gpu.maxBinding)}, ${gpu.workgroupMemory / 1024} KiB of workgroup memory`;
-  return [`${gpu.name} (${gpu.kind}, ${gpu.backend}, ${gpu.driver})`, limits, ...abilities].join("; ");
+  return [`${gpu.name} (${gpu.kind}, ${gpu.backend}, ${gpu.driver})`, limits, ...abilities, `mixed: ${gpu.mixed}`].join("; ");
 }

@@ -21,6 +21,8 @@ export interface GpuAdapter {
   /** Whether kernels can compute in half precision, multiply small matrices in hardware, and be timed. */
   halfPrecision: boolean;
   cooperativeMatrix: boolean;
+  /** What multiplies matrices with `--precision mixed`. */
+  mixed: string;
   timestamps: boolean;
 }
 

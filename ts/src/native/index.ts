@@ -35,6 +35,18 @@ export interface TrainerState {
   /** `center` and, with the region loss, `center_grid`; each `[1, K]`. */
   loss: TensorData[];
   optimizer: OptimizerState;
+  /** Of mixed precision on a GPU. */
+  scaler?: LossScaler;
+}
+
+/** Loss scaling as PyTorch's `GradScaler`. */
+export interface LossScaler {
+  scale: number;
+  growthFactor: number;
+  backoffFactor: number;
+  growthInterval: number;
+  /** Good steps in a row. */
+  growthTracker: number;
 }
 
 export interface OptimizerState {

@@ -1,5 +1,5 @@
 // AdamW and the teacher's moving average. One thread owns one element. The formulas are in optimizer.rs. Nothing is changed
-// when the loss is not finite; a frozen parameter still moves the average.
+// when the loss is not finite; a frozen parameter still moves the average, and so does a step that is not taken.
 
 struct Params { len: u32, entry: u32, pad0: u32, pad1: u32 }
 
@@ -8,7 +8,7 @@ struct Params { len: u32, entry: u32, pad0: u32, pad1: u32 }
 @group(0) @binding(2) var<storage, read_write> v: array<f32>;       // [len]
 @group(0) @binding(3) var<storage, read_write> g: array<f32>;       // [len]
 @group(0) @binding(4) var<storage, read_write> t: array<f32>;       // [len] the teacher's
-@group(0) @binding(5) var<storage, read_write> report: array<f32>;  // 3: finite; 9 + 4·entry: clip's factor
+@group(0) @binding(5) var<storage, read_write> report: array<f32>;  // 3: finite; 6: the step is taken; 9 + 4·entry: clip's factor
 @group(0) @binding(6) var<storage, read_write> knobs: array<f32>;   // 0, 1: average's keep and share; 4 + 4·entry: active, keep, step, bias2
 @group(0) @binding(7) var<uniform>             p: Params;
 
@@ -18,7 +18,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
     if i >= p.len || report[3] == 0.0 { return; }
     let at = 4u + 4u * p.entry;
     var value = w[i];
-    if knobs[at] != 0.0 {
+    if knobs[at] != 0.0 && report[6] != 0.0 {
         let grad = g[i] * report[9u + 4u * p.entry];
         let m1 = 0.9 * m[i] + 0.1 * grad;
         let v1 = 0.999 * v[i] + 0.001 * grad * grad;

@@ -15,7 +15,8 @@ pub(crate) use kernels::KERNELS;
 
 use crate::network::Step;
 use crate::optimizer::Optimizer;
-use crate::spec::TrainerSpec;
+use crate::scaler::LossScaler;
+use crate::spec::{Precision, TrainerSpec};
 use crate::trainer::Center;
 use crate::{Knobs, Result, StepStats, Store};
 
@@ -38,6 +39,7 @@ pub(crate) struct GpuRun {
     centers: Vec<View>,
     knobs: View,
     report: View,
+    scaler: View,
     /// Matrix-product arithmetic of each node of the program, in order.
     flops: Vec<u64>,
 }
@@ -49,6 +51,9 @@ pub(crate) struct StepInputs<'a> {
     /// Names of the leaves and their values: stochastic depth, drawn neighbours (their bits), temperature, weights of pairs.
     pub floats: Vec<(&'a str, &'a [f32])>,
 }
+
+/// Floats of the loss's scale: see `scaler.wgsl`.
+const SCALER: usize = 5;
 
 /// Floats of the report before the norms: see `report.wgsl`.
 const REPORT_HEAD: usize = 8;
@@ -75,8 +80,13 @@ impl GpuRun {
         let entries = sizes.len();
         let knobs = gpu.allocate("the step's knobs", 4 * (update::KNOBS_HEAD + 4 * entries) as u64)?;
         let report = gpu.allocate("the step's report", 4 * (REPORT_HEAD + 4 * entries) as u64)?;
+        let scaler = gpu.allocate("the loss's scale", 4 * SCALER as u64)?;
+        let unit = gpu.allocate("one", 4)?;
+        gpu.upload(&unit, bytemuck::bytes_of(&1.0f32));
 
         let mut leaves = HashMap::new();
+        // The gradient of the loss is its scale: 1 in single precision.
+        leaves.insert("loss_share".to_string(), scaler.part(0, 4));
         for (store, views) in [(student, &student_views), (teacher, &teacher_views)] {
             leaves.extend(views.iter().enumerate().map(|(i, view)| (store.leaf(i).to_string(), view.clone())));
         }
@@ -92,7 +102,6 @@ impl GpuRun {
                 gpu.upload(view, bytes);
             }
         };
-        constant("loss_share", bytemuck::bytes_of(&1.0f32));
         constant("view_pairs.teacher", bytemuck::cast_slice(&step.view_pairs.teacher));
         constant("region_pairs.weight", bytemuck::cast_slice(&step.region_weights));
 
@@ -110,16 +119,23 @@ impl GpuRun {
             moments: &moments,
             report: &report,
             knobs: &knobs,
+            scaler: &scaler,
         };
         rec.begin("report", "update");
         update::report(
             &mut rec,
-            &report,
+            &state,
             &output(step.view.loss),
             step.region.map(|t| output(t.loss)).as_ref(),
             &output(step.view.entropy),
         )?;
         rec.begin("optimizer_and_teacher", "update");
+        for (i, gradient) in step.gradients.iter().enumerate() {
+            update::norms(&mut rec, &state, i, gradient.map(output).as_ref(), spec.optimizer)?;
+        }
+        if spec.precision == Precision::Mixed {
+            update::scaler(&mut rec, &state)?;
+        }
         for (i, gradient) in step.gradients.iter().enumerate() {
             update::entry(&mut rec, &state, i, gradient.map(output).as_ref(), spec.optimizer)?;
         }
@@ -132,7 +148,7 @@ impl GpuRun {
             [(student, &student_views, &step.student_statistics), (teacher, &teacher_views, &step.teacher_statistics)]
         {
             for s in statistics {
-                running(&mut rec, &state, store, views, s, [output(s.mean), output(s.var)], &one)?;
+                running(&mut rec, &state, store, views, s, [output(s.mean), output(s.var)], &unit)?;
             }
         }
         rec.begin("summary", "update");
@@ -153,6 +169,7 @@ impl GpuRun {
             centers: center_views,
             knobs,
             report,
+            scaler,
             flops,
         })
     }
@@ -163,7 +180,8 @@ impl GpuRun {
     }
 
     /// Copies the whole state to the GPU.
-    pub fn upload(&self, student: &Store, teacher: &Store, optimizer: &Optimizer, centers: &[Center]) {
+    pub fn upload(&self, student: &Store, teacher: &Store, optimizer: &Optimizer, centers: &[Center], scaler: Option<&LossScaler>) {
+        self.gpu.upload(&self.scaler, bytemuck::cast_slice(&scaler.map_or([1.0, 0.0, 1.0, 1.0, 1.0], LossScaler::values)));
         for (store, views) in [(student, &self.student), (teacher, &self.teacher)] {
             for (i, view) in views.iter().enumerate() {
                 self.gpu.upload(view, bytemuck::cast_slice(store.values(i)));
@@ -185,7 +203,18 @@ impl GpuRun {
     }
 
     /// Copies the whole state from the GPU, tensor by tensor.
-    pub fn download(&self, student: &mut Store, teacher: &mut Store, optimizer: &mut Optimizer, centers: &mut [Center]) -> Result<()> {
+    pub fn download(
+        &self,
+        student: &mut Store,
+        teacher: &mut Store,
+        optimizer: &mut Optimizer,
+        centers: &mut [Center],
+        scaler: Option<&mut LossScaler>,
+    ) -> Result<()> {
+        if let Some(scaler) = scaler {
+            let values = self.gpu.read_f32(&self.scaler.part(0, 8))?;
+            (scaler.scale, scaler.growth_tracker) = (values[0], values[1] as u32);
+        }
         let read = |view: &View, into: &mut [f32]| -> Result<()> {
             if !into.is_empty() {
                 into.copy_from_slice(&self.gpu.read_f32(&view.part(0, 4 * into.len() as u64))?);
@@ -208,9 +237,15 @@ impl GpuRun {
         Ok(())
     }
 
-    /// Value of a trained tensor's gradient or another result of the last step.
+    /// Value of a result of the last step.
     pub fn read(&self, view: &View) -> Result<Vec<f32>> {
         Ok(self.gpu.read_f32(view)?)
+    }
+
+    /// A trained tensor's gradient in the last step, without the loss's scale.
+    pub fn read_gradient(&self, view: &View) -> Result<Vec<f32>> {
+        let unscale = self.read(&self.report.part(0, 4 * REPORT_HEAD as u64))?[7];
+        Ok(self.read(view)?.into_iter().map(|g| g * unscale).collect())
     }
 
     /// Where results of the program are.
@@ -251,7 +286,8 @@ impl GpuRun {
         let report = self.gpu.read_f32(&self.report.part(0, 4 * REPORT_HEAD as u64))?;
         let (view_loss, region_loss) = (f64::from(report[0]), f64::from(report[1]));
         let finite = report[3] != 0.0;
-        if finite {
+        let taken = finite && report[6] != 0.0;
+        if taken {
             update::count(knobs, student, &self.moments, optimizer);
         }
         Ok(StepStats {
@@ -260,7 +296,7 @@ impl GpuRun {
             region_loss,
             teacher_entropy: f64::from(report[2]),
             feature_deviation: f64::from(report[4]),
-            gradient_norm: if finite { f64::from(report[5]) } else { 0.0 },
+            gradient_norm: if taken { f64::from(report[5]) } else { 0.0 },
             finite,
         })
     }

@@ -24,14 +24,35 @@ pub struct State<'a> {
     pub moments: &'a [Vec<View>],
     pub report: &'a View,
     pub knobs: &'a View,
+    /// The loss's scale and what changes it.
+    pub scaler: &'a View,
 }
 
-pub fn report(rec: &mut Recorder, report: &View, view_loss: &View, region_loss: Option<&View>, entropy: &View) -> Result<()> {
+pub fn report(rec: &mut Recorder, state: &State, view_loss: &View, region_loss: Option<&View>, entropy: &View) -> Result<()> {
     let params = ReportParams { region: u32::from(region_loss.is_some()), pad: [0; 3] };
-    Ok(rec.dispatch(&REPORT, &[view_loss, region_loss.unwrap_or(view_loss), entropy, report], &params, Grid([1, 1, 1]))?)
+    let bindings = [view_loss, region_loss.unwrap_or(view_loss), entropy, state.report, state.scaler];
+    Ok(rec.dispatch(&REPORT, &bindings, &params, Grid([1, 1, 1]))?)
 }
 
-/// Clip, update and average of entry `i`.
+/// Whether the optimiser's step is taken, and the scale of the next one. Comes between all norms and all updates.
+pub fn scaler(rec: &mut Recorder, state: &State) -> Result<()> {
+    let params = ScalerParams { entries: state.student.entries().len() as u32, pad: [0; 3] };
+    Ok(rec.dispatch(&SCALER, &[state.scaler, state.report], &params, Grid([1, 1, 1]))?)
+}
+
+/// The norms of entry `i`'s gradient.
+pub fn norms(rec: &mut Recorder, state: &State, i: usize, gradient: Option<&View>, kind: OptimizerKind) -> Result<()> {
+    let entry = &state.student.entries()[i];
+    let Some(g) = gradient.filter(|_| entry.role == Role::Parameter) else { return Ok(()) };
+    let len = state.student.values(i).len();
+    rec.scoped(|rec| squares(rec, state, i, g, len, CLIP))?;
+    if kind == OptimizerKind::Lars && entry.shape.len() > 1 {
+        rec.scoped(|rec| squares(rec, state, i, g, len, LARS))?;
+    }
+    Ok(())
+}
+
+/// Update and average of entry `i`, after its norms.
 pub fn entry(rec: &mut Recorder, state: &State, i: usize, gradient: Option<&View>, kind: OptimizerKind) -> Result<()> {
     let entry = &state.student.entries()[i];
     let (w, t) = (&state.student_views[i], &state.teacher_views[i]);
@@ -39,15 +60,14 @@ pub fn entry(rec: &mut Recorder, state: &State, i: usize, gradient: Option<&View
     let averaged = matches!(entry.role, Role::Parameter | Role::Frozen);
     let Some(g) = gradient.filter(|_| entry.role == Role::Parameter) else {
         if averaged {
-            let params = AverageParams { len: len as u32, teacher: 1, keep: 0.0, share: 0.0 };
-            rec.dispatch(&AVERAGE, &[w, t, state.report, state.knobs], &params, Grid::elements(len, 256))?;
+            for piece in rec.row_pieces(len, 4) {
+                let [w, t] = [w, t].map(|view| view.rows(piece.start, piece.len(), 1));
+                let params = AverageParams { len: piece.len() as u32, teacher: 1, keep: 0.0, share: 0.0 };
+                rec.dispatch(&AVERAGE, &[&w, &t, state.report, state.knobs], &params, Grid::elements(piece.len(), 256))?;
+            }
         }
         return Ok(());
     };
-    squares(rec, state, i, g, len, CLIP)?;
-    if kind == OptimizerKind::Lars && entry.shape.len() > 1 {
-        squares(rec, state, i, g, len, LARS)?;
-    }
     let m = &state.moments[i];
     for piece in rec.row_pieces(len, 4) {
         let part = |view: &View| view.rows(piece.start, piece.len(), 1);

@@ -1,7 +1,7 @@
 use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
-use esvit_gpu::matmul::{Operand, matmul};
+use esvit_gpu::matmul::{Operand, Product};
 use esvit_gpu::{Grid, Kernel, Recorder, View};
 use esvit_graph::{GpuIo, Result, sum};
 
@@ -116,7 +116,8 @@ pub(super) fn forward(op: &Conv2d, io: &GpuIo, rec: &mut Recorder) -> Result<()>
         patches(op, &io.inputs[0], channels, &rows, &matrix, rec)?;
         let y = io.outputs[0].rows(rows.start, rows.len(), out);
         let (a, b) = (Operand::plain(&matrix), Operand::transposed(&io.inputs[1]));
-        rec.scoped(|rec| matmul(rec, a, b, io.inputs.get(2), &y, [rows.len(), out, patch]))?;
+        let product = Product::new(a, b, &y, [rows.len(), out, patch]).bias(io.inputs.get(2)).half(io.half());
+        rec.scoped(|rec| product.record(rec))?;
     }
     Ok(())
 }
@@ -130,7 +131,7 @@ pub(super) fn input_gradient(op: &Conv2d, io: &GpuIo, rec: &mut Recorder) -> Res
         let matrix = matrix.rows(0, rows.len(), cols);
         let dy = io.inputs[0].rows(rows.start, rows.len(), out);
         let (a, b) = (Operand::plain(&dy), Operand::plain(&io.inputs[1]));
-        rec.scoped(|rec| matmul(rec, a, b, None, &matrix, [rows.len(), cols, out]))?;
+        rec.scoped(|rec| Product::new(a, b, &matrix, [rows.len(), cols, out]).half(io.half()).record(rec))?;
         let mut y0 = 0;
         for (s, part) in shares(op, &rows) {
             let elements = s.rows(channels);
@@ -172,7 +173,7 @@ pub(super) fn weight_gradient(op: &Conv2d, io: &GpuIo, rec: &mut Recorder) -> Re
         let part = if one { io.outputs[0].clone() } else { rec.scratch((4 * out * patch) as u64) };
         let dy = io.inputs[0].rows(rows.start, rows.len(), out);
         let (a, b) = (Operand::transposed(&dy), Operand::plain(&matrix));
-        rec.scoped(|rec| matmul(rec, a, b, None, &part, [out, patch, rows.len()]))?;
+        rec.scoped(|rec| Product::new(a, b, &part, [out, patch, rows.len()]).half(io.half()).record(rec))?;
         parts.push(part);
     }
     if one { Ok(()) } else { sum(rec, &parts, &io.outputs[0]) }

@@ -1,7 +1,7 @@
 use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
-use esvit_gpu::matmul::{Operand, matmul};
+use esvit_gpu::matmul::{Operand, Product};
 use esvit_gpu::{Grid, Kernel, Recorder, View, reduce};
 use esvit_graph::{GpuIo, Result};
 
@@ -32,10 +32,8 @@ static SUM: Kernel = Kernel::new::<Params>("prototype_sum", include_str!("sum.wg
 static TEACHER_MEAN: Kernel = Kernel::new::<Params>("prototype_mean", include_str!("teacher_mean.wgsl"), "main", 3);
 static PROBABILITIES: Kernel = Kernel::new::<Params>("prototype_probabilities", include_str!("teacher_probabilities.wgsl"), "main", 4);
 static GRADIENT: Kernel = Kernel::new::<Params>("prototype_gradient", include_str!("gradient.wgsl"), "main", 7);
-static ACCUMULATE: Kernel = Kernel::new::<Params>("prototype_accumulate", include_str!("accumulate.wgsl"), "main", 2);
 
-pub(crate) static KERNELS: &[&Kernel] =
-    &[&TEACHER_TILE, &STUDENT_TILE, &PAIR_TILE, &SUM, &TEACHER_MEAN, &PROBABILITIES, &GRADIENT, &ACCUMULATE];
+pub(crate) static KERNELS: &[&Kernel] = &[&TEACHER_TILE, &STUDENT_TILE, &PAIR_TILE, &SUM, &TEACHER_MEAN, &PROBABILITIES, &GRADIENT];
 
 const FIRST: u32 = 1;
 const LAST: u32 = 2;
@@ -97,7 +95,7 @@ impl<'a> Tiles<'a> {
         let to = to.rows(0, rows, tile.len());
         let w = self.part(&self.io.inputs[w], tile, self.d);
         let size = [rows, tile.len(), self.d];
-        rec.scoped(|rec| matmul(rec, Operand::plain(&self.io.inputs[z]), Operand::transposed(&w), None, &to, size))?;
+        Product::new(Operand::plain(&self.io.inputs[z]), Operand::transposed(&w), &to, size).half(self.io.half()).record(rec)?;
         Ok(to)
     }
 }
@@ -155,26 +153,10 @@ pub(super) fn backward(op: &PrototypeLoss, io: &GpuIo, rec: &mut Recorder) -> Re
         let g = x.student_logits(rec, &tile)?;
         let bindings = [&g, &q, lse_s, &offsets, pair_teacher, pair_weight, dloss];
         rec.dispatch(&GRADIENT, &bindings, &Params::new(x.ns, n, 0, inverse_tau), Grid::fold(x.ns * blocks))?;
-        let dw = x.part(dw, &tile, x.d);
-        rec.scoped(|rec| matmul(rec, Operand::transposed(&g), Operand::plain(z), None, &dw, [n, x.d, x.ns]))?;
-        rec.scoped(|rec| add_product(rec, &x, &tile, &g, w, dz))?;
-    }
-    Ok(())
-}
-
-/// `dz = G·W` for the first tile, `dz += G·W` for the others.
-fn add_product(rec: &mut Recorder, x: &Tiles, tile: &Range<usize>, g: &View, w: &View, dz: &View) -> Result<()> {
-    let w = x.part(w, tile, x.d);
-    let first = tile.start == 0;
-    let product = if first { dz.clone() } else { rec.scratch((4 * x.ns * x.d) as u64) };
-    matmul(rec, Operand::plain(g), Operand::plain(&w), None, &product, [x.ns, x.d, tile.len()])?;
-    if first {
-        return Ok(());
-    }
-    for rows in rec.row_pieces(x.ns, 4 * x.d) {
-        let len = rows.len() * x.d;
-        let [from, to] = [&product, dz].map(|view| view.rows(rows.start, rows.len(), x.d));
-        rec.dispatch(&ACCUMULATE, &[&from, &to], &Params::new(len, 1, 0, 0.0), Grid::elements(len, 256))?;
+        let (w, dw) = (x.part(w, &tile, x.d), x.part(dw, &tile, x.d));
+        Product::new(Operand::transposed(&g), Operand::plain(z), &dw, [n, x.d, x.ns]).half(io.half()).record(rec)?;
+        let product = Product::new(Operand::plain(&g), Operand::plain(&w), dz, [x.ns, x.d, n]);
+        product.half(io.half()).adding(tile.start > 0).record(rec)?;
     }
     Ok(())
 }
