@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import type {
   Encoder, GpuAdapter, KnnResult, Mixup, Native, StepKnobs, StepStats, TensorData, Trainer, TrainerPlan, TrainerSpec, TrainerState,
 } from "../../ts/src/native/index.js";
+import { EngineError } from "../../ts/src/native/index.js";
 import { FakeEngine } from "../data/fake-engine.js";
 
 export interface FakeStep {
@@ -40,6 +41,7 @@ export class FakeTrainer implements Trainer {
   }
 
   async step(crops: { global: Uint8Array; local: Uint8Array; mixup?: Mixup }, knobs: StepKnobs): Promise<StepStats> {
+    if (knobs.step === this.owner.lostAt) throw new EngineError("DEVICE", "the GPU was lost: unplugged");
     this.owner.steps.push({ knobs, mixup: crops.mixup });
     const stats: StepStats = {
       loss: 0, viewLoss: 1, regionLoss: 2, teacherEntropy: 1, featureDeviation: 1, gradientNorm: 3, finite: true, elapsedMs: 1, ...this.owner.stats,
@@ -97,6 +99,8 @@ export class FakeNative extends FakeEngine implements Native {
   planned: number[] = [];
   stats: Partial<StepStats> = {};
   nanAt: number | undefined;
+  /** The step at which the GPU is lost. */
+  lostAt: number | undefined;
   afterStep: ((step: number) => void | Promise<void>) | undefined;
   encoded: { weights: TensorData[] | undefined; seed: number | undefined }[] = [];
   knnCalls: { bank: Float32Array; bankLabels: Uint32Array; queries: Float32Array; queryLabels: Uint32Array; width: number; ks: number[] }[] = [];

@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { digestCheckpoint, readCheckpoint, saveCheckpoint, toPlain, weightsFor } from "../../ts/src/checkpoint/index.js";
+import { exitCodeOf, exitCodes } from "../../ts/src/cli/exit-codes.js";
 import { completeConfig, type Config } from "../../ts/src/config/index.js";
 import { pretrain, type PretrainHooks, type PretrainResult } from "../../ts/src/train/index.js";
 import { temporaryFolder } from "../support/temporary.js";
@@ -204,6 +205,22 @@ describe("a run that cannot be", () => {
     expect(digestCheckpoint(file)).toEqual(digestCheckpoint(join(before.outputDir, "checkpoint.pth")));
     expect(toPlain(readCheckpoint(join(config.outputDir, "checkpoint.pth")).esvit ?? null)).toMatchObject({ epoch: 1, step: 1 });
     expect(engine.trainers[0]!.disposed).toBe(true);
+  });
+
+  test("ends with the engine's words when the GPU is lost, and goes on from the checkpoint before", async () => {
+    const whole = configOf();
+    await run(whole);
+    const config = configOf({ saveSteps: 3 });
+    const engine = new FakeNative();
+    engine.lostAt = 7;
+    const failed = await run(config, {}, engine).then(() => undefined, (error: unknown) => error);
+    expect(failed).toMatchObject({ name: "EngineError", code: "DEVICE", message: "the GPU was lost: unplugged" });
+    expect(exitCodeOf(failed)).toBe(exitCodes.resources);
+    expect(engine.trainers[0]!.disposed).toBe(true);
+    expect(toPlain(readCheckpoint(join(config.outputDir, "checkpoint.pth")).esvit ?? null)).toMatchObject({ epoch: 1, step: 1 });
+    await run({ ...config, saveSteps: whole.saveSteps });
+    expect(weightsFor(readCheckpoint(join(config.outputDir, "checkpoint.pth")), "teacher"))
+      .toEqual(weightsFor(readCheckpoint(join(whole.outputDir, "checkpoint.pth")), "teacher"));
   });
 
   test("says so before it begins when memory or the output folder are missing", async () => {

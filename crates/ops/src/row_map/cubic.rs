@@ -49,18 +49,33 @@ impl Cubic {
 mod tests {
     use super::*;
 
+    fn at(cubic: &Cubic, i: usize, signal: impl Fn(usize) -> f32) -> f32 {
+        cubic.taps(i).map(|(from, weight)| weight * signal(from)).sum()
+    }
+
     #[test]
-    fn weights_sum_to_one_and_keep_a_ramp_inside() {
-        let cubic = Cubic::new(14, 6, 6.0 / 14.0);
-        for i in 0..6 {
-            let sum: f32 = cubic.taps(i).map(|(_, w)| w).sum();
-            assert!((sum - 1.0).abs() < 1e-6, "{sum}");
-            let value: f32 = cubic.taps(i).map(|(at, w)| w * at as f32).sum();
-            let want = (i as f32 + 0.5) * 14.0 / 6.0 - 0.5;
-            // A ramp keeps its values where no tap was clamped.
-            if (1..5).contains(&i) {
-                assert!((value - want).abs() < 1e-4, "{value} {want}");
+    fn weights_sum_to_one() {
+        for (from, to) in [(14, 6), (6, 14), (7, 7)] {
+            let cubic = Cubic::new(from, to, to as f64 / from as f64);
+            for i in 0..to {
+                let sum = at(&cubic, i, |_| 1.0);
+                assert!((sum - 1.0).abs() < 1e-6, "{sum}");
             }
+        }
+    }
+
+    // With −¾ the kernel bends a ramp between samples, but not on a sample nor halfway.
+    #[test]
+    fn whole_coordinates_keep_their_sample_and_halves_the_mean_of_a_ramp() {
+        let thirds = Cubic::new(15, 5, 1.0 / 3.0);
+        for i in 0..5 {
+            let want = ((3 * i + 1) as f32).sin();
+            assert!((at(&thirds, i, |from| (from as f32).sin()) - want).abs() < 1e-5, "sample {i}");
+        }
+        let halves = Cubic::new(14, 7, 0.5);
+        for i in 1..6 {
+            let want = 2.0 * i as f32 + 0.5;
+            assert!((at(&halves, i, |from| from as f32) - want).abs() < 1e-4, "half {i}");
         }
     }
 }
