@@ -265,10 +265,11 @@ fn micro_backbones_on_a_gpu_agree_in_features_and_every_gradient() -> Outcome {
         return Ok(());
     }
     let Some(gpu) = open_or_skip()? else { return Ok(()) };
-    // In software each takes up to a minute; the smallest goes through both kinds of attention. `ONLY=micro_vil_ape` while working on one.
+    // In software each takes up to a minute; the smallest go through windows and global attention, convolutions and batch norm.
+    // `ONLY=micro_vil_ape` while working on one.
     let all = gpu.adapter().kind != esvit_gpu::Kind::Software || std::env::var("ESVIT_GPU_ALL").as_deref() == Ok("1");
     let only = std::env::var("ONLY").ok();
-    let some = ["micro_vil_longformerauto"];
+    let some = ["micro_cvt_w7", "micro_vil_longformerauto"];
     for fixture in known_fixtures("micro_")? {
         let name = fixture.name.rsplit('/').next().unwrap_or_default().to_string();
         let chosen = only.as_ref().map_or(all || some.contains(&name.as_str()), |only| *only == name);
