@@ -44,7 +44,7 @@ export class FakeTrainer implements Trainer {
     if (knobs.step === this.owner.lostAt) throw new EngineError("DEVICE", "the GPU was lost: unplugged");
     this.owner.steps.push({ knobs, mixup: crops.mixup });
     const stats: StepStats = {
-      loss: 0, viewLoss: 1, regionLoss: 2, teacherEntropy: 1, featureDeviation: 1, gradientNorm: 3, finite: true, elapsedMs: 1, ...this.owner.stats,
+      loss: 0, viewLoss: 1, regionLoss: 2, teacherEntropy: 1, featureDeviation: 1, gradientNorm: 3, finite: true, skipped: false, lossScale: 1, elapsedMs: 1, ...this.owner.stats,
     };
     if (knobs.step === this.owner.nanAt) return { ...stats, loss: NaN, finite: false };
     const hash = createHash("sha256").update(crops.global).update(crops.local).update(JSON.stringify([knobs, crops.mixup ?? null]));
@@ -80,7 +80,7 @@ export class FakeTrainer implements Trainer {
     const fitting = weights.filter(({ name }) => known.has(name));
     const replace = (net: TensorData[]): TensorData[] => net.map((tensor) => fitting.find(({ name }) => name === tensor.name) ?? tensor);
     this.state_ = { ...this.state_, student: replace(this.state_.student), teacher: replace(this.state_.teacher) };
-    return Promise.resolve({ loaded: fitting.length, missing: [], unexpected: weights.filter(({ name }) => !known.has(name)).map(({ name }) => name) });
+    return Promise.resolve({ loaded: fitting.length, missing: [...known].filter((name) => !fitting.some((tensor) => tensor.name === name)), unexpected: weights.filter(({ name }) => !known.has(name)).map(({ name }) => name) });
   }
 
   dispose(): void {

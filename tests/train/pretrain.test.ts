@@ -256,6 +256,23 @@ describe("pretrained weights", () => {
     expect((await run(config)).plan.resumedFrom).toBeDefined();
   });
 
+  test("that fit in part are an error that lists what differs, unless that is allowed", async () => {
+    const source = configOf({ maxSteps: 1 });
+    await run(source);
+    const checkpoint = readCheckpoint(join(source.outputDir, "checkpoint.pth"));
+    const [first, ...rest] = [...checkpoint.teacher!];
+    const folder = join(scratch, "part");
+    mkdirSync(folder);
+    saveCheckpoint(folder, { student: new Map(), teacher: new Map([...rest, ["other", first![1]]]) });
+    const pretrained = join(folder, "checkpoint.pth");
+    await expect(run(configOf({ pretrained }))).rejects.toThrow(
+      `${pretrained}: holds another architecture than the configuration: patch.weight [2, 2] is not there; other [2, 2] is not here; --allow-partial true takes what fits`,
+    );
+    const notes: string[] = [];
+    await run(configOf({ pretrained, allowPartial: true, maxSteps: 1 }), { onNote: (note) => notes.push(note) });
+    expect(notes).toEqual([`${pretrained}: 2 tensors loaded; not there 1: patch.weight; not used 1: other`]);
+  });
+
   test("that have nothing in common are an error", async () => {
     const folder = join(scratch, "other");
     mkdirSync(folder);
@@ -264,7 +281,7 @@ describe("pretrained weights", () => {
     const checkpoint = readCheckpoint(join(source.outputDir, "checkpoint.pth"));
     saveCheckpoint(folder, { student: new Map(), teacher: new Map([["other", [...checkpoint.teacher!.values()][0]!]]) });
     const pretrained = join(folder, "checkpoint.pth");
-    await expect(run(configOf({ pretrained }))).rejects.toThrow(`${pretrained}: has no tensor of this network`);
+    await expect(run(configOf({ pretrained, allowPartial: true }))).rejects.toThrow(`${pretrained}: has no tensor of this network`);
   });
 });
 

@@ -45,6 +45,8 @@ pub struct StepStats {
     pub feature_deviation: f64,
     pub gradient_norm: f64,
     pub finite: bool,
+    pub skipped: bool,
+    pub loss_scale: f64,
     pub elapsed_ms: f64,
 }
 
@@ -175,6 +177,8 @@ impl JsTrainer {
                 feature_deviation: stats.feature_deviation,
                 gradient_norm: stats.gradient_norm,
                 finite: stats.finite,
+                skipped: stats.skipped,
+                loss_scale: stats.loss_scale,
                 elapsed_ms: started.elapsed().as_secs_f64() * 1e3,
             })
         })

@@ -78,6 +78,10 @@ pub struct StepStats {
     pub gradient_norm: f64,
     /// Whether the loss is finite; if not, nothing was changed.
     pub finite: bool,
+    /// Whether the optimiser passed over this step, because scaled gradients overflowed ([`LossScaler`]).
+    pub skipped: bool,
+    /// What the loss was scaled with; 1 in single precision and on a CPU.
+    pub loss_scale: f64,
 }
 
 /// Time and arithmetic of one operator in one part of the step.
@@ -577,6 +581,8 @@ impl Trainer {
             ),
             gradient_norm: 0.0,
             finite: (view_loss + region_loss).is_finite(),
+            skipped: false,
+            loss_scale: 1.0,
         };
         if !stats.finite {
             return stats;

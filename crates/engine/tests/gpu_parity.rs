@@ -6,7 +6,7 @@
 
 use esvit_engine::device::Gpu;
 use esvit_engine::spec::{CropSpec, EncoderSpec, FeatureOutput, LossSpec, OptimizerKind, Precision, TrainerSpec};
-use esvit_engine::{Encoder, Knobs, LossScaler, Pixels, Tensor, TensorValues, Trainer, TrainerState};
+use esvit_engine::{Encoder, Knobs, LossScaler, Pixels, StepStats, Tensor, TensorValues, Trainer, TrainerState};
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec, VilBorder, VilGate, VilNeighbours, VilPool, VilSpec, VilStage};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -183,7 +183,7 @@ fn a_loss_that_is_not_finite_changes_nothing() -> Outcome {
     Ok(())
 }
 
-fn train(trainer: &mut Trainer, steps: std::ops::Range<usize>) -> Result<Vec<f64>, esvit_engine::Error> {
+fn train(trainer: &mut Trainer, steps: std::ops::Range<usize>) -> Result<Vec<StepStats>, esvit_engine::Error> {
     let pixels = |count: usize, salt: usize| -> Vec<u8> { (0..count).map(|i| ((i * 31 + i / 7 * salt) % 256) as u8).collect() };
     let step = |step: usize| {
         let (global, local) = (pixels(2 * 2 * 3 * 32 * 32, 13 + step % 3), pixels(2 * 3 * 16 * 16, 5 + step % 3));
@@ -196,7 +196,7 @@ fn train(trainer: &mut Trainer, steps: std::ops::Range<usize>) -> Result<Vec<f64
             freeze_last_layer: false,
             progress: 0.0,
         };
-        Ok(trainer.step(Pixels::U8 { global: &global, local: &local }, None, &knobs)?.loss)
+        trainer.step(Pixels::U8 { global: &global, local: &local }, None, &knobs)
     };
     steps.map(step).collect()
 }
@@ -229,6 +229,7 @@ fn mixed_follows_single_precision_scales_its_loss_and_repeats_its_bits() -> Outc
     losses.extend(train(&mut a, 1..20)?);
     rounded.extend(train(&mut b, 1..20)?);
     for (step, (a, b)) in losses.iter().zip(&rounded).enumerate() {
+        let (a, b) = (a.loss, b.loss);
         assert!((a - b).abs() <= MIXED * a, "step {step}: the loss is {b} in mixed and {a} in single precision");
     }
     assert_ne!(losses, rounded, "mixed rounds nothing");
@@ -250,7 +251,8 @@ fn mixed_follows_single_precision_scales_its_loss_and_repeats_its_bits() -> Outc
     let with = |scaler: LossScaler| TrainerState { scaler: Some(scaler), ..state.clone() };
     let huge = LossScaler { scale: 2f32.powi(100), growth_tracker: 7, ..LossScaler::default() };
     resumed.load(&with(huge))?;
-    train(&mut resumed, 20..21)?;
+    let told = train(&mut resumed, 20..21)?[0];
+    assert!(told.skipped && told.finite && told.loss_scale == 2f64.powi(100) && told.gradient_norm == 0.0, "{told:?}");
     let after = resumed.state()?;
     assert_eq!(after.scaler, Some(LossScaler { scale: 2f32.powi(99), growth_tracker: 0, ..huge }));
     assert!(after.student == state.student && after.optimizer == state.optimizer, "the step was taken");

@@ -134,6 +134,7 @@ export const Config = z
     threads: count.default(0).describe("threads of the engine; 0 for all cores"),
     outputDir: z.string().min(1).default("."),
     pretrained: z.string().min(1).nullable().default(null).describe("checkpoint to start from when outputDir has none"),
+    allowPartial: z.boolean().default(false).describe("starts from that checkpoint even if it lacks tensors of this network or has others"),
     maxSteps: positive.nullable().default(null).describe("stops after so many steps of the schedule"),
     maxMinutes: z.number().positive().nullable().default(null).describe("stops after so many minutes of this call"),
   })

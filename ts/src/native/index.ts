@@ -91,6 +91,10 @@ export interface StepStats {
   gradientNorm: number;
   /** False when the loss is not finite: then no parameter, moment or centre was changed. */
   finite: boolean;
+  /** True when the optimiser passed over the step, because gradients overflowed in half precision: the loss is then scaled by less. */
+  skipped: boolean;
+  /** What the loss was scaled with: 1 but for mixed precision on a GPU. */
+  lossScale: number;
   elapsedMs: number;
 }
 

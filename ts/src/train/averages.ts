@@ -10,7 +10,9 @@ export interface EpochSums {
   weightDecay: number;
   teacherEntropy: number;
   featureDeviation: number;
+  /** Over the steps that were not skipped. */
   gradientNorm: number;
+  skipped: number;
   images: number;
   /** Wall time of the steps, waiting for images included. */
   seconds: number;
@@ -20,7 +22,7 @@ export interface EpochSums {
 export function emptySums(): EpochSums {
   return {
     steps: 0, loss: 0, viewLoss: 0, regionLoss: 0, learningRate: 0, weightDecay: 0, teacherEntropy: 0, featureDeviation: 0,
-    gradientNorm: 0, images: 0, seconds: 0,
+    gradientNorm: 0, skipped: 0, images: 0, seconds: 0,
   };
 }
 
@@ -35,11 +37,12 @@ export function addStep(sums: EpochSums, stats: StepStats, knobs: StepKnobs, ima
   sums.teacherEntropy += stats.teacherEntropy;
   sums.featureDeviation += stats.featureDeviation;
   sums.gradientNorm += stats.gradientNorm;
+  sums.skipped += stats.skipped ? 1 : 0;
   sums.images += images;
   sums.seconds += seconds;
 }
 
-/** One line of `log.txt`. The reference's keys come first; all but the last three are means over the epoch's steps. */
+/** One line of `log.txt`. The reference's keys come first; all but the last four are means over the epoch's steps. */
 export interface LogLine {
   train_loss: number;
   train_lr: number;
@@ -50,8 +53,10 @@ export interface LogLine {
   /** Nats; ln K is uniform. */
   teacher_entropy: number;
   feature_deviation: number;
-  /** L2 norm over all gradients before clipping. */
+  /** L2 norm over all gradients before clipping, over the steps that were not skipped. */
   gradient_norm: number;
+  /** Steps that the optimiser passed over, because gradients overflowed in half precision. */
+  skipped_steps: number;
   images_per_second: number;
   seconds: number;
   /** Files found unreadable so far by this process. */
@@ -70,7 +75,8 @@ export function logLine(epoch: number, sums: EpochSums, badImages: number): LogL
     train_region_loss: mean(sums.regionLoss),
     teacher_entropy: mean(sums.teacherEntropy),
     feature_deviation: mean(sums.featureDeviation),
-    gradient_norm: mean(sums.gradientNorm),
+    gradient_norm: sums.gradientNorm / Math.max(sums.steps - sums.skipped, 1),
+    skipped_steps: sums.skipped,
     images_per_second: sums.images / Math.max(sums.seconds, 1e-9),
     seconds: sums.seconds,
     bad_images: badImages,

@@ -25,7 +25,7 @@ export async function prepareStart(trainer: Trainer, config: Config, stepsPerEpo
   const file = join(config.outputDir, CHECKPOINT_NAME);
   if (existsSync(file)) return resume(trainer, readCheckpoint(file), config, stepsPerEpoch);
   const progress: Progress = { position: { epoch: 0, step: 0 }, stepsPerEpoch, sums: emptySums(), lastLine: undefined };
-  const notes = config.pretrained === null ? [] : await loadPretrained(trainer, config.pretrained);
+  const notes = config.pretrained === null ? [] : await loadPretrained(trainer, config.pretrained, config.allowPartial);
   return { progress, resumedFrom: undefined, notes };
 }
 
@@ -53,8 +53,9 @@ async function resume(trainer: Trainer, checkpoint: Checkpoint, config: Config, 
 }
 
 /** The teacher is the better network of the two; both nets of the new run start from it. */
-async function loadPretrained(trainer: Trainer, file: string): Promise<string[]> {
+async function loadPretrained(trainer: Trainer, file: string, allowPartial: boolean): Promise<string[]> {
   const weights = weightsFor(readCheckpoint(file), "teacher");
+  if (!allowPartial) requireSameArchitecture(file, trainer.describe(), weights, "; --allow-partial true takes what fits");
   const { loaded, missing, unexpected } = await trainer.loadWeights(weights, true);
   if (loaded === 0) throw new CheckpointError(file, "mismatch", "has no tensor of this network; its names or shapes all differ");
   const list = (names: string[], what: string): string =>
@@ -64,7 +65,7 @@ async function loadPretrained(trainer: Trainer, file: string): Promise<string[]>
 
 /** @throws {CheckpointError} listing the first tensors whose names or shapes differ. */
 export function requireSameArchitecture(
-  file: string, wanted: readonly { name: string; shape: number[] }[], found: readonly Pick<TensorData, "name" | "shape">[],
+  file: string, wanted: readonly { name: string; shape: number[] }[], found: readonly Pick<TensorData, "name" | "shape">[], advice = "",
 ): void {
   const show = (shape: readonly number[]): string => `[${shape.join(", ")}]`;
   const there = new Map(found.map(({ name, shape }) => [name, shape]));
@@ -79,11 +80,11 @@ export function requireSameArchitecture(
   ];
   if (differences.length === 0) return;
   const more = differences.length > 3 ? `, and ${differences.length - 3} more` : "";
-  throw new CheckpointError(file, "mismatch", `holds another architecture than the configuration: ${differences.slice(0, 3).join("; ")}${more}`);
+  throw new CheckpointError(file, "mismatch", `holds another architecture than the configuration: ${differences.slice(0, 3).join("; ")}${more}${advice}`);
 }
 
 /** Fields that do not change what is computed. */
-const harmless = /^(outputDir|pretrained|maxSteps|maxMinutes|saveSteps|saveEpochs|threads|evaluate\..*|data\.(path|workers|prefetchMiB))$/;
+const harmless = /^(outputDir|pretrained|allowPartial|maxSteps|maxMinutes|saveSteps|saveEpochs|threads|evaluate\..*|data\.(path|workers|prefetchMiB))$/;
 
 /** One note for each field of the configuration that differs from the run's record. */
 export function changes(recorded: string, config: Config, file: string): string[] {

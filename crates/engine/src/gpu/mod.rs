@@ -298,6 +298,8 @@ impl GpuRun {
             feature_deviation: f64::from(report[4]),
             gradient_norm: if taken { f64::from(report[5]) } else { 0.0 },
             finite,
+            skipped: finite && !taken,
+            loss_scale: 1.0 / f64::from(report[7]),
         })
     }
 }
