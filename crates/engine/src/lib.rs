@@ -17,6 +17,7 @@ mod plan;
 mod random;
 mod scaler;
 pub mod spec;
+mod staging;
 mod state;
 mod store;
 mod trainer;
@@ -30,9 +31,10 @@ pub use network::{KEPT_LOGITS, step_program};
 pub use optimizer::OptimizerState;
 pub use plan::{MemoryPlan, Plan};
 pub use scaler::LossScaler;
+pub use staging::Pixels;
 pub use state::{Tensor, TensorValues, TrainerState};
 pub use store::{LoadReport, Store};
-pub use trainer::{Knobs, Pixels, ProfileRow, StepStats, Trainer};
+pub use trainer::{Knobs, ProfileRow, StepStats, Trainer};
 
 /// Result of everything here.
 pub type Result<T> = std::result::Result<T, Error>;

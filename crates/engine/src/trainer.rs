@@ -5,42 +5,22 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use esvit_gpu::{Adapter, Gpu};
+use esvit_gpu::Gpu;
 use esvit_graph::{Arena, Bindings, DType, NodeTime, Slice, Variant};
 use esvit_nn::RunningStatistics;
 use esvit_ops::batch_norm::MOMENTUM;
-use esvit_ops::patchify::{MEAN, STD};
 use esvit_ops::region_match::GLOBAL_CROPS;
 use esvit_simd::{Pool, lanes};
 
-use crate::gpu::{GpuRun, StepInputs};
+use crate::gpu::{GpuRun, StepInputs, fits};
 use crate::monitor::feature_deviation;
-use crate::network::{self, PixelCounts, STUDENT, Step, TEACHER};
+use crate::network::{self, STUDENT, Step, TEACHER};
 use crate::optimizer::Optimizer;
 use crate::plan::{Plan, pixel_type};
 use crate::random::Stream;
-use crate::spec::{CropSpec, Precision, TrainerSpec};
+use crate::spec::{Precision, TrainerSpec};
+use crate::staging::{Pixels, Staging};
 use crate::{Error, LoadReport, LossScaler, Result, Store, Tensor, TensorValues, TrainerState};
-
-/// Pixels of a step: the global crops, all images of crop 0 first, then the local ones. B is the images of the whole step:
-/// those of a pass times the passes.
-#[derive(Clone, Copy, Debug)]
-pub enum Pixels<'a> {
-    /// 8-bit RGB, (height, width, channel), normalised by the engine.
-    U8 {
-        /// `2·B` images of the global size.
-        global: &'a [u8],
-        /// `local_count·B` images of the local size.
-        local: &'a [u8],
-    },
-    /// Normalised floats, (channel, height, width); what a trainer with mixup works on.
-    F32 {
-        /// `2·B` images of the global size.
-        global: &'a [f32],
-        /// `local_count·B` images of the local size.
-        local: &'a [f32],
-    },
-}
 
 /// Values of the schedules for one step.
 #[derive(Clone, Copy, Debug)]
@@ -157,66 +137,6 @@ pub struct Trainer {
     scaler: Option<LossScaler>,
 }
 
-/// The step's pixels in one piece: global crops, then local ones.
-#[derive(Debug)]
-enum Staging {
-    U8(Vec<u8>),
-    F32 { student: Vec<f32>, teacher: Vec<f32> },
-}
-
-impl Staging {
-    /// Copies a pass's share of the step's pixels to where the program reads them, mixed where asked. Sizes were checked.
-    fn stage(&mut self, spec: &TrainerSpec, counts: PixelCounts, pixels: &Pixels, mixup: Option<&[f32]>, pass: usize) {
-        let (batch, passes) = (spec.crops.batch, spec.accumulate);
-        // Images of a crop lie together: each crop gives this pass a run of them.
-        let runs = move |crops: usize, len: usize| {
-            let run = len.checked_div(crops * passes).unwrap_or(0);
-            (0..crops).map(move |crop| (crop * passes + pass) * run..(crop * passes + pass + 1) * run)
-        };
-        fn copy<T: Copy>(from: &[T], to: &mut [T], runs: impl Iterator<Item = std::ops::Range<usize>>) {
-            let mut rest = to;
-            for run in runs {
-                let (to, more) = rest.split_at_mut(run.len());
-                to.copy_from_slice(&from[run]);
-                rest = more;
-            }
-        }
-        let locals = spec.crops.local_count;
-        match (&mut *self, pixels) {
-            (Staging::U8(all), Pixels::U8 { global, local }) => {
-                copy(global, &mut all[..counts.global], runs(GLOBAL_CROPS, global.len()));
-                copy(local, &mut all[counts.global..], runs(locals, local.len()));
-            }
-            (Staging::F32 { student, teacher }, Pixels::F32 { global, local }) => {
-                copy(global, &mut student[..counts.global], runs(GLOBAL_CROPS, global.len()));
-                copy(local, &mut student[counts.global..], runs(locals, local.len()));
-                teacher.copy_from_slice(&student[..counts.global]);
-            }
-            (Staging::F32 { student, teacher }, Pixels::U8 { global, local }) => {
-                let (mut to, size) = (&mut student[..], |global: bool| if global { spec.crops.global_size } else { spec.crops.local_size });
-                for (from, is_global) in [(global, true), (local, false)] {
-                    for run in runs(if is_global { GLOBAL_CROPS } else { locals }, from.len()) {
-                        let (crop, more) = to.split_at_mut(run.len());
-                        normalise(&from[run], size(is_global), crop);
-                        to = more;
-                    }
-                }
-                teacher.copy_from_slice(&student[..counts.global]);
-            }
-            (Staging::U8(_), Pixels::F32 { .. }) => unreachable!("checked before"),
-        }
-        if let (Staging::F32 { student, .. }, Some(lambda)) = (self, mixup) {
-            let mut rest = student.as_mut_slice();
-            for (crop, &lambda) in lambda.iter().enumerate() {
-                let side = if crop < GLOBAL_CROPS { spec.crops.global_size } else { spec.crops.local_size };
-                let (images, tail) = rest.split_at_mut(batch * 3 * side * side);
-                mix_reversed(images, batch, lambda);
-                rest = tail;
-            }
-        }
-    }
-}
-
 impl Trainer {
     /// A trainer for 8-bit pixels.
     ///
@@ -243,12 +163,7 @@ impl Trainer {
         if spec.loss.region {
             centers.push(("center_grid", zeros()));
         }
-        let (global, all) = (step.pixels.global, step.pixels.global + step.pixels.local);
-        let pixels = match dtype {
-            DType::U8 => Staging::U8(vec![0; all]),
-            _ => Staging::F32 { student: vec![0.0; all], teacher: vec![0.0; global] },
-        };
-        let sums = Vec::new();
+        let pixels = Staging::new(dtype, step.pixels);
         Ok(Trainer {
             spec,
             pool,
@@ -260,7 +175,7 @@ impl Trainer {
             optimizer,
             centers,
             pixels,
-            sums,
+            sums: Vec::new(),
             next_draws: None,
             gpu: None,
             scaler: None,
@@ -279,10 +194,7 @@ impl Trainer {
             )));
         }
         // A GPU recomputes logits: none are kept. Its recorded update follows the whole program.
-        let dtype = match self.pixels {
-            Staging::U8(_) => DType::U8,
-            Staging::F32 { .. } => DType::F32,
-        };
+        let dtype = self.pixels.dtype();
         self.step = network::build(&self.spec, dtype, [0; 2])?;
         self.plan = Plan::of(&self.spec, dtype, &self.step);
         fits(&self.spec, &self.step, gpu.adapter())?;
@@ -758,33 +670,6 @@ impl Trainer {
 /// Elements of one piece of parallel work.
 const PIECE: usize = 16384;
 
-/// Whether every value of the step fits into a buffer; before anything is allocated. How much memory a GPU has in all no interface tells:
-/// that shows when it is allocated.
-fn fits(spec: &TrainerSpec, step: &Step, adapter: &Adapter) -> Result<()> {
-    let needs = |batch: usize| -> Result<u64> {
-        let spec = TrainerSpec { crops: CropSpec { batch, ..spec.crops.clone() }, ..spec.clone() };
-        Ok(network::build(&spec, pixel_type(&spec), [0; 2])?.program.largest_bytes() as u64)
-    };
-    let (bytes, limit) = (step.program.largest_bytes() as u64, adapter.max_buffer);
-    if bytes <= limit {
-        return Ok(());
-    }
-    // Sizes grow with the batch: the largest that fits lies between one that does and one that does not.
-    let (mut fits, mut too_large) = (0, spec.crops.batch);
-    while fits + 1 < too_large {
-        let middle = fits.midpoint(too_large);
-        if needs(middle)? <= limit { fits = middle } else { too_large = middle }
-    }
-    let advice = if fits > 0 { format!("a batch of {fits} fits") } else { "no batch fits".into() };
-    Err(Error::Memory(format!(
-        "a batch of {} needs {} MiB of GPU memory in one piece, and {} gives {} MiB at most; {advice}",
-        spec.crops.batch,
-        bytes >> 20,
-        adapter.name,
-        limit >> 20
-    )))
-}
-
 /// Running averages with momentum 0.1; the variance is the unbiased one.
 fn update_running(store: &mut Store, s: &RunningStatistics, mean: &[f32], var: &[f32]) {
     let unbiased = s.rows as f32 / (s.rows as f32 - 1.0).max(1.0);
@@ -797,91 +682,5 @@ fn update_running(store: &mut Store, s: &RunningStatistics, mean: &[f32], var: &
     }
     if let Some(i) = store.position(&format!("{}.num_batches_tracked", s.path)) {
         store.values_mut(i)[0] += 1.0;
-    }
-}
-
-/// 8-bit (height, width, channel) to normalised (channel, height, width).
-fn normalise(from: &[u8], side: usize, to: &mut [f32]) {
-    let area = side * side;
-    for (from, to) in from.chunks(3 * area).zip(to.chunks_mut(3 * area)) {
-        for (p, rgb) in from.chunks(3).enumerate() {
-            for c in 0..3 {
-                to[c * area + p] = (f32::from(rgb[c]) / 255.0 - MEAN[c]) / STD[c];
-            }
-        }
-    }
-}
-
-/// `x ← λ·x + (1 − λ)·x[reversed]` over the images of a crop.
-fn mix_reversed(images: &mut [f32], batch: usize, lambda: f32) {
-    let n = images.len() / batch;
-    for i in 0..batch.div_ceil(2) {
-        let (head, tail) = images.split_at_mut((batch - 1 - i) * n);
-        if i == batch - 1 - i {
-            continue; // the middle image is mixed with itself
-        }
-        for (a, b) in head[i * n..(i + 1) * n].iter_mut().zip(&mut tail[..n]) {
-            (*a, *b) = (lambda * *a + (1.0 - lambda) * *b, lambda * *b + (1.0 - lambda) * *a);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use esvit_gpu::Kind;
-    use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
-
-    use super::*;
-    use crate::spec::{LossSpec, OptimizerKind};
-
-    #[test]
-    fn a_batch_that_no_buffer_holds_is_refused_with_one_that_fits() -> Result<()> {
-        let swin = SwinSpec {
-            image_size: 32,
-            patch_size: 4,
-            dim: 16,
-            depths: vec![1, 1],
-            heads: vec![1, 2],
-            window: 4,
-            mlp_ratio: 2.0,
-            qkv_bias: true,
-            absolute_position: false,
-            patch_norm: true,
-            drop_path: 0.0,
-        };
-        let spec = TrainerSpec {
-            backbone: BackboneSpec::Swin(swin),
-            head: HeadSpec { out_dim: 96, hidden_dim: 24, bottleneck_dim: 16, layers: 3, batch_norm: false, norm_last_layer: false },
-            crops: CropSpec { batch: 16, global_size: 32, local_size: 16, local_count: 1 },
-            loss: LossSpec { region: true, student_temperature: 0.1, center_momentum: 0.9, mixup: false },
-            optimizer: OptimizerKind::Adamw,
-            clip_grad: 0.0,
-            accumulate: 1,
-            checkpointing: false,
-            precision: Precision::F32,
-            seed: 0,
-            threads: 1,
-        };
-        let step = network::build(&spec, pixel_type(&spec), [0; 2])?;
-        let mut adapter = Adapter {
-            name: "card".into(),
-            kind: Kind::Discrete,
-            backend: "Vulkan".into(),
-            driver: String::new(),
-            max_buffer: step.program.largest_bytes() as u64,
-            max_binding: 1 << 27,
-            workgroup_memory: 1 << 15,
-            half_precision: false,
-            cooperative_matrix: false,
-            timestamps: false,
-        };
-        fits(&spec, &step, &adapter)?;
-        adapter.max_buffer /= 2;
-        let refused = fits(&spec, &step, &adapter).expect_err("a value is larger than the largest buffer").to_string();
-        assert!(refused.contains("a batch of 16 needs") && refused.ends_with("; a batch of 8 fits"), "{refused}");
-        adapter.max_buffer = 16;
-        let refused = fits(&spec, &step, &adapter).expect_err("nothing fits").to_string();
-        assert!(refused.ends_with("; no batch fits"), "{refused}");
-        Ok(())
     }
 }

@@ -5,6 +5,7 @@ use esvit_ops::batch_norm::{self, BatchNormEval};
 use esvit_ops::conv2d::Conv2d;
 use esvit_ops::gelu::Gelu;
 use esvit_ops::layer_norm::LayerNorm;
+use esvit_ops::residual::Residual;
 use esvit_ops::row_map::RowMapBuilder;
 use esvit_ops::{Filter, Layout};
 
@@ -205,4 +206,17 @@ impl Conv {
         let output = conv.output();
         Ok((g.apply1(conv, &operands)?, output))
     }
+}
+
+/// `x + branch`; with stochastic depth the branch of each image is multiplied with its factor in `scale`, `[images]`.
+pub fn residual(g: &mut Graph, x: Value, branch: Value, layout: &Layout, scale: Option<Value>) -> Result<Value> {
+    let mut operands = vec![x, branch];
+    operands.extend(scale);
+    g.apply1(Residual { layout: layout.clone() }, &operands)
+}
+
+/// Rates of stochastic depth of so many blocks with two residual branches each: from 0 for the first block to `last` for the last.
+pub fn drop_path_rates(last: f64, blocks: usize) -> Vec<f64> {
+    let rate = |b: usize| if blocks > 1 { last * b as f64 / (blocks - 1) as f64 } else { 0.0 };
+    (0..blocks).flat_map(|b| [rate(b), rate(b)]).collect()
 }

@@ -12,6 +12,7 @@ mod check;
 mod constant;
 pub mod conv2d;
 pub mod depthwise_conv;
+mod elementwise;
 mod filter;
 pub mod gather_rows;
 pub mod gelu;

@@ -1,7 +1,7 @@
 /** How long a run will take, before it is started. */
 
 /**
- * Share of its matrix-product rate that this machine keeps over a whole step: 68 % for Swin-T as published, 46 % for the nano
+ * Share of its matrix-product rate that this machine keeps over a whole step: 68 % for Swin-T as published, 54 % for the nano
  * model, whose layers are narrow (docs/benchmarks.md).
  */
 const likelyShare = 0.6;

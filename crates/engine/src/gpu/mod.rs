@@ -1,6 +1,7 @@
 //! A training run on a GPU: parameters, moments, teacher and centres live there; a step is one submission. Pixels and the
 //! step's knobs go up, a report of a few numbers comes back.
 
+mod fits;
 mod kernels;
 mod update;
 
@@ -11,6 +12,7 @@ use esvit_gpu::{Gpu, Recorder, Recording, View};
 use esvit_graph::{GpuArena, NodeTime};
 use esvit_nn::RunningStatistics;
 
+pub(crate) use fits::fits;
 pub(crate) use kernels::KERNELS;
 
 use crate::network::Step;

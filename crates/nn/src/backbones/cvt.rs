@@ -16,14 +16,13 @@ use esvit_ops::depthwise_conv::DepthwiseConv;
 use esvit_ops::quick_gelu::QuickGelu;
 use esvit_ops::regrid::Regrid;
 use esvit_ops::relu::Relu;
-use esvit_ops::residual::Residual;
 use esvit_ops::token_mean::TokenMean;
 use esvit_ops::window_attention::{AttentionMap, WindowAttention};
 use esvit_ops::zeros::Zeros;
 use esvit_ops::{Filter, Layout, Segment};
 
 use super::{Backbone, Features, Input};
-use crate::layers::{BatchNorm, Conv, INIT_STD, Mode, Norm, RunningStatistics};
+use crate::layers::{BatchNorm, Conv, INIT_STD, Mode, Norm, RunningStatistics, drop_path_rates, residual};
 use crate::spec::CvtSpec;
 use crate::{Init, Role, Scope, Tokens};
 
@@ -68,6 +67,13 @@ struct Pass<'a> {
     mode: Mode,
     statistics: Vec<RunningStatistics>,
     drop_path: std::slice::Iter<'a, Option<Value>>,
+}
+
+impl Pass<'_> {
+    /// Factors of the next residual branch, if its rate is not 0.
+    fn next_factor(&mut self) -> Option<Value> {
+        self.drop_path.next().copied().flatten()
+    }
 }
 
 impl Cvt {
@@ -249,19 +255,13 @@ impl Block {
 
     fn forward(&self, g: &mut Graph, x: Value, layout: &Layout, pass: &mut Pass) -> Result<(Value, Value)> {
         let (y, map) = self.attend(g, x, layout, pass)?;
-        let x = residual(g, x, y, layout, pass)?;
+        let x = residual(g, x, y, layout, pass.next_factor())?;
         let normed = self.norm2.forward(g, x)?;
         let (hidden, _) = self.mlp[0].forward(g, normed, layout)?;
         let hidden = g.apply1(QuickGelu, &[hidden])?;
         let (y, _) = self.mlp[1].forward(g, hidden, layout)?;
-        Ok((residual(g, x, y, layout, pass)?, map))
+        Ok((residual(g, x, y, layout, pass.next_factor())?, map))
     }
-}
-
-fn residual(g: &mut Graph, x: Value, branch: Value, layout: &Layout, pass: &mut Pass) -> Result<Value> {
-    let mut operands = vec![x, branch];
-    operands.extend(pass.drop_path.next().copied().flatten());
-    g.apply1(Residual { layout: layout.clone() }, &operands)
 }
 
 impl Backbone for Cvt {
@@ -274,9 +274,7 @@ impl Backbone for Cvt {
     }
 
     fn drop_path_rates(&self) -> Vec<f64> {
-        let blocks: usize = self.spec.depths.iter().sum();
-        let rate = |b: usize| if blocks > 1 { self.spec.drop_path * b as f64 / (blocks - 1) as f64 } else { 0.0 };
-        (0..blocks).flat_map(|b| [rate(b), rate(b)]).collect()
+        drop_path_rates(self.spec.drop_path, self.spec.depths.iter().sum())
     }
 
     fn forward(&self, g: &mut Graph, input: &Input) -> Result<Features> {

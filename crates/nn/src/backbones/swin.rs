@@ -12,12 +12,11 @@ use esvit_graph::{Error, Graph, Result, Value};
 use esvit_ops::Layout;
 use esvit_ops::patch_merge::PatchMerge;
 use esvit_ops::position::AddPosition;
-use esvit_ops::residual::Residual;
 use esvit_ops::token_mean::TokenMean;
 use esvit_ops::window_attention::{AttentionMap, WindowAttention};
 
 use super::{Backbone, Features, Input};
-use crate::layers::{INIT_STD, Linear, Mlp, Norm};
+use crate::layers::{INIT_STD, Linear, Mlp, Norm, drop_path_rates, residual};
 use crate::spec::SwinSpec;
 use crate::{Init, Role, Scope, Tokens};
 
@@ -159,12 +158,6 @@ impl Block {
     }
 }
 
-fn residual(g: &mut Graph, x: Value, branch: Value, layout: &Layout, scale: Option<Value>) -> Result<Value> {
-    let mut operands = vec![x, branch];
-    operands.extend(scale);
-    g.apply1(Residual { layout: layout.clone() }, &operands)
-}
-
 /// The reference's buffer: for each pair of a window's tokens, its row of the bias table.
 pub(super) fn relative_position_index(window: usize) -> Vec<i64> {
     let (area, span) = (window * window, 2 * window - 1);
@@ -187,9 +180,7 @@ impl Backbone for Swin {
     }
 
     fn drop_path_rates(&self) -> Vec<f64> {
-        let blocks: usize = self.spec.depths.iter().sum();
-        let rate = |b: usize| if blocks > 1 { self.spec.drop_path * b as f64 / (blocks - 1) as f64 } else { 0.0 };
-        (0..blocks).flat_map(|b| [rate(b), rate(b)]).collect()
+        drop_path_rates(self.spec.drop_path, self.spec.depths.iter().sum())
     }
 
     fn forward(&self, g: &mut Graph, input: &Input) -> Result<Features> {

@@ -10,12 +10,11 @@ use esvit_graph::{Error, Graph, Result, Value};
 use esvit_ops::attention::{Attention, ImageAttentionMap};
 use esvit_ops::gather_rows::GatherRows;
 use esvit_ops::position::AddPositions;
-use esvit_ops::residual::Residual;
 use esvit_ops::row_map::{Cubic, RowMapBuilder};
 use esvit_ops::{Layout, Segment};
 
 use super::{Backbone, Features, Input};
-use crate::layers::{INIT_STD, Linear, Mlp, Norm};
+use crate::layers::{INIT_STD, Linear, Mlp, Norm, drop_path_rates, residual};
 use crate::spec::VitSpec;
 use crate::{Init, Scope, Tokens};
 
@@ -127,12 +126,6 @@ impl Block {
     }
 }
 
-fn residual(g: &mut Graph, x: Value, branch: Value, layout: &Layout, scale: Option<Value>) -> Result<Value> {
-    let mut operands = vec![x, branch];
-    operands.extend(scale);
-    g.apply1(Residual { layout: layout.clone() }, &operands)
-}
-
 impl Backbone for Vit {
     fn width(&self) -> usize {
         self.spec.dim
@@ -143,8 +136,7 @@ impl Backbone for Vit {
     }
 
     fn drop_path_rates(&self) -> Vec<f64> {
-        let rate = |b: usize| if self.spec.depth > 1 { self.spec.drop_path * b as f64 / (self.spec.depth - 1) as f64 } else { 0.0 };
-        (0..self.spec.depth).flat_map(|b| [rate(b), rate(b)]).collect()
+        drop_path_rates(self.spec.drop_path, self.spec.depth)
     }
 
     fn forward(&self, g: &mut Graph, input: &Input) -> Result<Features> {

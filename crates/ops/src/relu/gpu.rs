@@ -1,7 +1,7 @@
 use esvit_gpu::{Kernel, Recorder};
 use esvit_graph::{GpuIo, Result};
 
-use crate::gelu::gpu::{Params, elementwise};
+use crate::elementwise::{Params, elementwise};
 
 static FORWARD: Kernel = Kernel::new::<Params>("relu", include_str!("forward.wgsl"), "main", 2);
 static BACKWARD: Kernel = Kernel::new::<Params>("relu_dx", include_str!("backward.wgsl"), "main", 3);

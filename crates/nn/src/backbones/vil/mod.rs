@@ -12,11 +12,10 @@ mod embedding;
 use esvit_graph::{Error, Graph, Result, Value};
 use esvit_ops::Layout;
 use esvit_ops::gather_rows::GatherRows;
-use esvit_ops::residual::Residual;
 use esvit_ops::token_mean::TokenMean;
 
 use super::{Backbone, Features, Input};
-use crate::layers::{Mlp, Norm};
+use crate::layers::{Mlp, Norm, drop_path_rates, residual};
 use crate::spec::{VilBorder, VilGate, VilNeighbours, VilSpec};
 use crate::{Scope, Tokens};
 use attention::{Attention, Gate};
@@ -139,12 +138,6 @@ fn check(spec: &VilSpec) -> Result<()> {
     Ok(())
 }
 
-fn residual(g: &mut Graph, x: Value, branch: Value, layout: &Layout, scale: Option<Value>) -> Result<Value> {
-    let mut operands = vec![x, branch];
-    operands.extend(scale);
-    g.apply1(Residual { layout: layout.clone() }, &operands)
-}
-
 impl Backbone for Vil {
     fn width(&self) -> usize {
         self.spec.stages.last().map_or(0, |s| s.dim)
@@ -155,9 +148,7 @@ impl Backbone for Vil {
     }
 
     fn drop_path_rates(&self) -> Vec<f64> {
-        let blocks: usize = self.spec.stages.iter().map(|s| s.depth).sum();
-        let rate = |b: usize| if blocks > 1 { self.spec.drop_path * b as f64 / (blocks - 1) as f64 } else { 0.0 };
-        (0..blocks).flat_map(|b| [rate(b), rate(b)]).collect()
+        drop_path_rates(self.spec.drop_path, self.spec.stages.iter().map(|s| s.depth).sum())
     }
 
     fn draws(&self) -> (usize, f64) {
