@@ -34,14 +34,16 @@ pub fn isa() -> Isa {
     *ISA.get_or_init(detect)
 }
 
-/// Whether matrix products may round their operands to bf16: the CPU multiplies it (AVX512-BF16).
+/// Whether matrix products may round their operands to bf16: the CPU multiplies it (AVX512-BF16, with BW and VL).
 #[inline]
 pub fn bf16() -> bool {
     static BF16: OnceLock<bool> = OnceLock::new();
     *BF16.get_or_init(|| {
         #[cfg(target_arch = "x86_64")]
         {
-            isa() == Isa::Avx512 && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512bf16")
+            let has =
+                is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512bf16");
+            isa() == Isa::Avx512 && has
         }
         #[cfg(not(target_arch = "x86_64"))]
         {

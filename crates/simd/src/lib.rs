@@ -6,6 +6,7 @@
 //! - [`lanes`]: sums, dot products and other one-pass loops in a fixed order of additions.
 //! - [`gemm`]: large single-precision products (the `gemm` crate behind one safe function).
 //! - [`panel`]: products of matrices that fit in the first-level cache (attention tiles).
+//! - [`pairs`]: the same with operands rounded to bf16, where the CPU multiplies it.
 //! - [`vector`]: registers of each instruction set, for kernels that count them.
 //! - [`pool`]: the thread pool and its reusable scratch buffers.
 
@@ -13,6 +14,8 @@ pub mod cpu;
 pub mod gemm;
 pub mod lanes;
 pub mod math;
+#[cfg(target_arch = "x86_64")]
+pub mod pairs;
 pub mod panel;
 pub mod pool;
 pub mod vector;

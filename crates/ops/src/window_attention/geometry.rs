@@ -103,6 +103,13 @@ impl Geometry {
         Geometry { window, roll, shift, span, scale: None, area, tokens: layout.tokens(), grids, relative: relative.collect() }
     }
 
+    /// Rows of the bias table for key `j`, query by query.
+    pub fn relative_to(&self, j: usize) -> impl Iterator<Item = usize> + '_ {
+        // Both axes turn round when query and key change places.
+        let last = self.table_rows() - 1;
+        self.relative[j * self.area..][..self.area].iter().map(move |&r| last - r as usize)
+    }
+
     pub fn table_rows(&self) -> usize {
         self.span.pow(2)
     }

@@ -178,7 +178,7 @@ unsafe fn across<const BF16: bool>(from: *const f32, stride: usize, second: bool
 /// Word j of row i becomes word i of row j.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn transpose(rows: &mut [__m512i; LANES]) {
+pub(crate) fn transpose(rows: &mut [__m512i; LANES]) {
     let mut t = *rows;
     for i in (0..16).step_by(2) {
         t[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);

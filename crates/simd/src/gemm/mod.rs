@@ -4,7 +4,7 @@
 //! has f32 kernels for AVX-512, AVX2, NEON and plain. Both choices come from measurements: docs/decisions/0020-own-products.md.
 
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+pub(crate) mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod product;
 

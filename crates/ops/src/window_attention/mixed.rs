@@ -1,0 +1,298 @@
+//! Tasks in mixed precision: operands of products are rounded to bf16 as they are gathered and as the softmax leaves them, sums are f32.
+//!
+//! Each matrix of a window's head is packed once, in the forms that its products take ([`esvit_simd::pairs`]). Scores are logarithms to the
+//! base 2: Q, the bias and the mask carry the factor.
+
+use std::f32::consts::{LN_2, LOG2_E};
+use std::ops::Range;
+
+use bytemuck::cast_slice_mut;
+use esvit_simd::pairs::softmax::{Gradient, Tile};
+use esvit_simd::pairs::{Part, Product, Scores, lanes, line, pack_across, pack_rows, pack_transposed, words};
+
+use super::cpu::MASK;
+use super::fast::{Operands, RowsMut, aligned};
+use super::geometry::{PADDING, Window};
+use super::tiles::{ALIGN, Columns, add_to_tables, expand_masks};
+
+/// Queries whose scores with all keys are made at a time.
+const QUERIES: usize = 64;
+
+/// Sizes of the tiles: `T` tokens, `D` channels a head, and what they are packed.
+#[derive(Clone, Copy)]
+pub(super) struct Sizes {
+    area: usize,
+    d: usize,
+    /// Pairs of tokens, and of channels.
+    token_pairs: usize,
+    channel_pairs: usize,
+    /// Length of a row of scores.
+    line: usize,
+}
+
+impl Sizes {
+    pub fn new(area: usize, d: usize) -> Sizes {
+        Sizes { area, d, token_pairs: area.div_ceil(2), channel_pairs: d.div_ceil(2), line: line(area) }
+    }
+
+    /// Floats of one task's tiles: see [`Tiles::new`].
+    pub fn floats(&self, group: usize, backward: bool) -> usize {
+        let &Sizes { area, d, token_pairs, channel_pairs, line } = self;
+        let scores = area * line;
+        let shared = ALIGN + 12 * line + scores + channel_pairs * line + token_pairs * line;
+        let rows = if backward { [4, 3, 3] } else { [3, 1, 1] };
+        let of_rows = rows[0] * group * area * words(d) + rows[1] * token_pairs * lanes(d) + rows[2] * group * area * d;
+        let more = if backward { (group + 1) * scores + channel_pairs * line + scores } else { 0 };
+        shared + of_rows + more
+    }
+}
+
+/// One task's tiles: f32, and words of two bf16.
+struct Tiles<'s> {
+    masks: &'s mut [f32],       // [9, line]: what the scores with keys of each region get
+    max: &'s mut [f32],         // [line]: of each query's scores
+    inverse: &'s mut [f32],     // [line]
+    along: &'s mut [f32],       // [line]
+    s: &'s mut [f32],           // [T, line]: scores, keys as rows
+    qt: &'s mut [u32],          // Q transposed
+    packed: [&'s mut [u32]; 4], // [group, ...]: rows of q, k, v, dy
+    across: [&'s mut [u32]; 3], // v; or q, k, dy, pairs of tokens
+    scores: &'s mut [u32],      // P; or dS, pairs of keys
+    results: &'s mut [f32],     // [T, group·D]: y; or [T, 3, group·D]: dq, dk, dv
+    // Backward only:
+    dyt: &'s mut [u32],   // dY transposed
+    dp: &'s mut [f32],    // [T, line]
+    p: &'s mut [u32],     // rows
+    ds: &'s mut [u32],    // rows
+    dbias: &'s mut [f32], // [group, T, line]
+}
+
+impl<'s> Tiles<'s> {
+    fn new(scratch: &'s mut [f32], sizes: &Sizes, group: usize, backward: bool) -> Tiles<'s> {
+        let &Sizes { area, d, token_pairs, channel_pairs, line } = sizes;
+        let mut scratch = aligned(scratch);
+        let mut take = |n: usize| {
+            let (head, tail) = std::mem::take(&mut scratch).split_at_mut(n);
+            scratch = tail;
+            head
+        };
+        let on = usize::from(backward);
+        let zeroed = |tile: &'s mut [f32]| {
+            tile.fill(0.0);
+            tile
+        };
+        let (scores, rows, across) = (area * line, group * area * words(d), token_pairs * lanes(d));
+        // Columns that no product writes are zero.
+        Tiles {
+            masks: take(9 * line),
+            max: take(line),
+            inverse: zeroed(take(line)),
+            along: zeroed(take(line)),
+            s: zeroed(take(scores)),
+            qt: cast_slice_mut(take(channel_pairs * line)),
+            packed: [1, 1, 1, on].map(|on| cast_slice_mut(take(on * rows))),
+            across: [1, on, on].map(|on| cast_slice_mut(take(on * across))),
+            scores: cast_slice_mut(take(token_pairs * line)),
+            results: take((1 + 2 * on) * group * area * d),
+            dyt: cast_slice_mut(take(on * channel_pairs * line)),
+            dp: zeroed(take(on * scores)),
+            p: cast_slice_mut(take(on * scores / 2)),
+            ds: cast_slice_mut(take(on * scores / 2)),
+            dbias: zeroed(take(on * group * scores)),
+        }
+    }
+}
+
+/// Some heads over a range of windows.
+pub(super) struct Task<'a> {
+    operands: Operands<'a>,
+    heads: Range<usize>,
+    windows: Range<usize>,
+    sizes: Sizes,
+    tiles: Tiles<'a>,
+    /// Where the window's rows of q, k, v begin, and those of dy; null for zeros.
+    from: [Vec<*const f32>; 2],
+}
+
+impl<'a> Task<'a> {
+    /// # Safety
+    /// The CPU multiplies bf16.
+    pub unsafe fn new(
+        operands: Operands<'a>,
+        heads: Range<usize>,
+        windows: Range<usize>,
+        group: usize,
+        backward: bool,
+        scratch: &'a mut [f32],
+    ) -> Task<'a> {
+        let sizes = Sizes::new(operands.geometry.area, operands.three_c / 3 / operands.heads);
+        let tiles = Tiles::new(scratch, &sizes, group, backward);
+        Task { operands, heads, windows, sizes, tiles, from: Default::default() }
+    }
+
+    /// Packs the rows of a window, of all heads at once, so that memory is read in its order; makes its masks.
+    fn begin(&mut self, window: &Window, dy: Option<&[f32]>) {
+        let (o, d, heads) = (&self.operands, self.sizes.d, self.heads.len());
+        let (c, column) = (o.three_c / 3, self.heads.start * d);
+        let padding = o.bias.map_or(std::ptr::null(), <[f32]>::as_ptr);
+        place(&mut self.from[0], window, o.qkv, o.three_c, padding);
+        let [q, k, v, packed_dy] = &mut self.tiles.packed;
+        let part = |n: usize, scale: f32, to: &mut [u32]| Part { column: n * c + column, scale, to: to.as_mut_ptr() };
+        // SAFETY: the CPU multiplies bf16 (`Task::new`); rows of qkv have these columns, and the tiles are as large as the packing.
+        unsafe { pack_rows(&self.from[0], d, heads, &[part(0, o.geometry.scale(d) * LOG2_E, q), part(1, 1.0, k), part(2, 1.0, v)]) };
+        if let Some(dy) = dy {
+            place(&mut self.from[1], window, dy, c, std::ptr::null());
+            // SAFETY: as above, rows of dy.
+            unsafe { pack_rows(&self.from[1], d, heads, &[part(0, 1.0, packed_dy)]) };
+        }
+        if window.mixed {
+            expand_masks(self.tiles.masks, self.sizes.line, window, MASK * LOG2_E);
+        }
+    }
+
+    /// Packed rows of head `g` of the group.
+    fn packed(&self, part: usize, g: usize) -> *const u32 {
+        let len = self.sizes.area * words(self.sizes.d);
+        self.tiles.packed[part][g * len..][..len].as_ptr()
+    }
+
+    /// Keys (or values) times the transposed queries (or dY): rows of a tile of scores.
+    fn with_queries(&self, part: usize, g: usize, transposed: &[u32]) -> Product {
+        let Sizes { d, channel_pairs, line, .. } = self.sizes;
+        Product { steps: channel_pairs, a: self.packed(part, g), a_row: words(d), a_step: 1, b: transposed.as_ptr(), b_step: line }
+    }
+
+    /// Scores of all keys with some queries.
+    fn scores(&mut self, g: usize, window: &Window, queries: Range<usize>) {
+        let Sizes { area, line, .. } = self.sizes;
+        let product = self.with_queries(1, g, self.tiles.qt);
+        let tiles = &mut self.tiles;
+        let scores = Scores {
+            bias: Some(self.operands.pairs_of(&self.heads)[g * area * line..].as_ptr()),
+            masks: window.mixed.then_some((tiles.masks.as_ptr(), window.region)),
+            line,
+            to: tiles.s.as_mut_ptr(),
+            max: tiles.max.as_mut_ptr(),
+        };
+        tiles.max[queries.clone()].fill(f32::NEG_INFINITY);
+        // SAFETY: the CPU multiplies bf16 (`Task::new`); all tiles are as large as T tokens and D channels make them.
+        unsafe { product.scores(area, queries, &scores) };
+    }
+
+    /// The tile of scores, and some queries of it.
+    fn tile(&mut self, queries: Range<usize>) -> Tile {
+        Tile { rows: self.sizes.area, columns: queries, line: self.sizes.line, s: self.tiles.s.as_mut_ptr() }
+    }
+
+    fn queries(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let area = self.sizes.area;
+        (0..area).step_by(QUERIES).map(move |at| at..area.min(at + QUERIES))
+    }
+
+    pub fn forward(mut self, y: RowsMut) {
+        let Sizes { area, d, token_pairs, line, .. } = self.sizes;
+        let (o, group) = (self.operands, self.heads.len());
+        let (columns, width) = (Columns::new(&o, &self.heads, d), group * d);
+        for n in self.windows.clone() {
+            let window = o.geometry.window(n);
+            let next = (n + 1 < self.windows.end).then(|| o.geometry.window(n + 1));
+            let look_ahead = |stage: usize| columns.look_ahead(next.as_ref(), (stage, 2 * group), &[(o.qkv, 3)], (y, 1));
+            self.begin(&window, None);
+            for g in 0..group {
+                look_ahead(2 * g);
+                // SAFETY: the CPU multiplies bf16 (`Task::new`), and all tiles are as large as T tokens and D channels make them.
+                unsafe { pack_transposed(self.packed(0, g), area, d, self.tiles.qt.as_mut_ptr(), line) };
+                for queries in self.queries() {
+                    self.scores(g, &window, queries.clone());
+                    let (tile, tiles) = (self.tile(queries), &mut self.tiles);
+                    // SAFETY: as above.
+                    unsafe { tile.exponentials_across(tiles.max.as_ptr(), tiles.inverse.as_mut_ptr(), tiles.scores.as_mut_ptr()) };
+                }
+                look_ahead(2 * g + 1);
+                let (v, tiles) = (self.packed(2, g), &mut self.tiles);
+                // SAFETY: as above.
+                unsafe {
+                    pack_across(v, area, d, tiles.across[0].as_mut_ptr());
+                    let (a, b) = (tiles.scores.as_ptr(), tiles.across[0].as_ptr());
+                    let values = Product { steps: token_pairs, a, a_row: 1, a_step: line, b, b_step: lanes(d) };
+                    values.rows(area, d, 1.0, Some(&tiles.inverse[..area]), false, tiles.results[g * d..].as_mut_ptr(), width);
+                }
+            }
+            columns.deliver(&self.tiles.results[..area * width], 1, &window, y, None);
+        }
+    }
+
+    /// Gives the gradients of the heads' tables `[group, (2w−1)²]`, then those of the padding `[3, group·D]`, in `sums`.
+    pub fn backward(mut self, dy: &[f32], dqkv: RowsMut, sums: &mut [f32]) {
+        let Sizes { area, d, token_pairs, line, .. } = self.sizes;
+        let (o, group) = (self.operands, self.heads.len());
+        let (columns, width) = (Columns::new(&o, &self.heads, d), group * d);
+        let (dtable, dpadding) = sums.split_at_mut(group * o.geometry.table_rows());
+        for n in self.windows.clone() {
+            let window = o.geometry.window(n);
+            let next = (n + 1 < self.windows.end).then(|| o.geometry.window(n + 1));
+            let look_ahead = |stage: usize| columns.look_ahead(next.as_ref(), (stage, 5 * group), &[(o.qkv, 3), (dy, 1)], (dqkv, 3));
+            self.begin(&window, Some(dy));
+            for g in 0..group {
+                look_ahead(5 * g);
+                let packed = [0, 1, 3].map(|part| self.packed(part, g));
+                let tiles = &mut self.tiles;
+                // SAFETY: the CPU multiplies bf16 (`Task::new`), and all tiles are as large as T tokens and D channels make them.
+                unsafe {
+                    pack_transposed(packed[0], area, d, tiles.qt.as_mut_ptr(), line);
+                    pack_transposed(packed[2], area, d, tiles.dyt.as_mut_ptr(), line);
+                    for (across, packed) in tiles.across.iter_mut().zip(packed) {
+                        pack_across(packed, area, d, across.as_mut_ptr());
+                    }
+                }
+                tiles.along[..area].fill(0.0);
+                for queries in self.queries() {
+                    self.scores(g, &window, queries.clone());
+                    let dp = self.with_queries(2, g, self.tiles.dyt);
+                    let (tile, tiles) = (self.tile(queries.clone()), &mut self.tiles);
+                    let gradient = Gradient {
+                        dp: tiles.dp.as_ptr(),
+                        inverse: tiles.inverse.as_ptr(),
+                        along: tiles.along.as_ptr(),
+                        dbias: Some(tiles.dbias[g * area * line..].as_mut_ptr()),
+                        p: tiles.p.as_mut_ptr(),
+                        ds: tiles.ds.as_mut_ptr(),
+                        across: tiles.scores.as_mut_ptr(),
+                    };
+                    // SAFETY: as above.
+                    unsafe {
+                        tile.exponentials(tiles.max.as_ptr(), tiles.inverse.as_mut_ptr());
+                        // dPᵀ = V·dYᵀ
+                        dp.along(area, queries, tile.s, line, tiles.dp.as_mut_ptr(), tiles.along.as_mut_ptr());
+                        tile.gradient(&gradient);
+                    }
+                }
+                look_ahead(5 * g + 1);
+                // dQ = dS·K/√D, dK = dSᵀ·Q/√D, dV = Pᵀ·dY, where rows of the tiles are keys; Q holds its factor already.
+                let tiles = &self.tiles;
+                let [q, k, dy] = [0, 1, 2].map(|part| tiles.across[part].as_ptr());
+                let dq = Product { steps: token_pairs, a: tiles.scores.as_ptr(), a_row: 1, a_step: line, b: k, b_step: lanes(d) };
+                let dk = Product { a: tiles.ds.as_ptr(), a_row: line / 2, a_step: 1, b: q, ..dq };
+                let dv = Product { a: tiles.p.as_ptr(), b: dy, ..dk };
+                let scale = o.geometry.scale(d);
+                for (part, (product, factor)) in [(dq, scale), (dk, LN_2), (dv, 1.0)].into_iter().enumerate() {
+                    look_ahead(5 * g + 2 + part);
+                    let to = self.tiles.results[part * width + g * d..].as_mut_ptr();
+                    // SAFETY: as above.
+                    unsafe { product.rows(area, d, factor, None, false, to, 3 * width) };
+                }
+            }
+            columns.deliver(&self.tiles.results[..area * 3 * width], 3, &window, dqkv, Some(dpadding));
+        }
+        add_to_tables(self.tiles.dbias, line, &o, dtable);
+    }
+}
+
+/// Points at the window's rows of a matrix; padding at `padding`.
+fn place(rows: &mut Vec<*const f32>, window: &Window, from: &[f32], width: usize, padding: *const f32) {
+    rows.clear();
+    rows.extend(window.index.iter().map(|&token| match token {
+        PADDING => padding,
+        token => from[(window.first_token + token as usize) * width..][..width].as_ptr(),
+    }));
+}

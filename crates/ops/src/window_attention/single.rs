@@ -1,0 +1,224 @@
+//! Tasks in single precision, on the registers of any CPU.
+//!
+//! Rows of q, k, v and of the incoming gradient are copied, all heads of the task at once, so that memory is read in its order. Q (and dY in the
+//! backward pass) are transposed once a window and head; scores begin with the bias, keys as rows and queries as columns.
+
+use std::ops::Range;
+
+use esvit_simd::panel::{Product, padded};
+use esvit_simd::vector::{Kernel, Vector};
+
+use super::cpu::MASK;
+use super::fast::{Operands, RowsMut};
+use super::softmax::Softmax;
+use super::tiles::{Columns, Sizes, Tiles, add_to_tables, expand_masks, transpose};
+
+/// Queries whose scores with all keys are made at a time, so that they stay in the caches next to the core.
+const QUERIES: usize = 64;
+
+/// Addresses of a tile's rows, from a column on.
+fn rows_of(tile: &[f32], width: usize, column: usize) -> Vec<*const f32> {
+    tile.chunks_exact(width).map(|row| row[column..].as_ptr()).collect()
+}
+
+fn rows_of_mut(tile: &mut [f32], width: usize, column: usize) -> Vec<*mut f32> {
+    tile.chunks_exact_mut(width).map(|row| row[column..].as_mut_ptr()).collect()
+}
+
+/// Columns of a tile: the rows of its transpose, a line apart.
+fn columns_of(tile: &[f32], area: usize) -> Vec<*const f32> {
+    (0..area).map(|i| tile.as_ptr().wrapping_add(i)).collect()
+}
+
+/// Rows of each part and head of a tile `[rows, parts, heads, Dp]`, part by part.
+fn rows_of_heads(tile: &[f32], parts_heads: usize, dp: usize) -> Vec<Vec<*const f32>> {
+    (0..parts_heads).map(|n| rows_of(tile, parts_heads * dp, n * dp)).collect()
+}
+
+fn rows_of_heads_mut(tile: &mut [f32], area: usize, parts_heads: usize, dp: usize) -> Vec<Vec<*mut f32>> {
+    let tile = &mut tile[..area * parts_heads * dp];
+    (0..parts_heads).map(|n| rows_of_mut(tile, parts_heads * dp, n * dp)).collect()
+}
+
+/// Some queries, and where their columns begin in every tile.
+struct Queries {
+    columns: Range<usize>,
+    qt: Vec<*const f32>,
+    bias: Vec<*const f32>,
+    p: Vec<*mut f32>,
+    // Backward only:
+    dyt: Vec<*const f32>,
+    ds: Vec<*mut f32>,
+}
+
+impl Queries {
+    fn all(tiles: &mut Tiles, pairs: &[f32]) -> Vec<Queries> {
+        let Sizes { area, tp, line, .. } = tiles.sizes;
+        (0..area)
+            .step_by(QUERIES)
+            .map(|at| Queries {
+                columns: at..padded(area.min(at + QUERIES)).min(tp),
+                qt: rows_of(tiles.qt, line, at),
+                bias: rows_of(pairs, line, at),
+                p: rows_of_mut(tiles.p, line, at),
+                dyt: rows_of(tiles.dyt, line, at),
+                ds: rows_of_mut(tiles.ds, line, at),
+            })
+            .collect()
+    }
+}
+
+/// One task of the forward pass.
+pub(super) struct Forward<'a> {
+    pub operands: Operands<'a>,
+    pub heads: Range<usize>,
+    pub windows: Range<usize>,
+    pub y: RowsMut,
+    pub tiles: Tiles<'a>,
+}
+
+impl Kernel for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Forward { operands: o, heads, windows, y, mut tiles } = self;
+        let sizes = tiles.sizes;
+        let Sizes { area, d, tp, line, dp } = sizes;
+        let (scale, columns, group) = (o.geometry.scale(d), Columns::new(&o, &heads, dp), heads.len());
+        let queries = Queries::all(&mut tiles, o.pairs_of(&heads));
+        let rows = rows_of_heads(&tiles.qkv[..tp * 3 * group * dp], 3 * group, dp);
+        let results = rows_of_heads_mut(tiles.results, area, group, dp);
+        let p_columns = columns_of(tiles.p, area);
+        for n in windows.clone() {
+            let window = o.geometry.window(n);
+            let next = (n + 1 < windows.end).then(|| o.geometry.window(n + 1));
+            let look_ahead = |stage: usize| columns.look_ahead(next.as_ref(), (stage, 2 * group), &[(o.qkv, 3)], (y, 1));
+            columns.gather(&window, o.qkv, 3, o.bias, tiles.qkv);
+            if window.mixed {
+                expand_masks(tiles.masks, line, &window, MASK);
+            }
+            let masks = window.mixed.then_some((tiles.masks.as_ptr(), window.region));
+            for g in 0..group {
+                let [q, k, v] = [0, 1, 2].map(|part| &rows[part * group + g]);
+                // SAFETY: Tp rows of Dp floats each.
+                unsafe { transpose::<V>(q, scale, tiles.qt, &sizes) };
+                look_ahead(2 * g);
+                for some in &queries {
+                    let scores = Product {
+                        n: some.columns.len(),
+                        a: &k[..area],
+                        a_step: 1,
+                        b: &some.qt[..d],
+                        init: Some(&some.bias[g * area..][..area]),
+                        scale: None,
+                        out: &some.p,
+                    };
+                    let softmax = Softmax { keys: area, columns: some.columns.clone(), line, p: tiles.p.as_mut_ptr(), masks };
+                    // SAFETY: rows of k hold D floats; rows of qt, bias, p and the masks are lines, and the columns are inside.
+                    unsafe {
+                        scores.compute::<V>();
+                        softmax.forward::<V>(tiles.inverse.as_mut_ptr());
+                    }
+                }
+                look_ahead(2 * g + 1);
+                let values = Product {
+                    n: dp,
+                    a: &p_columns,
+                    a_step: line,
+                    b: &v[..area],
+                    init: None,
+                    scale: Some(&tiles.inverse[..area]),
+                    out: &results[g],
+                };
+                // SAFETY: columns of p hold T floats a line apart; rows of v and of the results hold Dp.
+                unsafe { values.compute::<V>() };
+            }
+            columns.deliver(tiles.results, 1, &window, y, None);
+        }
+    }
+}
+
+/// One task of the backward pass. Gives the gradients of its heads' tables `[group, (2w−1)²]`, then those of the padding
+/// `[3, group·D]`, in `sums`.
+pub(super) struct Backward<'a> {
+    pub operands: Operands<'a>,
+    pub heads: Range<usize>,
+    pub windows: Range<usize>,
+    pub dy: &'a [f32],
+    pub dqkv: RowsMut,
+    pub tiles: Tiles<'a>,
+    pub sums: &'a mut [f32],
+}
+
+impl Kernel for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Backward { operands: o, heads, windows, dy, dqkv, mut tiles, sums } = self;
+        let sizes = tiles.sizes;
+        let Sizes { area, d, tp, line, dp } = sizes;
+        let (scale, columns, group) = (o.geometry.scale(d), Columns::new(&o, &heads, dp), heads.len());
+        let (dtable, dpadding) = sums.split_at_mut(group * o.geometry.table_rows());
+        let queries = Queries::all(&mut tiles, o.pairs_of(&heads));
+        let rows = rows_of_heads(&tiles.qkv[..tp * 3 * group * dp], 3 * group, dp);
+        let dy_rows = rows_of_heads(&tiles.dy[..tp * group * dp], group, dp);
+        let results = rows_of_heads_mut(tiles.results, area, 3 * group, dp);
+        let [p, ds] = [&*tiles.p, &*tiles.ds].map(|tile| rows_of(tile, line, 0));
+        let ds_columns = columns_of(tiles.ds, area);
+        let scales = vec![scale; area];
+        for n in windows.clone() {
+            let window = o.geometry.window(n);
+            let next = (n + 1 < windows.end).then(|| o.geometry.window(n + 1));
+            let look_ahead = |stage: usize| columns.look_ahead(next.as_ref(), (stage, 4 * group), &[(o.qkv, 3), (dy, 1)], (dqkv, 3));
+            columns.gather(&window, o.qkv, 3, o.bias, tiles.qkv);
+            columns.gather(&window, dy, 1, None, tiles.dy);
+            if window.mixed {
+                expand_masks(tiles.masks, line, &window, MASK);
+            }
+            let masks = window.mixed.then_some((tiles.masks.as_ptr(), window.region));
+            for g in 0..group {
+                let [q, k, v] = [0, 1, 2].map(|part| &rows[part * group + g]);
+                // SAFETY: Tp rows of Dp floats each.
+                unsafe {
+                    transpose::<V>(q, scale, tiles.qt, &sizes);
+                    transpose::<V>(&dy_rows[g], 1.0, tiles.dyt, &sizes);
+                }
+                look_ahead(4 * g);
+                for some in &queries {
+                    let scores = Product {
+                        n: some.columns.len(),
+                        a: &k[..area],
+                        a_step: 1,
+                        b: &some.qt[..d],
+                        init: Some(&some.bias[g * area..][..area]),
+                        scale: None,
+                        out: &some.p,
+                    };
+                    // dPᵀ = V·dYᵀ
+                    let dp = Product { a: &v[..area], b: &some.dyt[..d], init: None, out: &some.ds, ..scores };
+                    let softmax = Softmax { keys: area, columns: some.columns.clone(), line, p: tiles.p.as_mut_ptr(), masks };
+                    let dbias = &mut tiles.dbias[g * area * line..][..area * line];
+                    // SAFETY: rows of k and v hold D floats; rows of all tiles and of the masks are lines, and the columns are inside.
+                    unsafe {
+                        scores.compute::<V>();
+                        dp.compute::<V>();
+                        softmax.gradient::<V>(tiles.ds.as_mut_ptr(), dbias.as_mut_ptr());
+                    }
+                }
+                // dQ = dS·K/√D, dK = dSᵀ·Q/√D, dV = Pᵀ·dY, where rows of the tiles are keys.
+                let dq = Product { n: dp, a: &ds_columns, a_step: line, b: &k[..area], init: None, scale: Some(&scales), out: &results[g] };
+                let dk = Product { a: &ds, a_step: 1, b: &q[..area], out: &results[group + g], ..dq };
+                let dv = Product { a: &p, b: &dy_rows[g][..area], scale: None, out: &results[2 * group + g], ..dk };
+                for (part, product) in [dq, dk, dv].into_iter().enumerate() {
+                    look_ahead(4 * g + 1 + part);
+                    // SAFETY: rows and columns of p and ds hold T floats; rows of k, q, dy and of the results hold Dp.
+                    unsafe { product.compute::<V>() };
+                }
+            }
+            columns.deliver(tiles.results, 3, &window, dqkv, Some(dpadding));
+        }
+        add_to_tables(tiles.dbias, line, &o, dtable);
+    }
+}

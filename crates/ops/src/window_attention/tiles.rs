@@ -1,0 +1,217 @@
+//! One task's memory in single precision, and the way of a window's rows into tiles and back.
+
+use std::ops::Range;
+
+use esvit_simd::lanes;
+use esvit_simd::panel::{PAD, padded};
+use esvit_simd::vector::{Vector, prefetch, stream, stream_end};
+
+use super::fast::{Operands, RowsMut, aligned};
+use super::geometry::{PADDING, Window};
+
+/// Floats of a cache line. Tiles and rows of scores begin with one: registers are then stored and loaded in one piece.
+pub(super) const ALIGN: usize = 16;
+
+/// Sizes of the tiles: `T` tokens, `D` channels a head, as they are and padded.
+#[derive(Clone, Copy)]
+pub(super) struct Sizes {
+    pub area: usize,
+    pub d: usize,
+    /// T padded to whole half registers, and to whole rows of scores.
+    pub tp: usize,
+    pub line: usize,
+    /// D padded.
+    pub dp: usize,
+}
+
+impl Sizes {
+    pub fn new(area: usize, d: usize) -> Sizes {
+        Sizes { area, d, tp: padded(area), line: area.next_multiple_of(ALIGN), dp: padded(d) }
+    }
+
+    /// Floats of one task's tiles: see [`Tiles::new`].
+    pub fn floats(&self, group: usize, backward: bool) -> usize {
+        let (rows, scores, transposed) = (group * self.tp * self.dp, self.area * self.line, self.dp * self.line);
+        let shared = ALIGN + 10 * self.line + transposed + 4 * rows + scores;
+        if backward { shared + group * scores + transposed + scores + 3 * rows } else { shared }
+    }
+}
+
+/// One task's tiles.
+pub(super) struct Tiles<'s> {
+    pub sizes: Sizes,
+    pub masks: &'s mut [f32],   // [9, line]: what the scores with keys of each region get
+    pub inverse: &'s mut [f32], // [line]
+    pub qkv: &'s mut [f32],     // [Tp, 3, group, Dp], zeros where nothing is
+    pub qt: &'s mut [f32],      // [Dp, line], scaled
+    pub p: &'s mut [f32],       // [T, line], keys as rows
+    pub results: &'s mut [f32], // [Tp, group, Dp]: y; or [Tp, 3, group, Dp]: dq, dk, dv
+    // Backward only:
+    pub dy: &'s mut [f32],    // [Tp, group, Dp]
+    pub dyt: &'s mut [f32],   // [Dp, line]
+    pub ds: &'s mut [f32],    // [T, line]
+    pub dbias: &'s mut [f32], // [group, T, line]
+}
+
+impl<'s> Tiles<'s> {
+    pub fn new(scratch: &'s mut [f32], sizes: Sizes, group: usize, backward: bool) -> Tiles<'s> {
+        let mut scratch = aligned(scratch);
+        let mut take = |n: usize| {
+            let (head, tail) = std::mem::take(&mut scratch).split_at_mut(n);
+            scratch = tail;
+            head
+        };
+        let on = usize::from(backward);
+        let (rows, scores, transposed) = (group * sizes.tp * sizes.dp, sizes.area * sizes.line, sizes.dp * sizes.line);
+        let tiles = Tiles {
+            sizes,
+            masks: take(9 * sizes.line),
+            inverse: take(sizes.line),
+            qkv: take(3 * rows),
+            qt: take(transposed),
+            p: take(scores),
+            results: take((1 + 2 * on) * rows),
+            dy: take(on * rows),
+            dyt: take(on * transposed),
+            ds: take(on * scores),
+            dbias: take(on * group * scores),
+        };
+        tiles.qkv.fill(0.0);
+        tiles.dy.fill(0.0);
+        tiles.dbias.fill(0.0);
+        tiles
+    }
+}
+
+/// What the scores with keys of each region get in a window of more than one: `masks[region, i]` for query i.
+pub(super) fn expand_masks(masks: &mut [f32], line: usize, window: &Window, masked: f32) {
+    for (region, row) in masks.chunks_exact_mut(line).enumerate() {
+        row.fill(0.0);
+        for (m, &other) in row.iter_mut().zip(window.region) {
+            *m = if usize::from(other) == region { 0.0 } else { masked };
+        }
+    }
+}
+
+/// Adds the gradients of the bias of all pairs to those of the tables.
+pub(super) fn add_to_tables(dbias: &[f32], line: usize, o: &Operands, dtable: &mut [f32]) {
+    let area = o.geometry.area;
+    for (tile, dtable) in dbias.chunks_exact(area * line).zip(dtable.chunks_exact_mut(o.geometry.table_rows())) {
+        for (j, row) in tile.chunks_exact(line).enumerate() {
+            for (d, r) in row.iter().zip(o.geometry.relative_to(j)) {
+                dtable[r] += d;
+            }
+        }
+    }
+}
+
+/// The columns that a task's heads have in matrices of one or three parts (y; q, k, v), and in its tiles.
+#[derive(Clone, Copy)]
+pub(super) struct Columns {
+    /// Heads of the task.
+    pub heads: usize,
+    pub d: usize,
+    /// Floats of a head in a tile's row.
+    pub pitch: usize,
+    /// First column of the first head.
+    pub first: usize,
+    /// C: columns of a part.
+    pub c: usize,
+}
+
+/// Results larger than the caches next to the cores are written past them: nobody reads them before they would have been pushed out.
+const STREAM_FROM: usize = 1 << 20;
+
+impl Columns {
+    pub fn new(o: &Operands, heads: &Range<usize>, pitch: usize) -> Columns {
+        let c = o.three_c / 3;
+        let d = c / o.heads;
+        Columns { heads: heads.len(), d, pitch, first: heads.start * d, c }
+    }
+
+    /// Calls `f(at in the tile's row, at in the matrix' row, floats)` for each piece in one piece.
+    #[inline(always)]
+    fn each(&self, parts: usize, mut f: impl FnMut(usize, usize, usize)) {
+        let (pieces, n) = if self.pitch == self.d { (1, self.heads * self.d) } else { (self.heads, self.d) };
+        for part in 0..parts {
+            for piece in 0..pieces {
+                f((part * self.heads + piece) * self.pitch, part * self.c + self.first + piece * self.d, n);
+            }
+        }
+    }
+
+    /// Copies the rows of a window: `[T, parts, heads, pitch]`. Padding is `padding`, or zeros.
+    pub fn gather(&self, window: &Window, from: &[f32], parts: usize, padding: Option<&[f32]>, to: &mut [f32]) {
+        let width = parts * self.c;
+        for (row, &token) in to.chunks_exact_mut(parts * self.heads * self.pitch).zip(window.index) {
+            let from = match (token, padding) {
+                (PADDING, None) => {
+                    row.fill(0.0);
+                    continue;
+                }
+                (PADDING, Some(padding)) => padding,
+                _ => &from[(window.first_token + token as usize) * width..][..width],
+            };
+            self.each(parts, |tile, column, n| row[tile..][..n].copy_from_slice(&from[column..][..n]));
+        }
+    }
+
+    /// Takes the rows of a tile `[T, parts, heads, pitch]` to where they belong. Padding is added to `padding`, `[parts, heads, D]`.
+    pub fn deliver(&self, tile: &[f32], parts: usize, window: &Window, to: RowsMut, mut padding: Option<&mut [f32]>) {
+        let width = parts * self.c;
+        for (row, &token) in tile.chunks_exact(parts * self.heads * self.pitch).zip(window.index) {
+            if token == PADDING {
+                if let Some(padding) = padding.as_deref_mut() {
+                    for (row, sum) in row.chunks_exact(self.pitch).zip(padding.chunks_exact_mut(self.d)) {
+                        lanes::accumulate(&row[..self.d], sum);
+                    }
+                }
+                continue;
+            }
+            let first = (window.first_token + token as usize) * width;
+            assert!(first + width <= to.len);
+            self.each(parts, |tile, column, n| {
+                // SAFETY: inside the row, and that inside the buffer (assert); these tokens belong to this window alone, these columns
+                // to this task's heads.
+                let to_row = unsafe { std::slice::from_raw_parts_mut(to.base.add(first + column), n) };
+                let from = &row[tile..][..n];
+                if to.len >= STREAM_FROM { stream(from, to_row) } else { to_row.copy_from_slice(from) }
+            });
+        }
+        if to.len >= STREAM_FROM {
+            stream_end();
+        }
+    }
+
+    /// Asks for share `share.0` of `share.1` of what the next window reads, matrices of so many parts, and of what it writes and does not
+    /// stream. Its rows lie too far apart for the processor to see the pattern.
+    #[inline(always)]
+    pub fn look_ahead(&self, next: Option<&Window>, share: (usize, usize), reads: &[(&[f32], usize)], writes: (RowsMut, usize)) {
+        let Some(next) = next else { return };
+        let tokens = next.index.len();
+        let write = (writes.0.len < STREAM_FROM).then_some((writes.0.base.cast_const(), writes.1));
+        for &token in next.index[share.0 * tokens / share.1..(share.0 + 1) * tokens / share.1].iter().filter(|token| **token != PADDING) {
+            for (matrix, parts) in reads.iter().map(|(matrix, parts)| (matrix.as_ptr(), *parts)).chain(write) {
+                for part in 0..parts {
+                    let at = ((next.first_token + token as usize) * parts + part) * self.c + self.first;
+                    prefetch(matrix.wrapping_add(at), self.heads * self.d);
+                }
+            }
+        }
+    }
+}
+
+/// `to[c, t] = scale·rows[t][c]`, `[Dp, line]`.
+///
+/// # Safety
+/// The CPU has these registers; there are `Tp` rows of `Dp` floats.
+#[inline(always)]
+pub(super) unsafe fn transpose<V: Vector>(rows: &[*const f32], scale: f32, to: &mut [f32], sizes: &Sizes) {
+    for (t, eight) in rows.as_chunks::<PAD>().0.iter().enumerate() {
+        for c in (0..sizes.dp).step_by(PAD) {
+            debug_assert!((c + PAD - 1) * sizes.line + (t + 1) * PAD <= to.len());
+            // SAFETY: columns c..c + 8 of eight rows, to rows c..c + 8 at columns 8t..8t + 8, which exist.
+            unsafe { V::transpose8(eight.map(|row| row.add(c)), scale, to.as_mut_ptr().add(c * sizes.line + t * PAD), sizes.line) };
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Products of packed tiles: blocks of up to 6 rows × 4 registers of sums, and what becomes of the sums while they are in registers.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::LANES;
+use crate::vector::Vector;
+use crate::vector::x86::{F32x8, F32x16};
+
+/// Rows of a block at most: 6 × 4 sums, four registers of b and one of a.
+const ROWS: usize = 6;
+/// Registers in a row of a block at most.
+const VECTORS: usize = 4;
+
+/// `sum(i, j) = Σ_p a(i, p)·b(p, j)` over words, each of which adds two products to the sum; `a(i, p) = a[i·a_row + p·a_step]`,
+/// `b(p, j) = b[p·b_step + j]`.
+#[derive(Clone, Copy)]
+pub struct Product {
+    /// Words of the inner dimension.
+    pub steps: usize,
+    /// First factor.
+    pub a: *const u32,
+    /// Distance of its rows.
+    pub a_row: usize,
+    /// Distance of its steps.
+    pub a_step: usize,
+    /// Second factor.
+    pub b: *const u32,
+    /// Distance of its steps, whole registers.
+    pub b_step: usize,
+}
+
+/// Scores of keys (rows) and queries (columns): the sums begin with a bias and a mask, and each column's maximum is kept.
+#[derive(Clone, Copy)]
+pub struct Scores<'a> {
+    /// `[rows, line]`; zeros without.
+    pub bias: Option<*const f32>,
+    /// What the queries get from keys of each region, `[regions, line]`, and the region of each key.
+    pub masks: Option<(*const f32, &'a [u8])>,
+    /// Distance of rows.
+    pub line: usize,
+    /// Where the scores go, `[rows, line]`.
+    pub to: *mut f32,
+    /// `[line]`, larger than no score before.
+    pub max: *mut f32,
+}
+
+/// Where sums begin and what becomes of them.
+trait Sums {
+    /// # Safety
+    /// The CPU has the registers; the row and the lanes from column `at` exist.
+    unsafe fn begin<V: Vector>(&self, row: usize, at: usize) -> V;
+
+    /// Takes `MR` rows from `row`.
+    ///
+    /// # Safety
+    /// As [`Sums::begin`].
+    unsafe fn end<V: Vector, const MR: usize>(&self, row: usize, at: usize, sums: [V; MR]);
+}
+
+impl Sums for Scores<'_> {
+    #[inline(always)]
+    unsafe fn begin<V: Vector>(&self, row: usize, at: usize) -> V {
+        // SAFETY: row and columns of the bias and of a mask, by the caller's promise.
+        unsafe {
+            let bias = match self.bias {
+                Some(bias) => V::load(bias.add(row * self.line + at)),
+                None => V::splat(0.0),
+            };
+            match self.masks {
+                Some((masks, region)) => bias.add(V::load(masks.add(usize::from(region[row]) * self.line + at))),
+                None => bias,
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn end<V: Vector, const MR: usize>(&self, row: usize, at: usize, sums: [V; MR]) {
+        // SAFETY: rows and columns of the scores and the maxima, by the caller's promise.
+        unsafe {
+            let mut max = V::load(self.max.add(at));
+            for r in 0..MR {
+                sums[r].store(self.to.add((row + r) * self.line + at));
+                max = max.max(sums[r]);
+            }
+            max.store(self.max.add(at));
+        }
+    }
+}
+
+/// Sums of the backward pass, stored, and their products with what stands beside them added up by column.
+struct Along {
+    beside: *const f32,
+    line: usize,
+    to: *mut f32,
+    along: *mut f32,
+}
+
+impl Sums for Along {
+    #[inline(always)]
+    unsafe fn begin<V: Vector>(&self, _row: usize, _at: usize) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::splat(0.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn end<V: Vector, const MR: usize>(&self, row: usize, at: usize, sums: [V; MR]) {
+        // SAFETY: rows and columns of both tiles, by the caller's promise.
+        unsafe {
+            let mut along = V::load(self.along.add(at));
+            for r in 0..MR {
+                let at = (row + r) * self.line + at;
+                sums[r].store(self.to.add(at));
+                along = sums[r].mul_add(V::load(self.beside.add(at)), along);
+            }
+            along.store(self.along.add(at));
+        }
+    }
+}
+
+/// Sums times factors, which become rows or are added to them.
+struct Rows<'a> {
+    columns: usize,
+    factor: f32,
+    factors: Option<&'a [f32]>,
+    add: bool,
+    to: *mut f32,
+    pitch: usize,
+}
+
+impl Sums for Rows<'_> {
+    #[inline(always)]
+    unsafe fn begin<V: Vector>(&self, _row: usize, _at: usize) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::splat(0.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn end<V: Vector, const MR: usize>(&self, row: usize, at: usize, sums: [V; MR]) {
+        for r in 0..MR {
+            // SAFETY: row and columns exist by the caller's promise; lanes beyond the last column are left out.
+            unsafe {
+                let factor = self.factor * self.factors.map_or(1.0, |f| *f.get_unchecked(row + r));
+                let sum = sums[r].mul(V::splat(factor));
+                let to = self.to.add((row + r) * self.pitch + at);
+                if at + V::LANES <= self.columns {
+                    if self.add { V::load(to).add(sum) } else { sum }.store(to);
+                } else {
+                    let mut lanes = [0.0; LANES];
+                    sum.store(lanes.as_mut_ptr());
+                    for (l, lane) in lanes.iter().enumerate().take(self.columns - at) {
+                        let to = to.add(l);
+                        *to = if self.add { *to + lane } else { *lane };
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Product {
+    /// Scores of `rows` keys and the queries of `columns`, which begin at a register.
+    ///
+    /// # Safety
+    /// The CPU multiplies bf16. `a` has the rows, `b` the columns rounded up to whole registers, both `steps` words of each; what
+    /// [`Scores`] points at has the rows and rounded columns, and nothing of it is an operand.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+    pub unsafe fn scores(&self, rows: usize, columns: Range<usize>, scores: &Scores) {
+        // SAFETY: the caller's promise.
+        unsafe { self.run(rows, columns, scores) }
+    }
+
+    /// The sums go to `to[i·line + j]`, and `along[j]` grows by `Σ_i to(i, j)·beside(i, j)`.
+    ///
+    /// # Safety
+    /// As [`Product::scores`]: `beside`, `to` and `along` have the rows and rounded columns.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+    pub unsafe fn along(&self, rows: usize, columns: Range<usize>, beside: *const f32, line: usize, to: *mut f32, along: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { self.run(rows, columns, &Along { beside, line, to, along }) }
+    }
+
+    /// Row i of the sums, times `factor·factors[i]`, becomes the first `columns` floats at `to + i·pitch`, or is added to them.
+    ///
+    /// # Safety
+    /// As [`Product::scores`]: `to` has the rows and columns, and there are as many factors as rows.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+    pub unsafe fn rows(&self, rows: usize, columns: usize, factor: f32, factors: Option<&[f32]>, add: bool, to: *mut f32, pitch: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.run(rows, 0..columns, &Rows { columns, factor, factors, add, to, pitch }) }
+    }
+
+    /// # Safety
+    /// As [`Product::scores`].
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+    unsafe fn run<S: Sums>(&self, rows: usize, columns: Range<usize>, sums: &S) {
+        for at in columns.clone().step_by(VECTORS * LANES) {
+            // SAFETY: columns from `at` on, rounded up to registers, exist by the caller's promise.
+            unsafe {
+                match columns.end - at {
+                    1..=16 => self.panel::<1, false, S>(rows, at, sums),
+                    17..=32 => self.panel::<2, false, S>(rows, at, sums),
+                    33..=48 => self.panel::<3, false, S>(rows, at, sums),
+                    // Windows of 7: 49 columns are three registers and half of one.
+                    49..=56 => self.panel::<3, true, S>(rows, at, sums),
+                    _ => self.panel::<4, false, S>(rows, at, sums),
+                }
+            }
+        }
+    }
+
+    /// All rows of `NV` registers of columns, and half of one more.
+    ///
+    /// # Safety
+    /// As [`Product::scores`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+    unsafe fn panel<const NV: usize, const HALF: bool, S: Sums>(&self, rows: usize, at: usize, sums: &S) {
+        // Blocks of nearly equal height.
+        let blocks = rows.div_ceil(ROWS);
+        for block in 0..blocks {
+            let (row, end) = (block * rows / blocks, (block + 1) * rows / blocks);
+            // SAFETY: rows of the product.
+            unsafe {
+                match end - row {
+                    1 => self.block::<1, NV, HALF, S>(row, at, sums),
+                    2 => self.block::<2, NV, HALF, S>(row, at, sums),
+                    3 => self.block::<3, NV, HALF, S>(row, at, sums),
+                    4 => self.block::<4, NV, HALF, S>(row, at, sums),
+                    5 => self.block::<5, NV, HALF, S>(row, at, sums),
+                    _ => self.block::<6, NV, HALF, S>(row, at, sums),
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Product::scores`].
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+    unsafe fn block<const MR: usize, const NV: usize, const HALF: bool, S: Sums>(&self, row: usize, at: usize, out: &S) {
+        let &Product { steps, a, a_row, a_step, b, b_step } = self;
+        // SAFETY: rows from `row` and columns from `at` exist, with `steps` words each, by the caller's promise.
+        unsafe {
+            let (mut sums, mut halves) = ([[F32x16::splat(0.0); MR]; NV], [F32x8::splat(0.0); MR]);
+            for r in 0..MR {
+                for v in 0..NV {
+                    sums[v][r] = out.begin(row + r, at + v * LANES);
+                }
+                if HALF {
+                    halves[r] = out.begin(row + r, at + NV * LANES);
+                }
+            }
+            let (mut a, mut b) = (a.add(row * a_row), b.add(at));
+            for _ in 0..steps {
+                let mut column = [_mm512_setzero_si512(); NV];
+                for v in 0..NV {
+                    column[v] = _mm512_loadu_si512(b.add(v * LANES).cast());
+                }
+                let half = if HALF { _mm256_loadu_si256(b.add(NV * LANES).cast()) } else { _mm256_setzero_si256() };
+                for r in 0..MR {
+                    let x = _mm512_set1_epi32(*a.add(r * a_row) as i32);
+                    for v in 0..NV {
+                        sums[v][r].0 = dot(sums[v][r].0, x, column[v]);
+                    }
+                    if HALF {
+                        halves[r].0 = half_dot(halves[r].0, _mm512_castsi512_si256(x), half);
+                    }
+                }
+                (a, b) = (a.wrapping_add(a_step), b.wrapping_add(b_step));
+            }
+            for v in 0..NV {
+                out.end(row, at + v * LANES, sums[v]);
+            }
+            if HALF {
+                out.end(row, at + NV * LANES, halves);
+            }
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn dot(sum: __m512, a: __m512i, b: __m512i) -> __m512 {
+    // SAFETY: the types differ in what the bits mean only.
+    unsafe { _mm512_dpbf16_ps(sum, std::mem::transmute::<__m512i, __m512bh>(a), std::mem::transmute::<__m512i, __m512bh>(b)) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl,avx512bf16")]
+fn half_dot(sum: __m256, a: __m256i, b: __m256i) -> __m256 {
+    // SAFETY: the types differ in what the bits mean only.
+    unsafe { _mm256_dpbf16_ps(sum, std::mem::transmute::<__m256i, __m256bh>(a), std::mem::transmute::<__m256i, __m256bh>(b)) }
+}
