@@ -2,7 +2,7 @@
  * k-NN accuracy over training time: the network drawn at random, then its teacher every so many steps, with several seeds, on
  * queries in colour and in grey. Prints one JSON line for each point, then a table. Training time alone is counted.
  *
- *   node bench/learning-curve.mjs <images> [--seeds 0,1,2] [--every 150] [--steps 900] [-- settings, over those of configs/nano.yaml]
+ *   node bench/learning-curve.mjs <images> [--config configs/nano.yaml] [--seeds 0,1,2] [--every 150] [--steps 900] [-- settings, over the file's]
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -14,6 +14,7 @@ import { knn, native, networkOf, openLabelledSplit, pretrain, readCheckpoint, re
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
+    config: { type: "string", default: fileURLToPath(new URL("../configs/nano.yaml", import.meta.url)) },
     seeds: { type: "string", default: "0,1,2" },
     every: { type: "string", default: "150" },
     steps: { type: "string", default: "900" },
@@ -24,7 +25,6 @@ if (images === undefined) throw new Error("name the folder of images");
 const every = Number(values.every);
 const steps = Number(values.steps);
 const seeds = values.seeds.split(",").map(Number);
-const nano = fileURLToPath(new URL("../configs/nano.yaml", import.meta.url));
 const split = await openLabelledSplit(images);
 if (!split) throw new Error(`${images} has no class folders`);
 
@@ -43,7 +43,7 @@ function report(point) {
 for (const seed of seeds) {
   const folder = mkdtempSync(join(tmpdir(), "esvit-curve-"));
   try {
-    const { config } = resolveConfig([...words, "--seed", String(seed), "--output-dir", folder], nano);
+    const { config } = resolveConfig([...words, "--seed", String(seed), "--output-dir", folder], values.config);
     const run = { ...config, data: { ...config.data, path: images }, evaluate: { ...config.evaluate, enabled: false } };
     if (seed === seeds[0]) report({ seed: "pixels", step: 0, seconds: 0, ...(await accuracy(run, "pixels")) });
     report({ seed, step: 0, seconds: 0, ...(await accuracy(run, { random: { seed } })) });

@@ -56,12 +56,26 @@ describe("configs/", () => {
     expect(text).toContain(`--config configs/${name}`);
   });
 
-  test("every published size of the reference is there", () => {
-    expect(readdirSync(configs)).toEqual(expect.arrayContaining(["cvt_s1.yaml", "cvt_s1_view.yaml", "resnet50.yaml", "resnet50_view.yaml"]));
-    const names = readdirSync(configs);
-    for (const size of ["tiny_w7", "small_w7", "base_w7", "tiny_w14", "small_w14", "base_w14", "large_w7"]) {
-      expect(names).toContain(`swin_${size}.yaml`);
+  test("every row of the reference's tables and every experiment of its families is there", () => {
+    const crossed = (...lists: string[][]): string[] => lists.reduce((all, list) => all.flatMap((name) => list.map((part) => name + part)), [""]);
+    const expected = [
+      ...crossed(["swin_"], ["tiny", "small", "base"], ["_w7", "_w7_view", "_w14"]), "swin_large_w7",
+      // experiments/imagenet/cvt_v4: plain, win_size/ and res_stem/.
+      ...crossed(["cvt_s1", "cvt_s3"], ["", "_rpe"], ["", "_shift", "_w14", "_w14_resstem"]), "cvt_s1_view",
+      "vil_2262", "vil_2262_view", "vil_1281", "vil_14121", "vil_small", "vil_tiny",
+      "resnet50", "resnet50_view", "deit_tiny", "deit_small", "deit_small_view", "deit_small_p8", "vit_base_p16",
+      ...crossed(["nano"], ["", "_vit", "_vil", "_cvt", "_resnet"]),
+    ];
+    expect(readdirSync(configs).sort()).toEqual(expected.map((name) => `${name}.yaml`).sort());
+  });
+
+  test("a network is described once: files that share it differ in loss or data alone", () => {
+    const networks = new Map<string, string[]>();
+    for (const name of readdirSync(configs)) {
+      const key = JSON.stringify(resolveConfig([], join(configs, name)).config.backbone);
+      networks.set(key, [...(networks.get(key) ?? []), name.replace(/(_view)?\.yaml$/, "")]);
     }
+    for (const names of networks.values()) expect(new Set(names).size, names.join()).toBe(1);
   });
 });
 
@@ -207,7 +221,7 @@ describe("the reference's command line", () => {
       "QKV_BIAS [true,true]", "MLP_RATIO [4,4]", "SHIFT [false,true]"];
     const { config } = resolveConfig(["--cfg", path, ...two.flatMap((pair) => `MODEL.SPEC.${pair}`.split(" "))]);
     expect(config.backbone).toMatchObject({ kind: "cvt", dims: [8, 16], depths: [1, 2], residualStem: true, shift: [false, true], dropPath: 0.1 });
-    expect(resolveConfig(["--arch", "resnet50"]).config.backbone).toEqual({ kind: "resnet", depths: [3, 4, 6, 3], bottleneck: true, width: 64 });
+    expect(resolveConfig(["--arch", "resnet50"]).config.backbone).toEqual({ kind: "resnet", depths: [3, 4, 6, 3], bottleneck: true, dim: 64, width: 64, groups: 1 });
     expect(messageOf(() => resolveConfig(["--cfg", path, ...two.slice(1).flatMap((pair) => `MODEL.SPEC.${pair}`.split(" "))]))).toMatch(/depths must be 2 values/);
     expect(messageOf(() => resolveConfig(["--cfg", path, "MODEL.SPEC.WINDW", "[7,7]"]))).toMatch(/MODEL.SPEC.WINDW does not exist for CvT/);
   });

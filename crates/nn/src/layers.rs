@@ -4,6 +4,7 @@ use esvit_graph::{Graph, Result, Value};
 use esvit_ops::batch_norm::{self, BatchNormEval};
 use esvit_ops::conv2d::Conv2d;
 use esvit_ops::gelu::Gelu;
+use esvit_ops::grouped_conv::GroupedConv;
 use esvit_ops::layer_norm::LayerNorm;
 use esvit_ops::residual::Residual;
 use esvit_ops::row_map::RowMapBuilder;
@@ -173,21 +174,29 @@ impl BatchNorm {
     }
 }
 
-/// Weight `[O, I, k, k]` and bias `[O]` of a convolution.
+/// Weight `[O, I/G, k, k]` and bias `[O]` of a convolution in G groups.
 #[derive(Clone, Copy, Debug)]
 pub struct Conv {
     weight: Value,
     bias: Option<Value>,
     filter: Filter,
+    groups: usize,
 }
 
 impl Conv {
-    /// Declares `weight` (normal with this deviation) and, if wanted, a `bias` of zeros in `scope`.
-    pub fn new(g: &mut Graph, scope: &mut Scope, [input, output]: [usize; 2], filter: Filter, std: f32, bias: bool) -> Result<Conv> {
-        let (k, patch) = (filter.kernel, input * filter.taps());
-        let weight = scope.declare_as(g, "weight", &[output, input, k, k], &[output, patch], Init::Normal(std), Role::Parameter)?;
-        let bias = if bias { Some(scope.parameter(g, "bias", &[output], Init::Constant(0.0))?) } else { None };
-        Ok(Conv { weight, bias, filter })
+    /// One of one group: declares `weight` (normal with this deviation) and, if wanted, a `bias` of zeros in `scope`.
+    pub fn new(g: &mut Graph, scope: &mut Scope, channels: [usize; 2], filter: Filter, std: f32, bias: bool) -> Result<Conv> {
+        let conv = Conv::grouped(g, scope, channels, filter, 1, std)?;
+        let bias = if bias { Some(scope.parameter(g, "bias", &[channels[1]], Init::Constant(0.0))?) } else { None };
+        Ok(Conv { bias, ..conv })
+    }
+
+    /// Declares `weight` (normal with this deviation) in `scope`; without a bias.
+    pub fn grouped(g: &mut Graph, scope: &mut Scope, [input, output]: [usize; 2], filter: Filter, groups: usize, std: f32) -> Result<Conv> {
+        let (k, own) = (filter.kernel, input / groups);
+        let shapes: [&[usize]; 2] = [&[output, own, k, k], &[output, own * filter.taps()]];
+        let weight = scope.declare_as(g, "weight", shapes[0], shapes[1], Init::Normal(std), Role::Parameter)?;
+        Ok(Conv { weight, bias: None, filter, groups })
     }
 
     /// A 1x1 convolution: a linear layer by another name.
@@ -197,6 +206,11 @@ impl Conv {
 
     /// `[N, I]` to `[N', O]`, and the grids of the result.
     pub fn forward(&self, g: &mut Graph, x: Value, layout: &Layout) -> Result<(Value, Layout)> {
+        if self.groups > 1 {
+            let conv = GroupedConv { layout: layout.clone(), filter: self.filter, groups: self.groups };
+            let output = conv.output();
+            return Ok((g.apply1(conv, &[x, self.weight])?, output));
+        }
         let mut operands = vec![x, self.weight];
         operands.extend(self.bias);
         if self.filter == (Filter { kernel: 1, stride: 1, padding: 0 }) {

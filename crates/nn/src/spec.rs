@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub enum BackboneSpec {
     /// CvT, version 4.
     Cvt(CvtSpec),
-    /// ResNet.
+    /// ResNet, ResNeXt.
     Resnet(ResnetSpec),
     /// Swin Transformer.
     Swin(SwinSpec),
@@ -207,7 +207,7 @@ pub struct CvtSpec {
     pub drop_path: f64,
 }
 
-/// ResNet as torchvision builds it.
+/// ResNet or ResNeXt as torchvision builds it.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResnetSpec {
@@ -215,8 +215,12 @@ pub struct ResnetSpec {
     pub depths: Vec<usize>,
     /// Blocks of three convolutions and four times the channels; else of two.
     pub bottleneck: bool,
-    /// Channels of the 3x3 convolutions of the first stage's bottlenecks: 64, or 128 in the wide variants.
+    /// C of the stem and, before expansion, of the first stage: 64 in torchvision; doubles from stage to stage.
+    pub dim: usize,
+    /// Channels of a group of a bottleneck's 3x3 convolution at C = 64: 64, or 128 in the wide variants.
     pub width: usize,
+    /// Groups of the 3x3 convolutions of bottlenecks.
+    pub groups: usize,
 }
 
 /// DINO projection head.

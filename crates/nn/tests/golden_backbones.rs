@@ -6,9 +6,10 @@
 mod support;
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use esvit_graph::{DType, Graph};
-use esvit_nn::{Mode, Parameters, Role, Scope, backbones};
+use esvit_nn::{Entry, Mode, Parameters, Role, Scope, backbones};
 use esvit_ops::batch_norm::MOMENTUM;
 use esvit_ops::patchify::Patchify;
 use esvit_ops::token_mean::TokenMean;
@@ -35,16 +36,25 @@ fn names_and_shapes_are_the_references_in_its_order() -> Outcome {
         return Ok(());
     }
     for fixture in known_fixtures("")? {
-        let spec = backbone_spec(&fixture.json["model"]).ok_or("a known family")?;
-        let mut parameters = Parameters::default();
-        backbones::build(&spec, &mut Graph::new(), &mut Scope::root(&mut parameters, "net"))?;
-        let all: Vec<_> = parameters.entries.iter().map(|e| (e.name.clone(), e.shape.clone())).collect();
-        let trained: Vec<_> =
-            parameters.entries.iter().filter(|e| e.role == Role::Parameter).map(|e| (e.name.clone(), e.shape.clone())).collect();
-        assert_eq!(all, fixture.shapes("state_dict")?, "{}: state dict", fixture.name);
-        assert_eq!(trained, fixture.shapes("parameters")?, "{}: parameters", fixture.name);
+        check_names(&fixture)?;
     }
     Ok(())
+}
+
+fn check_names(fixture: &Fixture) -> Outcome {
+    let entries = entries_of(&fixture.json["model"])?;
+    let all: Vec<_> = entries.iter().map(|e| (e.name.clone(), e.shape.clone())).collect();
+    let trained: Vec<_> = entries.iter().filter(|e| e.role == Role::Parameter).map(|e| (e.name.clone(), e.shape.clone())).collect();
+    assert_eq!(all, fixture.shapes("state_dict")?, "{}: state dict", fixture.name);
+    assert_eq!(trained, fixture.shapes("parameters")?, "{}: parameters", fixture.name);
+    Ok(())
+}
+
+fn entries_of(model: &serde_json::Value) -> Result<Vec<Entry>, Box<dyn std::error::Error>> {
+    let spec = backbone_spec(model).ok_or("a known family")?;
+    let mut parameters = Parameters::default();
+    backbones::build(&spec, &mut Graph::new(), &mut Scope::root(&mut parameters, "net"))?;
+    Ok(parameters.entries)
 }
 
 /// One part of a fixture, `eval` or `train`: the latter where the reference's network behaves differently in training.
@@ -265,19 +275,12 @@ fn micro_backbones_on_a_gpu_agree_in_features_and_every_gradient() -> Outcome {
         return Ok(());
     }
     let Some(gpu) = open_or_skip()? else { return Ok(()) };
-    // In software each takes up to a minute; the smallest go through windows and global attention, convolutions and batch norm.
     // `ONLY=micro_vil_ape` while working on one.
-    let all = gpu.adapter().kind != esvit_gpu::Kind::Software || std::env::var("ESVIT_GPU_ALL").as_deref() == Ok("1");
     let only = std::env::var("ONLY").ok();
-    let some = ["micro_cvt_w7", "micro_vil_longformerauto"];
     for fixture in known_fixtures("micro_")? {
-        let name = fixture.name.rsplit('/').next().unwrap_or_default().to_string();
-        let chosen = only.as_ref().map_or(all || some.contains(&name.as_str()), |only| *only == name);
-        if !chosen {
-            eprintln!("skipped {name} on {}: in software each takes up to a minute; ESVIT_GPU_ALL=1 runs it", gpu.adapter().name);
-            continue;
+        if only.as_ref().is_none_or(|only| fixture.name.ends_with(only)) {
+            check_all(&fixture, &Device::Gpu(gpu.clone()))?;
         }
-        check_all(&fixture, &Device::Gpu(gpu.clone()))?;
     }
     Ok(())
 }
@@ -289,6 +292,34 @@ fn full_size_backbones_agree() -> Outcome {
     }
     for fixture in known_fixtures("full_")? {
         check_all(&fixture, &Device::Cpu)?;
+    }
+    Ok(())
+}
+
+/// ResNeXt is not among the golden fixtures: `torchvision/make.py` made this one and says how.
+fn torchvision(name: &str) -> Result<Fixture, esvit_testkit::Error> {
+    Fixture::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torchvision"), name)
+}
+
+#[test]
+fn resnext_agrees_with_torchvision_in_features_and_every_gradient() -> Outcome {
+    let fixture = torchvision("micro_resnext")?;
+    check_names(&fixture)?;
+    check_all(&fixture, &Device::Cpu)?;
+    match open_or_skip()? {
+        Some(gpu) => check_all(&fixture, &Device::Gpu(gpu)),
+        None => Ok(()),
+    }
+}
+
+#[test]
+fn published_resnexts_have_the_names_and_sizes_of_torchvision() -> Outcome {
+    check_names(&torchvision("names_resnext50_32x4d")?)?;
+    // What torchvision's documentation says, less the classifier of 1000 classes.
+    for (arch, count) in [("resnext50_32x4d", 25_028_904), ("resnext101_32x8d", 88_791_336), ("resnext101_64x4d", 83_455_272)] {
+        let entries = entries_of(&serde_json::json!({ "family": "resnet", "arch": arch }))?;
+        let trained = entries.iter().filter(|e| e.role == Role::Parameter);
+        assert_eq!(trained.map(|e| e.shape.iter().product::<usize>()).sum::<usize>(), count - 2_049_000, "{arch}");
     }
     Ok(())
 }

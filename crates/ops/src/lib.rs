@@ -16,6 +16,7 @@ mod elementwise;
 mod filter;
 pub mod gather_rows;
 pub mod gelu;
+pub mod grouped_conv;
 pub mod l2_normalize;
 pub mod layer_norm;
 pub mod linear;
@@ -64,6 +65,7 @@ pub const TABLE: &[Entry] = &[
     Entry { name: "depthwise_conv", cases: depthwise_conv::cases },
     Entry { name: "gather_rows", cases: gather_rows::cases },
     Entry { name: "gelu", cases: gelu::cases },
+    Entry { name: "grouped_conv", cases: grouped_conv::cases },
     Entry { name: "l2_normalize", cases: l2_normalize::cases },
     Entry { name: "layer_norm", cases: layer_norm::cases },
     Entry { name: "linear", cases: linear::cases },
@@ -95,6 +97,7 @@ pub fn kernels() -> Vec<&'static Kernel> {
         depthwise_conv::gpu::KERNELS,
         gather_rows::gpu::KERNELS,
         gelu::gpu::KERNELS,
+        grouped_conv::gpu::KERNELS,
         l2_normalize::gpu::KERNELS,
         layer_norm::gpu::KERNELS,
         max_pool::gpu::KERNELS,

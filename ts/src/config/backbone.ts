@@ -86,12 +86,14 @@ export const Cvt = z.strictObject({
   dropPath: z.number().min(0).lt(1).default(0.1).describe("stochastic depth of the last block; earlier blocks rise to it linearly"),
 });
 
-/** Residual network (He et al., 2015) as torchvision builds it. */
+/** Residual network (He et al., 2015), ResNeXt (Xie et al., 2017) included, as torchvision builds it. */
 export const Resnet = z.strictObject({
   kind: z.literal("resnet"),
   depths: z.array(positive).length(4).default([3, 4, 6, 3]).describe("blocks of each stage"),
   bottleneck: z.boolean().default(true).describe("blocks of three convolutions; else of two"),
-  width: positive.default(64).describe("channels of the 3x3 convolutions of the first stage's bottlenecks; 128 in the wide variants"),
+  dim: positive.default(64).describe("channels of the stem and, before expansion, of the first stage; each next one doubles them"),
+  width: positive.default(64).describe("channels of a group of a bottleneck's 3x3 convolution where a stage has 64; 128 in the wide variants"),
+  groups: positive.default(1).describe("groups of the 3x3 convolutions of bottlenecks: ResNeXt"),
 });
 
 /** The backbones there are. A new one is one member here. */
@@ -118,6 +120,9 @@ export const presets = {
   resnet152: { kind: "resnet", depths: [3, 8, 36, 3], bottleneck: true, width: 64 },
   wide_resnet50_2: { kind: "resnet", depths: [3, 4, 6, 3], bottleneck: true, width: 128 },
   wide_resnet101_2: { kind: "resnet", depths: [3, 4, 23, 3], bottleneck: true, width: 128 },
+  resnext50_32x4d: { kind: "resnet", depths: [3, 4, 6, 3], bottleneck: true, width: 4, groups: 32 },
+  resnext101_32x8d: { kind: "resnet", depths: [3, 4, 23, 3], bottleneck: true, width: 8, groups: 32 },
+  resnext101_64x4d: { kind: "resnet", depths: [3, 4, 23, 3], bottleneck: true, width: 4, groups: 64 },
   vil: { kind: "vil" },
   vil_1281: { kind: "vil", arch: vilOfDepths(1, 2, 8, 1) },
   vil_2262: { kind: "vil", arch: vil2262 },
@@ -176,8 +181,15 @@ function cvtMisfits(backbone: z.output<typeof Cvt>): Misfit[] {
 }
 
 function resnetMisfits(backbone: z.output<typeof Resnet>): Misfit[] {
-  if (backbone.bottleneck || backbone.width === 64) return [];
-  return [{ path: ["width"], message: "64 where bottleneck is false", input: backbone.width }];
+  const misfits: Misfit[] = [];
+  if (!backbone.bottleneck) {
+    if (backbone.width !== 64) misfits.push({ path: ["width"], message: "64 where bottleneck is false", input: backbone.width });
+    if (backbone.groups !== 1) misfits.push({ path: ["groups"], message: "1 where bottleneck is false", input: backbone.groups });
+  }
+  if (backbone.dim * backbone.width < 64) {
+    misfits.push({ path: ["width"], message: `at least ${Math.ceil(64 / backbone.dim)} where dim is ${backbone.dim}`, input: backbone.width });
+  }
+  return misfits;
 }
 
 function vitMisfits(backbone: z.output<typeof Vit>): Misfit[] {

@@ -38,7 +38,8 @@ function toCvtSpec(backbone: Of<"cvt">): CvtSpec {
 }
 
 function toResnetSpec(backbone: Of<"resnet">): ResnetSpec {
-  return { kind: backbone.kind, depths: backbone.depths, bottleneck: backbone.bottleneck, width: backbone.width };
+  const { kind, depths, bottleneck, dim, width, groups } = backbone;
+  return { kind, depths, bottleneck, dim, width, groups };
 }
 
 function toVitSpec(backbone: Of<"vit">): VitSpec {

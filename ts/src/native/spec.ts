@@ -83,8 +83,11 @@ export interface ResnetSpec {
   kind: "resnet";
   depths: number[];
   bottleneck: boolean;
-  /** Channels of the 3x3 convolutions of the first stage's bottlenecks. */
+  /** Channels of the stem. */
+  dim: number;
+  /** Channels of a group of a bottleneck's 3x3 convolution where a stage has 64. */
   width: number;
+  groups: number;
 }
 
 export type BackboneSpec = CvtSpec | ResnetSpec | SwinSpec | VilSpec | VitSpec;

@@ -1,9 +1,10 @@
-//! ResNet.
+//! ResNet and ResNeXt.
 //!
 //! 7x7 convolution, max pool, four stages of residual blocks; the view is the mean of the last grid, its tokens are the regions. Names and
 //! order of the parameters are torchvision's within the reference's wrapper, `backbone.backbone.layer{stage}.{block}.…`.
 //!
-//! Source: He et al. 2015, <https://arxiv.org/abs/1512.03385>; `torchvision.models.resnet`, whose bottlenecks stride in the 3x3 convolution.
+//! Source: He et al. 2015, <https://arxiv.org/abs/1512.03385>; Xie et al. 2017, <https://arxiv.org/abs/1611.05431>;
+//! `torchvision.models.resnet`, whose bottlenecks stride in the 3x3 convolution.
 
 use esvit_graph::{Error, Graph, Result, Value};
 use esvit_ops::batch_norm::BatchNorm as Groups;
@@ -18,8 +19,8 @@ use crate::layers::{BatchNorm, Conv, Mode, RunningStatistics};
 use crate::spec::ResnetSpec;
 use crate::{Scope, Tokens};
 
-/// Channels of the stem, and of the first stage before expansion.
-const STEM: usize = 64;
+/// Planes at which a bottleneck's 3x3 convolution has `width` channels a group, and the first stage's in every published network.
+const PLANES: usize = 64;
 const STAGES: usize = 4;
 
 pub(super) struct Resnet {
@@ -52,9 +53,20 @@ fn filter(kernel: usize, stride: usize) -> Filter {
 
 impl Step {
     fn new(g: &mut Graph, scope: &mut Scope, [conv, norm]: [&str; 2], channels: [usize; 2], filter: Filter) -> Result<Step> {
-        // Kaiming's deviation over the outputs, as torchvision initialises.
+        Step::grouped(g, scope, [conv, norm], channels, filter, 1)
+    }
+
+    fn grouped(
+        g: &mut Graph,
+        scope: &mut Scope,
+        [conv, norm]: [&str; 2],
+        channels: [usize; 2],
+        filter: Filter,
+        groups: usize,
+    ) -> Result<Step> {
+        // Kaiming's deviation over the outputs, those of all groups, as torchvision initialises.
         let std = (2.0 / (channels[1] * filter.taps()) as f32).sqrt();
-        let conv = Conv::new(g, &mut scope.child(conv), channels, filter, std, false)?;
+        let conv = Conv::grouped(g, &mut scope.child(conv), channels, filter, groups, std)?;
         Ok(Step { conv, norm: BatchNorm::new(g, &mut scope.child(norm), channels[1])? })
     }
 
@@ -69,10 +81,10 @@ impl Block {
     fn new(spec: &ResnetSpec, g: &mut Graph, scope: &mut Scope, input: usize, planes: usize, stride: usize) -> Result<Block> {
         let output = planes * expansion(spec);
         let steps = if spec.bottleneck {
-            let width = planes * spec.width / STEM;
+            let width = planes * spec.width / PLANES * spec.groups;
             vec![
                 Step::new(g, scope, ["conv1", "bn1"], [input, width], filter(1, 1))?,
-                Step::new(g, scope, ["conv2", "bn2"], [width, width], filter(3, stride))?,
+                Step::grouped(g, scope, ["conv2", "bn2"], [width, width], filter(3, stride), spec.groups)?,
                 Step::new(g, scope, ["conv3", "bn3"], [width, output], filter(1, 1))?,
             ]
         } else {
@@ -116,14 +128,15 @@ impl Resnet {
         if spec.depths.len() != STAGES || spec.depths.contains(&0) {
             return fail(format!("depths must be {STAGES} positive numbers, got {:?}", spec.depths));
         }
-        if spec.width == 0 || (!spec.bottleneck && spec.width != STEM) {
-            return fail(format!("width must be at least 1, and {STEM} without bottlenecks, got {}", spec.width));
+        if spec.dim * spec.width / PLANES == 0 || spec.groups == 0 || (!spec.bottleneck && (spec.width, spec.groups) != (PLANES, 1)) {
+            let what = format!("a block needs channels, and one without a bottleneck width {PLANES} and one group");
+            return fail(format!("{what}; got dim {}, width {}, groups {}", spec.dim, spec.width, spec.groups));
         }
         let mut scope = scope.child("backbone.backbone");
-        let stem = Step::new(g, &mut scope, ["conv1", "bn1"], [3, STEM], filter(7, 2))?;
-        let (mut blocks, mut input) = (Vec::new(), STEM);
+        let stem = Step::new(g, &mut scope, ["conv1", "bn1"], [3, spec.dim], filter(7, 2))?;
+        let (mut blocks, mut input) = (Vec::new(), spec.dim);
         for (s, &depth) in spec.depths.iter().enumerate() {
-            let planes = STEM << s;
+            let planes = spec.dim << s;
             for b in 0..depth {
                 let stride = if s > 0 && b == 0 { 2 } else { 1 };
                 blocks.push(Block::new(spec, g, &mut scope.child(&format!("layer{}.{b}", s + 1)), input, planes, stride)?);

@@ -43,15 +43,18 @@ fn cvt(spec: &Json) -> Option<CvtSpec> {
     })
 }
 
-/// A torchvision name, or the layers and width of its `ResNet` of bottlenecks.
+/// A torchvision name, or the arguments of its `ResNet` of bottlenecks.
 fn resnet(model: &Json) -> Option<ResnetSpec> {
-    let depths = match model["arch"].as_str() {
-        Some("resnet50") => vec![3, 4, 6, 3],
+    let given = |key: &str, default| model["kwargs"][key].as_u64().map_or(default, |v| v as usize);
+    let (depths, width, groups) = match model["arch"].as_str() {
+        Some("resnet50") => (vec![3, 4, 6, 3], 64, 1),
+        Some("resnext50_32x4d") => (vec![3, 4, 6, 3], 4, 32),
+        Some("resnext101_32x8d") => (vec![3, 4, 23, 3], 8, 32),
+        Some("resnext101_64x4d") => (vec![3, 4, 23, 3], 4, 64),
         Some(_) => return None,
-        None => numbers(&model["kwargs"]["layers"])?,
+        None => (numbers(&model["kwargs"]["layers"])?, given("width_per_group", 64), given("groups", 1)),
     };
-    let width = model["kwargs"]["width_per_group"].as_u64().unwrap_or(64) as usize;
-    Some(ResnetSpec { depths, bottleneck: true, width })
+    Some(ResnetSpec { depths, bottleneck: true, dim: 64, width, groups })
 }
 
 fn swin(model: &Json) -> Option<SwinSpec> {

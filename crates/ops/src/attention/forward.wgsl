@@ -24,6 +24,14 @@ struct Params {
 
 var<workgroup> scores: array<f32, 64>;
 var<workgroup> weights: array<f32, 64>;
+var<workgroup> maxima: array<f32, 8>;
+
+// Lanes that share a head's channels, a power of two; where they are fewer than a workgroup has, its slices share the rows of a tile.
+fn lanes() -> u32 {
+    var n = 8u;
+    while n < min(p.head_width, WG) { n *= 2u; }
+    return n;
+}
 
 // The score of a query at word `query` of q and of a key: k's word is not read for padding.
 fn score(query: u32, row: u32, key: u32, slot: u32, head: u32) -> f32 {
@@ -55,9 +63,12 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
     let keys = p.kv_first + image * p.key_rows * p.kv_width + column;
     let out = p.y_first + (image * p.query_rows + row) * p.channels + column;
 
+    let width = lanes();
+    let slices = WG / width;
+    let lane = tid % width;
     var top = -1e30;
-    var sum = 0.0;
-    var acc = array<f32, 4>();  // channels tid, tid + 64 …; heads are at most 256 wide
+    var sum = 0.0;              // of the weights this thread has scored
+    var acc = array<f32, 4>();  // channels lane, lane + 64 …; heads are at most 256 wide
     for (var first = 0u; first < count; first += WG) {
         let n = min(WG, count - first);
         var s = -1e30;
@@ -68,21 +79,27 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
         }
         scores[tid] = s;
         workgroupBarrier();  // the scores of the tile are there
+        if tid < 8u {
+            var m = scores[tid];
+            for (var k = 1u; k < 8u; k++) { m = max(m, scores[tid + 8u * k]); }
+            maxima[tid] = m;
+        }
+        workgroupBarrier();  // the maxima are there
         var higher = top;
-        for (var k = 0u; k < n; k++) { higher = max(higher, scores[k]); }
-        weights[tid] = exp(s - higher);
-        workgroupBarrier();  // the weights are there, and everyone has read the scores
+        for (var k = 0u; k < 8u; k++) { higher = max(higher, maxima[k]); }
+        let own = exp(s - higher);
+        weights[tid] = own;
+        workgroupBarrier();  // the weights are there
         let shrink = exp(top - higher);
-        sum *= shrink;
-        for (var a = 0u; a < 4u; a++) { acc[a] *= shrink; }
-        for (var k = 0u; k < n; k++) {
+        sum = sum * shrink + own;
+        for (var a = 0u; a * WG < p.head_width; a++) { acc[a] *= shrink; }
+        for (var k = tid / width; k < n; k += slices) {
             let w = weights[k];
-            sum += w;
             let key = table[list + 2u * (first + k)];
             if key != PADDING {
                 let value = keys + key * p.kv_width + p.value_column;
-                for (var a = 0u; a < 4u; a++) {
-                    let c = tid + a * WG;
+                for (var a = 0u; a * WG < p.head_width; a++) {
+                    let c = lane + a * WG;
                     if c < p.head_width { acc[a] += w * kv[value + c]; }
                 }
             }
@@ -90,8 +107,14 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
         top = higher;
         workgroupBarrier();  // everyone has read the weights before the next tile's overwrite them
     }
+    weights[tid] = sum;
+    scores[tid] = acc[0];
+    workgroupBarrier();  // the threads' sums are there
+    sum = 0.0;
+    for (var k = 0u; k < WG; k++) { sum += weights[k]; }
+    for (var slice = 1u; slice < slices; slice++) { acc[0] += scores[(tid + slice * width) % WG]; }
     let norm = select(0.0, 1.0 / sum, count > 0u);
-    for (var a = 0u; a < 4u; a++) {
+    for (var a = 0u; a * WG < p.head_width; a++) {
         let c = tid + a * WG;
         if c < p.head_width { y[out + c] = norm * acc[a]; }
     }

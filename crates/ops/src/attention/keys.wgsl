@@ -25,6 +25,13 @@ struct Params {
 var<workgroup> slopes: array<f32, 64>;
 var<workgroup> shares: array<f32, 64>;
 
+// Lanes that share a head's channels, a power of two; where they are fewer than a workgroup has, its slices share the rows of a tile.
+fn lanes() -> u32 {
+    var n = 8u;
+    while n < min(p.head_width, WG) { n *= 2u; }
+    return n;
+}
+
 // The score of a query at word `query` of q and of a key: k's word is not read for padding.
 fn score(query: u32, row: u32, key: u32, slot: u32, head: u32) -> f32 {
     var s = 0.0;
@@ -46,6 +53,9 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
     let column = head * p.head_width;
     let key = p.kv_first + (image * p.key_rows + row) * p.kv_width + column;
     let about = table[2u * u32(prepared[0]) + 1u] + 2u * row;
+    let width = lanes();
+    let slices = WG / width;
+    let lane = tid % width;
     var dk = array<f32, 4>();
     var dv = array<f32, 4>();
     for (var e = 0u; e < table[about + 1u]; e++) {
@@ -67,10 +77,10 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
                 slopes[tid] = share * (slope - prepared[2u + 2u * (unit * p.heads + head)]);
             }
             workgroupBarrier();  // the tile of queries is there
-            for (var k = 0u; k < n; k++) {
+            for (var k = tid / width; k < n; k += slices) {
                 let unit = image * p.query_rows + table[list + 2u * (first + k)];
-                for (var a = 0u; a < 4u; a++) {
-                    let c = tid + a * WG;
+                for (var a = 0u; a * WG < p.head_width; a++) {
+                    let c = lane + a * WG;
                     if c < p.head_width {
                         dk[a] += slopes[k] * q[p.q_first + unit * p.q_width + column + c];
                         dv[a] += shares[k] * dy[p.y_first + unit * p.channels + column + c];
@@ -80,8 +90,15 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
             workgroupBarrier();  // everyone has read the tile before the next one overwrites it
         }
     }
+    slopes[tid] = dk[0];
+    shares[tid] = dv[0];
+    workgroupBarrier();  // the slices' sums are there
+    for (var slice = 1u; slice < slices; slice++) {
+        dk[0] += slopes[(tid + slice * width) % WG];
+        dv[0] += shares[(tid + slice * width) % WG];
+    }
     let to = p.dkv_first + (image * p.key_rows + row) * p.kv_width + column;
-    for (var a = 0u; a < 4u; a++) {
+    for (var a = 0u; a * WG < p.head_width; a++) {
         let c = tid + a * WG;
         if c < p.head_width {
             dkv[to + p.key_column + c] = p.scale * dk[a];

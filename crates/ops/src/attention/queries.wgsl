@@ -25,6 +25,14 @@ struct Params {
 @group(0) @binding(8) var<uniform>             p: Params;
 
 var<workgroup> slopes: array<f32, 64>;
+var<workgroup> parts: array<f32, 64>;
+
+// Lanes that share a head's channels, a power of two; where they are fewer than a workgroup has, its slices share the rows of a tile.
+fn lanes() -> u32 {
+    var n = 8u;
+    while n < min(p.head_width, WG) { n *= 2u; }
+    return n;
+}
 
 // The score of a query at word `query` of q and of a key: k's word is not read for padding.
 fn score(query: u32, row: u32, key: u32, slot: u32, head: u32) -> f32 {
@@ -44,6 +52,9 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
     let block = g / p.heads;
     let units = p.images * p.query_rows;
     if block * p.units_each >= units { return; }  // uniform: a whole workgroup leaves together
+    let width = lanes();
+    let slices = WG / width;
+    let lane = tid % width;
     let column = head * p.head_width;
     let sums = p.partial_first + block * p.bias_rows * p.heads + head;
     for (var r = tid; r < p.bias_rows; r += WG) { partial[sums + r * p.heads] = 0.0; }
@@ -80,20 +91,23 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
                 if p.bias_rows != 0u { partial[sums + slot * p.heads] += slope; }
             }
             workgroupBarrier();  // the slopes of the tile are there
-            for (var k = 0u; k < n; k++) {
+            for (var k = tid / width; k < n; k += slices) {
                 let key = table[list + 2u * (first + k)];
                 if key != PADDING {
                     let at = keys + key * p.kv_width + p.key_column;
-                    for (var a = 0u; a < 4u; a++) {
-                        let c = tid + a * WG;
+                    for (var a = 0u; a * WG < p.head_width; a++) {
+                        let c = lane + a * WG;
                         if c < p.head_width { acc[a] += slopes[k] * kv[at + c]; }
                     }
                 }
             }
             workgroupBarrier();  // everyone has read the slopes before the next tile's overwrite them
         }
+        parts[tid] = acc[0];
+        workgroupBarrier();  // the slices' sums are there
+        for (var slice = 1u; slice < slices; slice++) { acc[0] += parts[(tid + slice * width) % WG]; }
         let to = p.dq_first + unit * p.q_width + column;
-        for (var a = 0u; a < 4u; a++) {
+        for (var a = 0u; a * WG < p.head_width; a++) {
             let c = tid + a * WG;
             if c < p.head_width { dq[to + c] = p.scale * acc[a]; }
         }

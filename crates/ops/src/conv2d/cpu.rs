@@ -4,20 +4,21 @@ use esvit_simd::{Mat, MatMut, Pool, lanes};
 use rayon::prelude::*;
 
 use super::Conv2d;
+use crate::Layout;
 use crate::filter::{Filter, Span};
 use crate::precision::rounding;
 
 // ---------------------------------------------------------------- reference
 
 /// Calls `f(row of y, row of x, ky·k + kx)` for every tap that is inside its grid.
-fn for_taps(op: &Conv2d, mut f: impl FnMut(usize, usize, usize)) {
-    let k = op.filter.kernel;
-    for s in Span::all(&op.layout, &op.output()) {
+pub(crate) fn for_taps(filter: Filter, layout: &Layout, mut f: impl FnMut(usize, usize, usize)) {
+    let k = filter.kernel;
+    for s in Span::all(layout, &filter.output(layout)) {
         for n in 0..s.images * s.out_area() {
             let (image, t) = (n / s.out_area(), n % s.out_area());
             for tap in 0..k * k {
-                let row = op.filter.input_of(t / s.out_width, tap / k, s.height);
-                let col = op.filter.input_of(t % s.out_width, tap % k, s.width);
+                let row = filter.input_of(t / s.out_width, tap / k, s.height);
+                let col = filter.input_of(t % s.out_width, tap % k, s.width);
                 if let (Some(row), Some(col)) = (row, col) {
                     f(s.out_first + n, s.first + image * s.area() + row * s.width + col, tap);
                 }
@@ -26,7 +27,7 @@ fn for_taps(op: &Conv2d, mut f: impl FnMut(usize, usize, usize)) {
     }
 }
 
-fn store(sums: &[f64], out: &mut [f32]) {
+pub(crate) fn store(sums: &[f64], out: &mut [f32]) {
     out.iter_mut().zip(sums).for_each(|(y, &sum)| *y = sum as f32);
 }
 
@@ -36,7 +37,7 @@ pub(super) fn reference(op: &Conv2d, io: &mut Io) {
     let ((_, channels), (out, patch), taps) = (io.matrix(0), io.matrix(1), op.filter.taps());
     let y = io.out();
     let mut sums: Vec<f64> = (0..y.len()).map(|i| bias.map_or(0.0, |b| f64::from(b[i % out]))).collect();
-    for_taps(op, |to, from, tap| {
+    for_taps(op.filter, &op.layout, |to, from, tap| {
         for o in 0..out {
             let taps = (0..channels).map(|i| f64::from(weight[o * patch + i * taps + tap]) * f64::from(x[from * channels + i]));
             sums[to * out + o] += taps.sum::<f64>();
@@ -51,7 +52,7 @@ pub(super) fn input_gradient_reference(op: &Conv2d, io: &mut Io) {
     let channels = patch / taps;
     let dx = io.out();
     let mut sums = vec![0.0; dx.len()];
-    for_taps(op, |to, from, tap| {
+    for_taps(op.filter, &op.layout, |to, from, tap| {
         for i in 0..channels {
             let outs = (0..out).map(|o| f64::from(dy[to * out + o]) * f64::from(weight[o * patch + i * taps + tap]));
             sums[from * channels + i] += outs.sum::<f64>();
@@ -65,7 +66,7 @@ pub(super) fn weight_gradient_reference(op: &Conv2d, io: &mut Io) {
     let ((_, out), (_, channels), taps) = (io.matrix(0), io.matrix(1), op.filter.taps());
     let dw = io.out();
     let mut sums = vec![0.0; dw.len()];
-    for_taps(op, |to, from, tap| {
+    for_taps(op.filter, &op.layout, |to, from, tap| {
         for o in 0..out {
             for i in 0..channels {
                 sums[(o * channels + i) * taps + tap] += f64::from(dy[to * out + o]) * f64::from(x[from * channels + i]);
@@ -85,7 +86,7 @@ pub(super) fn weight_gradient_reference(op: &Conv2d, io: &mut Io) {
 const PATCHES: usize = 2 << 20;
 
 /// Images that share a matrix of patches.
-fn images_each(s: &Span, patch: usize) -> usize {
+pub(crate) fn images_each(s: &Span, patch: usize) -> usize {
     (PATCHES / (s.out_area() * patch).max(1)).clamp(1, s.images.max(1))
 }
 
@@ -138,7 +139,7 @@ fn for_runs(filter: Filter, s: &Span, t: usize, channels: usize, mut f: impl FnM
 }
 
 /// The patches of a piece, `[tokens of y, k·k·I]`.
-fn gather(filter: Filter, s: &Span, x: &[f32], channels: usize, patches: &mut [f32], pool: &Pool) {
+pub(crate) fn gather(filter: Filter, s: &Span, x: &[f32], channels: usize, patches: &mut [f32], pool: &Pool) {
     let patch = filter.taps() * channels;
     pool.for_rows(patches, patch, (16384 / patch).max(1), |first, rows| {
         for (n, row) in rows.chunks_mut(patch).enumerate() {
@@ -156,7 +157,7 @@ fn gather(filter: Filter, s: &Span, x: &[f32], channels: usize, patches: &mut [f
 }
 
 /// The patches' gradients added up where they came from; `dx` is that of the piece.
-fn scatter(filter: Filter, s: &Span, patches: &[f32], channels: usize, dx: &mut [f32]) {
+pub(crate) fn scatter(filter: Filter, s: &Span, patches: &[f32], channels: usize, dx: &mut [f32]) {
     let patch = filter.taps() * channels;
     dx.par_chunks_mut(s.area() * channels).zip(patches.par_chunks(s.out_area() * patch)).for_each(|(dx, patches)| {
         dx.fill(0.0);

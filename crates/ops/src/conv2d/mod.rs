@@ -9,7 +9,7 @@
 //! A 1x1 convolution of stride 1 is [`crate::linear`].
 
 mod cases;
-mod cpu;
+pub(crate) mod cpu;
 pub(crate) mod gpu;
 
 pub use cases::cases;
