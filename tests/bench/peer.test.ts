@@ -116,7 +116,7 @@ test.skipIf("obstacle" in network)("the peer's network has as many trained value
   const spec: TrainerSpec = toTrainerSpec(completeConfig({ loss: { region: true }, head: { outDim: 1024 }, batchSize: 1 }));
   // Shapes alone: nothing is allocated or drawn.
   const code = "import torch; from model import Network; torch.set_default_device('meta'); print(sum(p.numel() for p in Network('swin_tiny', 7, 1024, True, 0.1, False).parameters() if p.requires_grad))";
-  expect(script(network.python, "-c", code)).toBe(native().planTrainer(spec).parameterCount);
+  expect(script(network.python, "-c", code)).toBe(native().planTrainer(spec, "cpu").parameterCount);
 });
 
 test.skipIf("obstacle" in torch)("both sides print the same fields; what cannot be measured is null, with the reason", async () => {

@@ -43,6 +43,17 @@ describe.skipIf(reason)("on a GPU", { timeout: 240_000 }, () => {
     expect(digestCheckpoint(join(parts, "checkpoint.pth")).sha256).toBe(digestCheckpoint(join(gpu, "checkpoint.pth")).sha256);
   });
 
+  test("steps of several passes follow the CPU's, and go on where they were", async () => {
+    const words = ["--batch-size", "2", "--accumulate", "2"];
+    const [cpu, gpu, parts] = [join(scratch, "cpu-passes"), join(scratch, "gpu-passes"), join(scratch, "parts-passes")];
+    json(await train("cpu", cpu, ...words));
+    expect(json(await train("gpu", gpu, ...words))).toMatchObject({ status: "finished", stepsDone: 12 });
+    for (const [epoch, loss] of losses(gpu).entries()) expect(loss).toBeCloseTo(losses(cpu)[epoch]!, 3);
+    json(await train("gpu", parts, ...words, "--max-steps", "8"));
+    json(await train("gpu", parts, ...words));
+    expect(digestCheckpoint(join(parts, "checkpoint.pth")).sha256).toBe(digestCheckpoint(join(gpu, "checkpoint.pth")).sha256);
+  });
+
   test("mixed precision runs, keeps its loss scale in the checkpoint, and goes on to the bit where it was", async () => {
     const [whole, parts] = [join(scratch, "mixed"), join(scratch, "mixed-parts")];
     json(await train("gpu", whole, "--precision", "mixed"));

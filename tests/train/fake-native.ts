@@ -107,7 +107,7 @@ export class FakeNative extends FakeEngine implements Native {
 
   planTrainer({ crops }: TrainerSpec): TrainerPlan {
     this.planned.push(crops.batch);
-    return { memory: { arena: 1000 + 100 * crops.batch, gpuArena: 1000 + 100 * crops.batch, parameters: 500, workspace: 10 * crops.batch }, parameterCount: 14, gflop: 1 };
+    return { memory: { arena: 1000 + 100 * crops.batch, parameters: 500, workspace: 10 * crops.batch }, parameterCount: 14, gflop: 1 };
   }
 
   createTrainer(spec: TrainerSpec): Trainer {
@@ -149,6 +149,10 @@ export class FakeNative extends FakeEngine implements Native {
 
   bench(): never {
     throw new Error("not part of the fake");
+  }
+
+  estimateStep(): Promise<number | null> {
+    return Promise.resolve(1);
   }
 
   gemmPeak(): Promise<number> {

@@ -39,15 +39,18 @@ describe("memory", () => {
   const mib = 2 ** 20;
 
   test("counts one batch more than are kept ready, and two copies of the state", () => {
-    expect(runMemory({ arena: 10, gpuArena: 12, parameters: 5, workspace: 1 }, { batchBytes: 100, depth: 2 }, "cpu")).toEqual(
+    expect(runMemory({ arena: 10, parameters: 5, workspace: 1 }, { batchBytes: 100, depth: 2 }, "cpu")).toEqual(
       { arena: 10, parameters: 5, workspace: 1, loader: 300, checkpoint: 10, gpu: 0, total: 326 },
+    );
+    expect(runMemory({ arena: 10, parameters: 5, workspace: 1 }, { batchBytes: 100, depth: 2 }, "gpu")).toEqual(
+      { arena: 0, parameters: 5, workspace: 1, loader: 300, checkpoint: 10, gpu: 15, total: 316 },
     );
   });
 
   const config = completeConfig({ batchSize: 64 });
   const planner = {
     planTrainer: ({ crops }: TrainerSpec) => ({
-      memory: { arena: 1000 * mib + 100 * mib * crops.batch, gpuArena: 1000 * mib + 100 * mib * crops.batch, parameters: 100 * mib, workspace: 0 }, parameterCount: 1, gflop: 1,
+      memory: { arena: 1000 * mib + 100 * mib * crops.batch, parameters: 100 * mib, workspace: 0 }, parameterCount: 1, gflop: 1,
     }),
   };
 

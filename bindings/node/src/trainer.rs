@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
+use esvit_bench::{Machine, estimate};
 use esvit_engine::spec::TrainerSpec;
 use esvit_engine::{Knobs, Pixels, Plan, Trainer};
-use napi::bindgen_prelude::{Object, Uint8Array};
-use napi::{Env, Result};
+use napi::bindgen_prelude::{AsyncTask, Object, Uint8Array};
+use napi::{Env, Result, Task};
 use napi_derive::napi;
 
 use crate::failure::{CONFIG, failure, from_engine};
@@ -53,7 +54,6 @@ pub struct StepStats {
 #[napi(object)]
 pub struct MemoryPlan {
     pub arena: f64,
-    pub gpu_arena: f64,
     pub parameters: f64,
     pub workspace: f64,
 }
@@ -115,8 +115,42 @@ pub struct JsTrainer {
 
 /// What a trainer of this specification would need. Nothing is allocated for it.
 #[napi]
-pub fn plan_trainer(spec: serde_json::Value) -> Result<TrainerPlan> {
-    Ok(Plan::new(&read_spec(spec)?).map_err(from_engine)?.into())
+pub fn plan_trainer(spec: serde_json::Value, device: Device) -> Result<TrainerPlan> {
+    let device = match device {
+        Device::cpu => esvit_engine::spec::Device::Cpu,
+        Device::gpu => esvit_engine::spec::Device::Gpu,
+    };
+    Ok(Plan::new(&read_spec(spec)?, device).map_err(from_engine)?.into())
+}
+
+/// How long a step will take.
+pub struct EstimateStep {
+    spec: TrainerSpec,
+    device: Device,
+}
+
+impl Task for EstimateStep {
+    type Output = Option<f64>;
+    type JsValue = Option<f64>;
+
+    fn compute(&mut self) -> Result<Option<f64>> {
+        let machine = match self.device {
+            Device::cpu => Machine::cpu(self.spec.threads),
+            Device::gpu => open_gpu().and_then(Machine::with_gpu),
+        };
+        let ms = machine.and_then(|machine| estimate(&self.spec, &machine)).map_err(from_engine)?;
+        Ok(ms.map(|ms| ms / 1e3))
+    }
+
+    fn resolve(&mut self, _: Env, seconds: Option<f64>) -> Result<Option<f64>> {
+        Ok(seconds)
+    }
+}
+
+/// Seconds of a step, from its operators timed alone; nothing on a GPU in software.
+#[napi(ts_return_type = "Promise<number | null>")]
+pub fn estimate_step(spec: serde_json::Value, device: Device) -> Result<AsyncTask<EstimateStep>> {
+    Ok(AsyncTask::new(EstimateStep { spec: read_spec(spec)?, device }))
 }
 
 /// Builds a trainer from a complete specification; its steps run on the CPU or on the best GPU.
@@ -138,14 +172,9 @@ fn read_spec(spec: serde_json::Value) -> Result<TrainerSpec> {
 
 impl From<Plan> for TrainerPlan {
     fn from(plan: Plan) -> TrainerPlan {
-        let esvit_engine::MemoryPlan { arena, gpu_arena, parameters, workspace } = plan.memory;
+        let esvit_engine::MemoryPlan { arena, parameters, workspace } = plan.memory;
         TrainerPlan {
-            memory: MemoryPlan {
-                arena: arena as f64,
-                gpu_arena: gpu_arena as f64,
-                parameters: parameters as f64,
-                workspace: workspace as f64,
-            },
+            memory: MemoryPlan { arena: arena as f64, parameters: parameters as f64, workspace: workspace as f64 },
             parameter_count: plan.parameter_count as f64,
             gflop: plan.flops as f64 / 1e9,
         }

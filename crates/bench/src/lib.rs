@@ -3,12 +3,13 @@
 //! - [`Machine`] is where something runs: compute threads, or a GPU. A GPU is waited for inside every timed region.
 //! - [`Case`] names what is measured, [`measure`] does it and gives a [`Measurement`]; `bench/peer/` prints the same fields.
 //! - [`Report`] collects what one call measured, and is what `--json` prints.
-//! - [`operators`] times each operator alone, at the shapes a step's program has it.
+//! - [`operators`] times each operator alone, at the shapes a step's program has it; [`estimate`] tells from less how long a step will take.
 //!
 //! The binary `esvit-bench` needs neither Node, a network nor a display; `esvit bench` calls the same functions.
 
 mod attention;
 mod case;
+mod estimate;
 mod inference;
 mod loss;
 mod machine;
@@ -23,6 +24,7 @@ mod step;
 mod workload;
 
 pub use case::{Case, measure};
+pub use estimate::estimate;
 pub use esvit_engine::{Error, Result};
 pub use machine::Machine;
 pub use measurement::Measurement;

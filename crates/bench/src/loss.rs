@@ -1,4 +1,4 @@
-//! The loss alone: from unit rows, prototypes and backbone features to the loss and its gradients.
+//! The loss alone: from unit rows, weights of the prototypes and backbone features to the loss and its gradients.
 
 use esvit_engine::Result;
 use esvit_engine::spec::TrainerSpec;
@@ -7,7 +7,6 @@ use esvit_nn::loss::{self, Pairs, Projection};
 use esvit_nn::{Mode, Parameters, Scope, backbones};
 use esvit_ops::patchify::Patchify;
 use esvit_ops::region_match::{GLOBAL_CROPS, RegionMatch};
-use esvit_ops::weight_norm::WeightNorm;
 use esvit_ops::{Input, Layout, Segment};
 
 use crate::measurement::Begun;
@@ -23,7 +22,7 @@ pub(crate) fn measure(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace) ->
     let mut g = Graph::new();
     let mut trained = Vec::new();
     let (mut losses, mut flops) = (Vec::new(), 0);
-    let keep = machine.kept_logits();
+    let keep = machine.target().kept_logits();
     let view = loss::view_pairs(batch, crop_tokens.len(), if spec.loss.region { 0.5 } else { 1.0 });
     let mut known: Vec<(&str, Pairs)> = Vec::new();
 
@@ -33,7 +32,7 @@ pub(crate) fn measure(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace) ->
             let z = g.leaf(&format!("{network} z"), &[rows, d], DType::F32)?;
             let v = g.leaf(&format!("{network} v"), &[k, d], DType::F32)?;
             let gain = g.leaf(&format!("{network} gain"), &[k, 1], DType::F32)?;
-            Ok((Projection { z, prototypes: g.apply1(WeightNorm, &[v, gain])? }, [z, v]))
+            Ok((Projection { z, direction: v, gain }, [z, v]))
         };
         let (student, leaves) = projection(g, &student, rows[0])?;
         let (teacher, _) = projection(g, &teacher, rows[1])?;

@@ -1,7 +1,8 @@
 //! Where measurements run.
 
+use esvit_engine::Result;
 use esvit_engine::device::{Gpu, Kind};
-use esvit_engine::{KEPT_LOGITS, Result};
+use esvit_engine::spec::Device;
 use esvit_simd::Pool;
 
 /// Compute threads and, where it was asked for, a GPU.
@@ -43,9 +44,9 @@ impl Machine {
         self.gpu.as_ref().map_or("cpu".into(), |gpu| gpu.adapter().name.clone())
     }
 
-    /// Bytes of logits that the view and the region loss keep, as a trainer on this machine does.
-    pub fn kept_logits(&self) -> [usize; 2] {
-        if self.gpu.is_some() { [0; 2] } else { KEPT_LOGITS }
+    /// What a trainer on this machine plans for.
+    pub fn target(&self) -> Device {
+        if self.gpu.is_some() { Device::Gpu } else { Device::Cpu }
     }
 
     /// Whether it is a GPU that a driver computes on the CPU: right, and far too slow to run anything often.

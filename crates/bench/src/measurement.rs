@@ -19,7 +19,7 @@ pub struct Measurement {
     pub precision: Precision,
     /// Compute threads; on a GPU they do nothing.
     pub threads: usize,
-    /// Images.
+    /// Images of a run: those of all passes of a step.
     pub batch: usize,
     /// Of every run that counts.
     pub run_ms: Vec<f64>,
@@ -58,17 +58,18 @@ impl Begun {
 
     pub fn end(self, case: Case, spec: &TrainerSpec, machine: &Machine, run_ms: Vec<f64>, gflop: f64, planned_bytes: u64) -> Measurement {
         let [min_ms, median_ms, max_ms] = spread(&run_ms);
+        let images = spec.crops.batch * spec.accumulate;
         Measurement {
             case: case.name(),
             tool: "esvit",
             device: machine.device(),
             precision: spec.precision,
             threads: machine.pool().threads(),
-            batch: spec.crops.batch,
+            batch: images,
             median_ms,
             min_ms,
             max_ms,
-            images_per_second: spec.crops.batch as f64 / median_ms * 1e3,
+            images_per_second: images as f64 / median_ms * 1e3,
             gflop,
             gflops: gflop / median_ms * 1e3,
             planned_bytes,

@@ -47,7 +47,7 @@ const LONG: f64 = 1000.0;
 /// # Errors
 /// When the specification cannot be built, an operator has no kernel, or the GPU is lost.
 pub fn operators(spec: &TrainerSpec, machine: &Machine, runs: usize, only: Option<&str>) -> Result<Vec<OperatorRow>> {
-    let program = step_program(spec, machine.kept_logits())?;
+    let program = step_program(spec, machine.target())?;
     // Of equal shapes the last is timed: a shifted window costs more than one that is not.
     let mut groups: BTreeMap<(&str, Vec<Shape>), (&Node, usize)> = BTreeMap::new();
     for node in program.nodes() {

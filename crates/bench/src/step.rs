@@ -33,9 +33,6 @@ pub fn step(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, profile: boo
     if spec.loss.mixup {
         return Err(Error::Spec("a step with mixup is not measured: turn loss.mixup off".into()));
     }
-    if spec.accumulate > 1 {
-        return Err(Error::Spec("a step of several passes is not measured: set accumulate to 1".into()));
-    }
     let begun = Begun::new();
     let spec = TrainerSpec { threads: machine.pool().threads(), ..spec.clone() };
     let mut trainer = Trainer::new(spec.clone())?;
@@ -43,15 +40,15 @@ pub fn step(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, profile: boo
         trainer = trainer.on_gpu(gpu.clone())?;
     }
     let pixels = |images: usize, side: usize| noise(images * 3 * side * side);
-    let crops = &spec.crops;
-    let global = pixels(2 * crops.batch, crops.global_size);
-    let local = pixels(crops.local_count * crops.batch, crops.local_size);
+    let (crops, images) = (&spec.crops, spec.crops.batch * spec.accumulate);
+    let global = pixels(2 * images, crops.global_size);
+    let local = pixels(crops.local_count * images, crops.local_size);
     let pixels = Pixels::U8 { global: &global, local: &local };
     // Everything is updated: no layer is frozen.
     let mut knobs = Knobs {
         step: 0,
         progress: 0.0,
-        learning_rate: 0.0005 * crops.batch as f64 / 256.0,
+        learning_rate: 0.0005 * images as f64 / 256.0,
         weight_decay: 0.04,
         momentum: 0.996,
         teacher_temperature: 0.04,

@@ -19,6 +19,7 @@ mod scaler;
 pub mod spec;
 mod staging;
 mod state;
+mod step;
 mod store;
 mod trainer;
 
@@ -27,14 +28,15 @@ pub use error::Error;
 pub use esvit_gpu as device;
 pub use esvit_graph::Error as GraphError;
 pub use esvit_nn::Role;
-pub use network::{KEPT_LOGITS, step_program};
+pub use network::step_program;
 pub use optimizer::OptimizerState;
 pub use plan::{MemoryPlan, Plan};
 pub use scaler::LossScaler;
 pub use staging::Pixels;
 pub use state::{Tensor, TensorValues, TrainerState};
+pub use step::{Knobs, ProfileRow, StepStats};
 pub use store::{LoadReport, Store};
-pub use trainer::{Knobs, ProfileRow, StepStats, Trainer};
+pub use trainer::Trainer;
 
 /// Result of everything here.
 pub type Result<T> = std::result::Result<T, Error>;

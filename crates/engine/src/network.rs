@@ -8,7 +8,7 @@ use esvit_ops::region_match::{GLOBAL_CROPS, RegionMatch};
 use esvit_ops::token_mean::TokenMean;
 use esvit_ops::{Layout, Segment};
 
-use crate::spec::TrainerSpec;
+use crate::spec::{Device, TrainerSpec};
 use crate::{Error, Result};
 
 pub(crate) const STUDENT: &str = "student";
@@ -20,7 +20,7 @@ pub(crate) struct Step {
     pub program: Program,
     /// Entry of each result that the program's stops consume: its gradient is valid at its stop only.
     pub consumed: Vec<usize>,
-    /// The same program with all gradients kept to its end; `None` when `program` is that.
+    /// The same program with all gradients kept to its end; `None` when `program` is that, and with several passes, whose sums are kept.
     pub kept: Option<Program>,
     pub student: Parameters,
     pub teacher: Parameters,
@@ -46,6 +46,16 @@ pub(crate) struct Step {
 }
 
 impl Step {
+    /// Entries whose gradients are complete at a stop of the program.
+    pub fn entries_at(&self, stop: usize) -> impl Iterator<Item = usize> + Clone {
+        self.program.stops()[stop].ready.iter().map(|&ready| self.consumed[ready])
+    }
+
+    /// The terms of the loss.
+    pub fn terms(&self) -> impl Iterator<Item = Term> {
+        [Some(self.view), self.region].into_iter().flatten()
+    }
+
     /// Keeps all gradients to the end of the program.
     pub fn keep_gradients(&mut self) {
         if let Some(kept) = self.kept.take() {
@@ -73,21 +83,28 @@ struct Half {
     draw_until: f64,
 }
 
-/// Bytes of logits that the view and the region loss keep for the backward pass on a CPU: what they save of recomputation is worth more than
-/// they cost, up to about here.
-pub const KEPT_LOGITS: [usize; 2] = [8 << 20, 48 << 20];
+impl Device {
+    /// Bytes of logits that the view and the region loss keep for the backward pass. On a CPU what they save of recomputation is worth more than
+    /// they cost, up to about here; a GPU keeps none.
+    pub fn kept_logits(self) -> [usize; 2] {
+        match self {
+            Device::Cpu => [8 << 20, 48 << 20],
+            Device::Gpu => [0; 2],
+        }
+    }
+}
 
-/// The program of a trainer's step, for looking at its nodes; `keep` is [`KEPT_LOGITS`] on a CPU, and nothing on a GPU.
+/// The program of a trainer's step, for looking at its nodes.
 ///
 /// # Errors
 /// When the specification cannot be built.
-pub fn step_program(spec: &TrainerSpec, keep: [usize; 2]) -> Result<Program> {
-    Ok(build(spec, crate::plan::pixel_type(spec), keep)?.program)
+pub fn step_program(spec: &TrainerSpec, device: Device) -> Result<Program> {
+    Ok(build(spec, crate::plan::pixel_type(spec), device)?.program)
 }
 
-/// The step; `keep` bytes of the view's and the region's logits wait for the backward pass.
-pub(crate) fn build(spec: &TrainerSpec, pixels: DType, keep: [usize; 2]) -> Result<Step> {
-    let crops = &spec.crops;
+/// The step as a device runs it.
+pub(crate) fn build(spec: &TrainerSpec, pixels: DType, device: Device) -> Result<Step> {
+    let (crops, keep) = (&spec.crops, device.kept_logits());
     check(spec)?;
     let batch = crops.batch;
     let square = |images, side| Segment { images, height: side, width: side };
@@ -168,19 +185,18 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType, keep: [usize; 2]) -> Resu
     }
     let losses: Vec<Value> = [Some(view), region].into_iter().flatten().map(|term| term.loss).collect();
     let averaged = leaves_of(&g, &teacher_parameters, TEACHER);
+    let summed = spec.accumulate > 1;
     let pairs = gradients.iter().zip(leaves.iter().zip(averaged)).enumerate();
-    let (entries, pairs): (Vec<usize>, Vec<Consumed>) = pairs
+    let (consumed, pairs): (Vec<usize>, Vec<Consumed>) = pairs
         .filter_map(|(i, (value, (leaf, averaged)))| {
-            Some((i, Consumed { value: (*value)?, leaves: leaf.iter().copied().chain(averaged).collect() }))
+            // With several passes gradients are added up at the stops, which changes no leaf.
+            let leaves = if summed { Vec::new() } else { leaf.iter().copied().chain(averaged).collect() };
+            Some((i, Consumed { value: (*value)?, leaves }))
         })
         .unzip();
+    let program = Program::compile_with_stops(&g, &outputs, &pairs, &losses).with_precision(spec.precision.into());
     let everything: Vec<Value> = outputs.iter().copied().chain(gradients.iter().flatten().copied()).collect();
-    let kept = Program::compile(&g, &everything).with_precision(spec.precision.into());
-    // With accumulation no update can be made before the last pass.
-    let (program, consumed, kept) = match spec.accumulate {
-        1 => (Program::compile_with_stops(&g, &outputs, &pairs, &losses).with_precision(spec.precision.into()), entries, Some(kept)),
-        _ => (kept, Vec::new(), None),
-    };
+    let kept = (!summed).then(|| Program::compile(&g, &everything).with_precision(spec.precision.into()));
     Ok(Step {
         program,
         consumed,
@@ -243,12 +259,12 @@ fn half(
     let mut statistics = features.statistics;
     let (z, more) = view_head.bottleneck(g, features.view, Mode::Train)?;
     statistics.extend(more);
-    let view = Projection { z, prototypes: view_head.prototypes(g)? };
+    let view = view_head.projection(z);
     let mut region = None;
     if let Some(head) = region_head {
         let (z, more) = head.bottleneck(g, features.regions.value, Mode::Train)?;
         statistics.extend(more);
-        region = Some(Projection { z, prototypes: head.prototypes(g)? });
+        region = Some(head.projection(z));
     }
     let batch = spec.crops.batch;
     let crop_tokens = features.regions.layout.segments().iter();

@@ -7,18 +7,16 @@ use esvit_simd::Pool;
 use crate::Result;
 use crate::network::{self, Step};
 use crate::optimizer::Optimizer;
-use crate::spec::TrainerSpec;
+use crate::spec::{Device, TrainerSpec};
 
 /// Memory of a trainer in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// Activations and gradients, on the CPU.
+    /// Activations and gradients, in the device's memory.
     pub arena: usize,
-    /// The same on a GPU, which keeps all gradients until its update.
-    pub gpu_arena: usize,
     /// Both networks, moments, centres; with accumulation also the sums of the gradients.
     pub parameters: usize,
-    /// Staging of pixels, and scratch memory of the operators.
+    /// Staging of pixels, and on the CPU scratch memory of the operators.
     pub workspace: usize,
 }
 
@@ -34,16 +32,16 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of the trainer that [`crate::Trainer::new`] would build. Costs milliseconds and no memory to speak of.
+    /// The plan of the trainer that [`crate::Trainer::new`] would build, or put on a GPU. Costs milliseconds and no memory to speak of.
     ///
     /// # Errors
     /// When the specification cannot be built.
-    pub fn new(spec: &TrainerSpec) -> Result<Plan> {
+    pub fn new(spec: &TrainerSpec, device: Device) -> Result<Plan> {
         let dtype = pixel_type(spec);
-        Ok(Plan::of(spec, dtype, &network::build(spec, dtype, network::KEPT_LOGITS)?))
+        Ok(Plan::of(spec, dtype, &network::build(spec, dtype, device)?, device))
     }
 
-    pub(crate) fn of(spec: &TrainerSpec, dtype: DType, step: &Step) -> Plan {
+    pub(crate) fn of(spec: &TrainerSpec, dtype: DType, step: &Step, device: Device) -> Plan {
         let held = |p: &Parameters| p.entries.iter().filter(|e| e.role.has_values()).map(Entry::volume).sum::<usize>();
         let parameter_count = step.student.entries.iter().filter(|e| e.role == Role::Parameter).map(Entry::volume).sum::<usize>();
         let centers = spec.head.out_dim * if spec.loss.region { 2 } else { 1 };
@@ -55,11 +53,15 @@ impl Plan {
             // The teacher's crops are staged apart: the student's are mixed.
             _ => 4 * (2 * pixels.global + pixels.local),
         };
+        // A GPU keeps all gradients until its update.
+        let (program, scratch) = match device {
+            Device::Cpu => (&step.program, step.program.scratch_bytes(Pool::threads_for(spec.threads))),
+            Device::Gpu => (step.kept.as_ref().unwrap_or(&step.program), 0),
+        };
         let memory = MemoryPlan {
-            arena: step.program.arena_bytes(),
-            gpu_arena: step.kept.as_ref().unwrap_or(&step.program).arena_bytes(),
+            arena: program.arena_bytes(),
             parameters: 4 * (held(&step.student) + held(&step.teacher) + moments + sums + centers),
-            workspace: staging + step.program.scratch_bytes(Pool::threads_for(spec.threads)),
+            workspace: staging + scratch,
         };
         Plan { memory, parameter_count, flops: spec.accumulate as u64 * step.program.flops() }
     }

@@ -53,3 +53,6 @@ pub struct TrainerState {
     /// Of `mixed` on a GPU.
     pub scaler: Option<LossScaler>,
 }
+
+/// Name and values of a centre.
+pub(crate) type Center = (&'static str, Vec<f32>);

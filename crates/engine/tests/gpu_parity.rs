@@ -93,12 +93,22 @@ fn compare(what: &str, got: &TrainerState, want: &TrainerState) {
     }
 }
 
+/// Images of a step.
+fn images(spec: &TrainerSpec) -> usize {
+    spec.crops.batch * spec.accumulate
+}
+
+/// Crops of a step, global and local.
+fn crops(images: usize, step: usize) -> [Vec<u8>; 2] {
+    let pixels = |count: usize, salt: usize| -> Vec<u8> { (0..count).map(|i| ((i * 31 + i / 7 * salt) % 256) as u8).collect() };
+    [pixels(images * 2 * 3 * 32 * 32, 13 + step), pixels(images * 3 * 16 * 16, 5 + step)]
+}
+
 fn steps(name: &str, spec: TrainerSpec, gpu: &Gpu) -> Outcome {
     let (mut here, mut there) = (Trainer::new(spec.clone())?, Trainer::new(spec.clone())?.on_gpu(gpu.clone())?);
-    let pixels = |count: usize, salt: usize| -> Vec<u8> { (0..count).map(|i| ((i * 31 + i / 7 * salt) % 256) as u8).collect() };
     let lambda = spec.loss.mixup.then_some([0.7f32, 0.4, 1.0]);
     for step in 0..3usize {
-        let (global, local) = (pixels(2 * 2 * 3 * 32 * 32, 13 + step), pixels(2 * 3 * 16 * 16, 5 + step));
+        let [global, local] = crops(images(&spec), step);
         let crops = Pixels::U8 { global: &global, local: &local };
         let knobs = Knobs {
             step: step as u64,
@@ -148,7 +158,13 @@ fn a_step_on_a_gpu_is_that_on_the_cpu() -> Outcome {
     steps("sgd, batch norm", spec(OptimizerKind::Sgd, false, false, true), &gpu)?;
     steps("lars, mixup", spec(OptimizerKind::Lars, false, true, false), &gpu)?;
     let longformer = TrainerSpec { backbone: longformer(), ..spec(OptimizerKind::Adamw, true, false, false) };
-    steps("sliding windows with drawn neighbours", longformer, &gpu)
+    steps("sliding windows with drawn neighbours", longformer.clone(), &gpu)?;
+    // Several passes: what they leave is added up on the GPU.
+    let passes = |accumulate, spec: TrainerSpec| TrainerSpec { accumulate, ..spec };
+    steps("adamw, two passes", passes(2, spec(OptimizerKind::Adamw, true, false, false)), &gpu)?;
+    steps("sgd, batch norm, three passes", passes(3, spec(OptimizerKind::Sgd, false, false, true)), &gpu)?;
+    steps("lars, mixup, two passes", passes(2, spec(OptimizerKind::Lars, false, true, false)), &gpu)?;
+    steps("drawn neighbours, two passes", passes(2, longformer), &gpu)
 }
 
 #[test]
@@ -157,12 +173,18 @@ fn a_loss_that_is_not_finite_changes_nothing() -> Outcome {
         eprintln!("skipped: this machine has no GPU");
         return Ok(());
     };
-    let spec = spec(OptimizerKind::Adamw, true, false, false);
-    let mut trainer = Trainer::new(spec)?;
+    for accumulate in [1, 2] {
+        changes_nothing(TrainerSpec { accumulate, ..spec(OptimizerKind::Adamw, true, false, true) }, gpu.clone())?;
+    }
+    Ok(())
+}
+
+fn changes_nothing(spec: TrainerSpec, gpu: Gpu) -> Outcome {
+    let mut trainer = Trainer::new(spec.clone())?;
     trainer.student_mut().values_mut(0)[0] = f32::NAN;
     let mut trainer = trainer.on_gpu(gpu)?;
     let before = trainer.state()?;
-    let (global, local) = (vec![100; 2 * 2 * 3 * 32 * 32], vec![100; 2 * 3 * 16 * 16]);
+    let [global, local] = crops(images(&spec), 0);
     let knobs = Knobs {
         step: 0,
         progress: 0.0,
@@ -184,9 +206,9 @@ fn a_loss_that_is_not_finite_changes_nothing() -> Outcome {
 }
 
 fn train(trainer: &mut Trainer, steps: std::ops::Range<usize>) -> Result<Vec<StepStats>, esvit_engine::Error> {
-    let pixels = |count: usize, salt: usize| -> Vec<u8> { (0..count).map(|i| ((i * 31 + i / 7 * salt) % 256) as u8).collect() };
+    let images = images(trainer.spec());
     let step = |step: usize| {
-        let (global, local) = (pixels(2 * 2 * 3 * 32 * 32, 13 + step % 3), pixels(2 * 3 * 16 * 16, 5 + step % 3));
+        let [global, local] = crops(images, step % 3);
         let knobs = Knobs {
             step: step as u64,
             learning_rate: 1e-4,
@@ -264,6 +286,62 @@ fn mixed_follows_single_precision_scales_its_loss_and_repeats_its_bits() -> Outc
     train(&mut resumed, 20..21)?;
     assert_eq!(resumed.state()?.scaler, Some(LossScaler { scale: 8.0, growth_tracker: 0, ..due }));
     assert!(resumed.load(&with(LossScaler { scale: 0.0, ..due })).is_err());
+    Ok(())
+}
+
+#[test]
+fn passes_over_parts_are_a_pass_over_the_whole() -> Outcome {
+    let Ok(gpu) = Gpu::open() else {
+        eprintln!("skipped: this machine has no GPU");
+        return Ok(());
+    };
+    let parts = |accumulate: usize| {
+        let spec = spec(OptimizerKind::Adamw, true, false, false);
+        TrainerSpec { accumulate, crops: CropSpec { batch: 6 / accumulate, ..spec.crops.clone() }, ..spec }
+    };
+    let (mut here, mut there) = (Trainer::new(parts(1))?, Trainer::new(parts(3))?.on_gpu(gpu.clone())?);
+    here.keep_gradients();
+    let (want, got) = (train(&mut here, 0..1)?[0], train(&mut there, 0..1)?[0]);
+    assert!(
+        (got.loss / want.loss - 1.0).abs() < 1e-4 && (got.gradient_norm / want.gradient_norm - 1.0).abs() < 1e-3,
+        "{got:?}, not {want:?}"
+    );
+    assert!((got.feature_deviation / want.feature_deviation - 1.0).abs() < 1e-4, "{got:?}, not {want:?}");
+    for entry in here.student().entries() {
+        let (Some(x), Some(y)) = (here.gradient(&entry.name), there.gradient(&entry.name)) else { continue };
+        let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|v| v * v).sum::<f32>().sqrt();
+        let (size, off) = (norm(&mut x.iter().copied()), norm(&mut x.iter().zip(y.iter()).map(|(x, y)| x - y)));
+        assert!(off < 1e-3 * size + 1e-7, "the gradient of {} is off by {off:e} of {size:e}", entry.name);
+    }
+    compare("three passes", &there.state()?, &here.state()?);
+
+    // In mixed precision: a step whose scale is too large is passed over as a whole, and a resumed run has the same bits.
+    let mixed = TrainerSpec { precision: Precision::Mixed, ..parts(3) };
+    let open = |state: &TrainerState| -> Result<Trainer, esvit_engine::Error> {
+        let mut trainer = Trainer::new(mixed.clone())?.on_gpu(gpu.clone())?;
+        trainer.load(state)?;
+        Ok(trainer)
+    };
+    let start = LossScaler { scale: 4.0, ..LossScaler::default() };
+    let state = TrainerState { scaler: Some(start), ..there.state()? };
+    let mut whole = open(&state)?;
+    train(&mut whole, 1..3)?;
+    assert_eq!(whole.state()?.scaler, Some(LossScaler { growth_tracker: 2, ..start }), "once a step, not once a pass");
+    train(&mut whole, 3..5)?;
+    let mut resumed = open(&state)?;
+    train(&mut resumed, 1..3)?;
+    let mut resumed = open(&resumed.state()?)?;
+    train(&mut resumed, 3..5)?;
+    let state = resumed.state()?;
+    assert!(whole.state()? == state, "a resumed run differs");
+    let huge = LossScaler { scale: 2f32.powi(100), ..start };
+    let mut skipping = open(&TrainerState { scaler: Some(huge), ..state.clone() })?;
+    let told = train(&mut skipping, 5..6)?[0];
+    assert!(told.skipped && told.finite && told.loss_scale == 2f64.powi(100), "{told:?}");
+    let after = skipping.state()?;
+    assert!(after.student == state.student && after.optimizer == state.optimizer, "the step was taken");
+    assert!(after.teacher != state.teacher && after.loss != state.loss, "the teacher or the centres stood still");
+    assert_eq!(after.scaler.map(|s| s.scale), Some(2f32.powi(99)), "halved once");
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! What saves memory and changes no number: passes over parts of a batch, and blocks that are computed again in the backward pass.
 
-use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, Precision, TrainerSpec};
+use esvit_engine::spec::{CropSpec, Device, LossSpec, OptimizerKind, Precision, TrainerSpec};
 use esvit_engine::{Knobs, Pixels, Plan, StepStats, TensorValues, Trainer};
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
 
@@ -197,9 +197,22 @@ fn updates_during_the_backward_pass_free_memory() -> Outcome {
         #[allow(unreachable_patterns)]
         other => other,
     };
-    let memory = |accumulate| Plan::new(&TrainerSpec { backbone: backbone.clone(), accumulate, checkpointing: true, ..spec(6, false) });
-    let (summed, updated) = (memory(6)?.memory, memory(1)?.memory);
-    assert_eq!(summed.arena, summed.gpu_arena, "with accumulation nothing is updated on the way");
-    assert!(2 * updated.arena < updated.gpu_arena, "{} bytes are not half of {}", updated.arena, updated.gpu_arena);
+    let memory = |accumulate, device| {
+        Plan::new(&TrainerSpec { backbone: backbone.clone(), accumulate, checkpointing: true, ..spec(6, false) }, device)
+    };
+    let (summed, updated, kept) = (memory(6, Device::Cpu)?.memory, memory(1, Device::Cpu)?.memory, memory(1, Device::Gpu)?.memory);
+    assert!(summed.arena <= updated.arena, "with accumulation gradients are added up as soon as they are complete");
+    assert!(2 * updated.arena < kept.arena, "{} bytes are not half of {}", updated.arena, kept.arena);
+    Ok(())
+}
+
+#[test]
+fn a_gpu_keeps_no_logits() -> Outcome {
+    let spec = TrainerSpec { head: HeadSpec { out_dim: 70_000, ..spec(1, false).head }, ..spec(1, false) };
+    let [cpu, gpu] = [Device::Cpu, Device::Gpu].map(|device| Plan::new(&spec, device).map(|plan| plan.memory.arena));
+    // It keeps all gradients instead: here those of the prototypes, `[70,000, 16]` twice, of which the CPU has one at a time.
+    let (kept, gradients): (usize, usize) = (Device::Cpu.kept_logits().iter().sum(), 2 * 4 * 70_000 * 16);
+    let (cpu, gpu) = (cpu?, gpu?);
+    assert!(gpu + kept / 2 < cpu + gradients, "{gpu} bytes on a GPU, {cpu} on the CPU");
     Ok(())
 }

@@ -38,7 +38,9 @@ impl Graph {
             }
             grads[value.index()].push(seed);
         }
-        let from_leaves = self.results_of_leaves();
+        // Results that are computed again for those who read them here, the nodes that give them, and what was computed so far.
+        let cheap = self.cheap_results();
+        let mut recomputed = HashMap::new();
         // The segment that was repeated last, and its new results.
         let (mut repeated, mut again) = (0..0, HashMap::new());
         for index in (0..forward_nodes).rev() {
@@ -56,19 +58,19 @@ impl Graph {
             if !repeated.contains(&index) {
                 // The nodes that come now read what their forward nodes left, or what a repetition right before them does.
                 (repeated, again) = match self.segments.iter().find(|segment| segment.contains(&index)).cloned() {
-                    Some(segment) => (segment.clone(), self.repeat(segment)?),
+                    Some(segment) => (segment.clone(), self.repeat(segment, &HashMap::new())?),
                     None => (0..0, HashMap::new()),
                 };
             }
             let operands = node.inputs.clone();
-            if !self.segments.is_empty() && repeated.is_empty() {
-                // Normalised prototypes are large and cheap: with checkpointing they do not wait for the backward pass either.
-                for giver in operands.iter().filter_map(|v| from_leaves.get(v)) {
-                    again.extend(self.repeat(*giver..giver + 1)?);
+            if repeated.is_empty() {
+                for value in &operands {
+                    self.recompute(*value, &cheap, &mut recomputed)?;
                 }
             }
+            let known = if repeated.is_empty() { &recomputed } else { &again };
             for value in node.inputs.iter_mut().chain(&mut node.outputs) {
-                *value = *again.get(value).unwrap_or(value);
+                *value = *known.get(value).unwrap_or(value);
             }
             let wants: Vec<bool> = operands.iter().map(|v| needs[v.index()]).collect();
             let contributions = node.op.gradient(self, &node, &dys, &wants)?;
@@ -81,6 +83,17 @@ impl Graph {
             }
         }
         wrt.iter().map(|w| self.total(std::mem::take(&mut grads[w.index()]))).collect()
+    }
+
+    /// Adds the node of a cheap result once more, and before it those of its own cheap operands, unless that was done.
+    fn recompute(&mut self, value: Value, cheap: &HashMap<Value, usize>, recomputed: &mut HashMap<Value, Value>) -> Result<()> {
+        let Some(&index) = cheap.get(&value).filter(|_| !recomputed.contains_key(&value)) else { return Ok(()) };
+        for operand in self.nodes[index].inputs.clone() {
+            self.recompute(operand, cheap, recomputed)?;
+        }
+        let again = self.repeat(index..index + 1, recomputed)?;
+        recomputed.extend(again);
+        Ok(())
     }
 
     /// Sum of the contributions to one gradient, in the order they arose.

@@ -1,6 +1,7 @@
 //! A program on a GPU: the same plan, the same order of nodes.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use esvit_gpu::{Gpu, Recorder, View};
 
@@ -46,6 +47,14 @@ impl Program {
     /// # Errors
     /// When a leaf is missing or too small, or an operator has no kernels.
     pub fn record(&self, rec: &mut Recorder, arena: &GpuArena, leaves: &HashMap<String, View>) -> Result<()> {
+        self.record_nodes(0..self.nodes.len(), rec, arena, leaves)
+    }
+
+    /// Records some of the nodes, after all that come before them.
+    ///
+    /// # Errors
+    /// As [`Program::record`].
+    pub fn record_nodes(&self, range: Range<usize>, rec: &mut Recorder, arena: &GpuArena, leaves: &HashMap<String, View>) -> Result<()> {
         for (name, &(len, dtype)) in self.leaf_names.iter().zip(&self.leaf_types) {
             let got = leaves.get(name).map(View::bytes);
             if got.is_none_or(|bytes| bytes < (len * dtype.size()) as u64) {
@@ -53,7 +62,7 @@ impl Program {
                 return Err(Error::Binding { name: name.clone(), want: format!("{len} x {dtype:?}"), got });
             }
         }
-        for node in &self.nodes {
+        for node in &self.nodes[range] {
             rec.begin(node.op.name(), node.phase);
             let view = |v: &Value| match self.places[v.index()] {
                 Place::Leaf(i) => {

@@ -124,6 +124,12 @@ pub trait Op: Debug + Send + Sync {
         Err(Error::NoKernel { op: self.name() })
     }
 
+    /// Whether the gradients that read its first result compute it again, so that it need not wait for them: for operators that cost about as
+    /// much as reading what they write, and whose own gradient does not read it.
+    fn is_cheap(&self) -> bool {
+        false
+    }
+
     /// Bytes of scratch memory the fast version takes from the pool at once, with so many threads.
     fn scratch(&self, _inputs: &[&Shape], _threads: usize) -> usize {
         0

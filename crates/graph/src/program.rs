@@ -1,6 +1,6 @@
 //! A compiled program: the nodes that matter, their place in the arena, and the walk over them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -120,8 +120,7 @@ impl Program {
                 }
             }
         }
-        let nodes = graph.nodes.iter().zip(&keep).filter(|(_, keep)| **keep).map(|(node, _)| node.clone()).collect();
-        let nodes = late(nodes);
+        let nodes: Vec<Node> = graph.nodes.iter().zip(&keep).filter(|(_, keep)| **keep).map(|(node, _)| node.clone()).collect();
 
         // Lifetimes of everything the kept nodes write (also results nobody reads: they are written to).
         let mut values = Vec::new();
@@ -348,25 +347,6 @@ impl Program {
             _ => panic!("this value is not an output of the program"),
         }
     }
-}
-
-/// The same nodes, but those that read leaves alone run right before the first that reads their results: normalised prototypes are as large
-/// as all activations of an image, and would otherwise wait for the loss from the beginning.
-fn late(nodes: Vec<Node>) -> Vec<Node> {
-    let given: HashSet<Value> = nodes.iter().flat_map(|node| node.outputs.iter().copied()).collect();
-    let (mut waiting, mut order) = (Vec::new(), Vec::with_capacity(nodes.len()));
-    for node in nodes {
-        if !node.inputs.iter().any(|v| given.contains(v)) {
-            waiting.push(node);
-            continue;
-        }
-        let (now, later) = waiting.into_iter().partition(|w: &Node| w.outputs.iter().any(|v| node.inputs.contains(v)));
-        waiting = later;
-        order.extend::<Vec<Node>>(now);
-        order.push(node);
-    }
-    order.extend(waiting);
-    order
 }
 
 /// A result is complete behind the node that gives it, behind the last one that reads its leaves, and behind those that give `first`.

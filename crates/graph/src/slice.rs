@@ -63,6 +63,15 @@ impl<'a> Slice<'a> {
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
+
+    /// Its bytes.
+    pub fn bytes(self) -> &'a [u8] {
+        match self {
+            Slice::F32(s) => bytemuck::cast_slice(s),
+            Slice::U32(s) => bytemuck::cast_slice(s),
+            Slice::U8(s) => s,
+        }
+    }
 }
 
 /// A value to write.

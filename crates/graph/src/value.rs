@@ -1,6 +1,6 @@
 //! Values, leaves, nodes, and the graph that holds them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -116,19 +116,18 @@ impl Graph {
         built
     }
 
-    /// Results of the nodes that read leaves alone, and the number of the node.
-    pub(crate) fn results_of_leaves(&self) -> HashMap<Value, usize> {
-        let leaves: HashSet<Value> = self.leaves.iter().map(|leaf| leaf.value).collect();
-        let nodes = self.nodes.iter().enumerate().filter(|(_, node)| node.inputs.iter().all(|v| leaves.contains(v)));
-        nodes.flat_map(|(i, node)| node.outputs.iter().map(move |v| (*v, i))).collect()
+    /// First results of the nodes whose operators are [cheap](Op::is_cheap), and the number of the node.
+    pub(crate) fn cheap_results(&self) -> HashMap<Value, usize> {
+        let nodes = self.nodes.iter().enumerate().filter(|(_, node)| node.op.is_cheap());
+        nodes.map(|(i, node)| (node.outputs[0], i)).collect()
     }
 
-    /// Adds the nodes of a range once more, on the same operands; `again` maps old results to new ones.
-    pub(crate) fn repeat(&mut self, range: Range<usize>) -> Result<HashMap<Value, Value>> {
+    /// Adds the nodes of a range once more, on the same operands or what `known` has for them. The result maps old results to new ones.
+    pub(crate) fn repeat(&mut self, range: Range<usize>, known: &HashMap<Value, Value>) -> Result<HashMap<Value, Value>> {
         let mut again = HashMap::new();
         for index in range {
             let node = self.nodes[index].clone();
-            let inputs: Vec<Value> = node.inputs.iter().map(|v| *again.get(v).unwrap_or(v)).collect();
+            let inputs: Vec<Value> = node.inputs.iter().map(|v| *again.get(v).or(known.get(v)).unwrap_or(v)).collect();
             let outputs = self.apply_shared(node.op, &inputs)?;
             again.extend(node.outputs.into_iter().zip(outputs));
         }

@@ -13,6 +13,7 @@ use esvit_ops::l2_normalize::L2Normalize;
 use esvit_ops::weight_norm::WeightNorm;
 
 use crate::layers::{BatchNorm, Linear, Mode, RunningStatistics};
+use crate::loss::Projection;
 use crate::spec::HeadSpec;
 use crate::{Init, Role, Scope};
 
@@ -74,15 +75,15 @@ impl DinoHead {
         Ok((g.apply(L2Normalize, &[x])?[0], statistics))
     }
 
-    /// The prototypes `[K, D]`.
-    pub fn prototypes(&self, g: &mut Graph) -> Result<Value> {
-        g.apply1(WeightNorm, &[self.direction, self.gain])
+    /// Rows `[rows, D]` of the bottleneck beside the prototypes, as the loss takes them.
+    pub fn projection(&self, z: Value) -> Projection {
+        Projection { z, direction: self.direction, gain: self.gain }
     }
 
     /// Logits `[rows, K]` of features `[rows, C]`, stored: for looking at, not for training.
     pub fn logits(&self, g: &mut Graph, x: Value, mode: Mode) -> Result<Value> {
         let (z, _) = self.bottleneck(g, x, mode)?;
-        let w = self.prototypes(g)?;
+        let w = g.apply1(WeightNorm, &[self.direction, self.gain])?;
         g.apply1(esvit_ops::linear::Linear, &[z, w])
     }
 }

@@ -25,8 +25,10 @@ pub struct Term {
 pub struct Projection {
     /// `[rows, D]`, unit rows.
     pub z: Value,
-    /// `[K, D]`.
-    pub prototypes: Value,
+    /// Directions of the prototypes, `[K, D]`.
+    pub direction: Value,
+    /// Their lengths, `[K, 1]`.
+    pub gain: Value,
 }
 
 /// A list of pairs whose places are known when the program is built.
@@ -123,8 +125,8 @@ pub fn term(
     keep: usize,
 ) -> Result<Term> {
     let op = PrototypeLoss { student_temperature, offsets: offsets.into(), keep };
-    let operands = [student.z, student.prototypes, teacher.z, teacher.prototypes, centre, temperature, pair_teacher, pair_weight];
-    let results = g.apply(op, &operands)?;
+    let networks = [student, teacher].map(|Projection { z, direction, gain }| [z, direction, gain]);
+    let results = g.apply(op, &[&networks.concat()[..], &[centre, temperature, pair_teacher, pair_weight]].concat())?;
     Ok(Term { loss: results[0], teacher_mean: results[3], entropy: results[4] })
 }
 

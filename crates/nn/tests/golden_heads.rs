@@ -245,15 +245,17 @@ fn check_loss(fixture: &Fixture) -> Outcome {
         let (mut feed, mut outputs) = (Feed::default(), Vec::new());
         let one = leaf(&mut g, "one", &[1]);
         feed.set("one", vec![1.0]);
-        let eye = leaf(&mut g, "identity", &[k, k]);
+        let (direction, gain) = (leaf(&mut g, "identity", &[k, k]), leaf(&mut g, "gain", &[k, 1]));
         feed.set("identity", identity.clone());
+        feed.set("gain", vec![1.0; k]);
         let mut data = |g: &mut Graph, name: String, rows: usize, cols: usize, kind: Kind| {
             feed.set(name.clone(), fixture.fill_kind(&name, &[rows, cols], kind));
             leaf(g, &name, &[rows, cols])
         };
         let mut logits = |g: &mut Graph, net: &str, level: &str, rows| Projection {
             z: data(g, format!("loss.{call}.{net}.{level}"), rows, k, Kind::Half),
-            prototypes: eye,
+            direction,
+            gain,
         };
         let view = [logits(&mut g, "student", "view", setting.crops * setting.batch), logits(&mut g, "teacher", "view", 2 * setting.batch)];
         let region = if setting.region() {
@@ -337,9 +339,10 @@ fn check_whole(fixture: &Fixture) -> Outcome {
             let x = leaf(&mut g, &name, &[rows, width]);
             let (z, statistics) = head.bottleneck(&mut g, x, Mode::Train)?;
             statistics_of += statistics.len();
-            let prototypes = head.prototypes(&mut g)?;
+            let projection = head.projection(z);
+            let prototypes = g.apply1(esvit_ops::weight_norm::WeightNorm, &[projection.direction, projection.gain])?;
             outputs.push((format!("{net}.logits.{level}"), g.apply1(esvit_ops::linear::Linear, &[z, prototypes])?));
-            projections.push(Projection { z, prototypes });
+            projections.push(projection);
             features.push((name, x));
         }
         feed.fill(net, &parameters, |e| fixture.fill(&format!("{net}.{}", e.name), &e.shape));

@@ -83,15 +83,17 @@ fn logits_that_were_kept_give_the_gradients_of_logits_that_were_not() {
         let inputs = vec![
             Input::UnitRows(vec![ns, d]),
             Input::Wave(vec![k, d]),
+            Input::Positive(vec![k, 1]),
             Input::UnitRows(vec![nt, d]),
             Input::Wave(vec![k, d]),
+            Input::Positive(vec![k, 1]),
             Input::Wave(vec![k]),
             Input::Positive(vec![1]),
             Input::Index(vec![2 * ns], nt as u32),
             Input::Positive(vec![2 * ns]),
         ];
         let offsets: Arc<[u32]> = (0..=ns as u32).map(|i| 2 * i).collect();
-        Case::new("kept logits", PrototypeLoss { student_temperature: 0.1, offsets, keep }, inputs).differentiate(&[0, 1])
+        Case::new("kept logits", PrototypeLoss { student_temperature: 0.1, offsets, keep }, inputs).differentiate(&[0, 1, 2])
     };
     let pool = Pool::new(2).unwrap();
     let gradients = |keep: usize, precision: Precision| -> Vec<Vec<f32>> {

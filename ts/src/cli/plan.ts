@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { engineThreads, imagesPerStep, toTrainerSpec, type Config } from "../config/index.js";
+import { imagesPerStep, toTrainerSpec, type Config } from "../config/index.js";
 import { planLoader, stepsPerEpoch } from "../data/index.js";
 import { chooseDevice, native } from "../native/index.js";
 import { largestBatch, memoryLimit, openTrainingImages, runMemory, runTime, showSeconds, type RunTime } from "../train/index.js";
@@ -20,16 +20,16 @@ export function addPlan(program: Command, context: Context): void {
     const { config, notes } = readSettings(command.args);
     for (const note of notes) io.stderr(`note: ${note}\n`);
     const engine = native();
-    const { memory: plan, parameterCount, gflop } = engine.planTrainer(toTrainerSpec(config));
-    const loader = planLoader(config);
     const { device, adapter } = chooseDevice(config.device, engine);
+    const spec = toTrainerSpec(config);
+    const { memory: plan, parameterCount, gflop } = engine.planTrainer(spec, device);
+    const loader = planLoader(config);
     const memory = runMemory(plan, loader, device);
     const limit = memoryLimit();
     const largest = largestBatch(config, limit, engine, device);
-    // The rate of a GPU is not known.
-    const peak = device === "cpu" ? await engine.gemmPeak(engineThreads(config.threads)) : undefined;
+    const step = await engine.estimateStep(spec, device);
     const steps = await stepsOf(config);
-    const time = peak === undefined ? undefined : runTime(gflop, peak, steps);
+    const time = step === null ? undefined : runTime(step, steps);
     if (command.opts()["json"]) {
       const seconds = time && { step: time.step, epoch: time.epoch ?? null, run: time.run ?? null };
       io.stdout(`${JSON.stringify({

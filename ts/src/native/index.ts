@@ -100,13 +100,11 @@ export interface StepStats {
 
 /** Memory of a trainer, known before its first step. Bytes. */
 export interface MemoryPlan {
-  /** Activations and gradients on the CPU: the arena of the static program. */
+  /** Activations and gradients, in the device's memory: the arena of the static program. */
   arena: number;
-  /** The same on a GPU, which keeps all gradients until its update. */
-  gpuArena: number;
   /** Student, teacher, moments, centres. */
   parameters: number;
-  /** Staging of pixels, and scratch memory of the operators. */
+  /** Staging of pixels, and on the CPU scratch memory of the operators. */
   workspace: number;
 }
 
@@ -181,7 +179,9 @@ export interface ImageInfo {
 
 export interface Native {
   /** What `createTrainer` would need; takes milliseconds and no memory to speak of. */
-  planTrainer(spec: TrainerSpec): TrainerPlan;
+  planTrainer(spec: TrainerSpec, device: Device): TrainerPlan;
+  /** Seconds of a step, from its operators timed alone; null on a GPU in software. Takes as long as a step of one image or two. */
+  estimateStep(spec: TrainerSpec, device: Device): Promise<number | null>;
   createTrainer(spec: TrainerSpec, device: Device): Trainer;
   createEncoder(spec: EncoderSpec, device: Device): Encoder;
   /** The machine's GPUs, best first. */

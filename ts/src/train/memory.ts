@@ -5,7 +5,7 @@ import type { Device, MemoryPlan, Native } from "../native/index.js";
 import { MemoryError } from "./errors.js";
 
 /** What a run will need of the machine's memory, in bytes, known before its first step. */
-export interface RunMemory extends Omit<MemoryPlan, "gpuArena"> {
+export interface RunMemory extends MemoryPlan {
   /** What it will need of the GPU's memory: activations, parameters, moments. 0 on the CPU. */
   gpu: number;
   /** Batches kept ready, and the one the engine reads. */
@@ -23,8 +23,7 @@ export function runMemory(plan: MemoryPlan, { batchBytes, depth }: LoaderPlan, d
   // One batch is with the engine while the loader keeps the others ready.
   const loader = batchBytes * (depth + 1);
   const { parameters, workspace } = plan;
-  const arena = device === "cpu" ? plan.arena : 0;
-  const gpu = device === "cpu" ? 0 : plan.gpuArena + parameters;
+  const [arena, gpu] = device === "cpu" ? [plan.arena, 0] : [0, plan.arena + parameters];
   const checkpoint = 2 * parameters;
   return { arena, parameters, workspace, loader, checkpoint, gpu, total: arena + parameters + workspace + loader + checkpoint };
 }
@@ -42,7 +41,7 @@ function atBatch(config: Config, batchSize: number, limit: number, engine: Plann
   const sized = { ...config, batchSize };
   const loader = planLoader(sized);
   if (loader.batchBytes * (loader.depth + 1) > limit) return undefined;
-  return runMemory(engine.planTrainer(toTrainerSpec(sized)).memory, loader, device);
+  return runMemory(engine.planTrainer(toTrainerSpec(sized), device).memory, loader, device);
 }
 
 /** The largest batch size whose run fits into `limit` bytes; 0 when not even one image does. Every size tried is planned exactly. */

@@ -1,11 +1,5 @@
 /** How long a run will take, before it is started. */
 
-/**
- * Share of its matrix-product rate that this machine keeps over a whole step: 68 % for Swin-T as published, 54 % for the nano
- * model, whose layers are narrow (docs/benchmarks.md).
- */
-const likelyShare = 0.6;
-
 /** Seconds of a run, estimated. */
 export interface RunTime {
   step: number;
@@ -15,12 +9,10 @@ export interface RunTime {
 }
 
 /**
- * @param gflop arithmetic of a step, in 10⁹ operations.
- * @param peak rate of matrix products on this machine, in 10⁹ operations a second.
+ * @param step seconds of one step.
  * @param steps of an epoch and of the whole run, where known.
  */
-export function runTime(gflop: number, peak: number, steps?: { epoch: number; run: number }): RunTime {
-  const step = gflop / (peak * likelyShare);
+export function runTime(step: number, steps?: { epoch: number; run: number }): RunTime {
   return { step, epoch: steps && steps.epoch * step, run: steps && steps.run * step };
 }
 

@@ -4,7 +4,7 @@ use esvit_gpu::Adapter;
 
 use crate::network::{self, Step};
 use crate::plan::pixel_type;
-use crate::spec::{CropSpec, TrainerSpec};
+use crate::spec::{CropSpec, Device, TrainerSpec};
 use crate::{Error, Result};
 
 /// Whether every value of the step fits into a buffer; before anything is allocated. How much memory a GPU has in all no interface tells:
@@ -12,7 +12,7 @@ use crate::{Error, Result};
 pub(crate) fn fits(spec: &TrainerSpec, step: &Step, adapter: &Adapter) -> Result<()> {
     let needs = |batch: usize| -> Result<u64> {
         let spec = TrainerSpec { crops: CropSpec { batch, ..spec.crops.clone() }, ..spec.clone() };
-        Ok(network::build(&spec, pixel_type(&spec), [0; 2])?.program.largest_bytes() as u64)
+        Ok(network::build(&spec, pixel_type(&spec), Device::Gpu)?.program.largest_bytes() as u64)
     };
     let (bytes, limit) = (step.program.largest_bytes() as u64, adapter.max_buffer);
     if bytes <= limit {
@@ -70,7 +70,7 @@ mod tests {
             seed: 0,
             threads: 1,
         };
-        let step = network::build(&spec, pixel_type(&spec), [0; 2])?;
+        let step = network::build(&spec, pixel_type(&spec), Device::Gpu)?;
         let mut adapter = Adapter {
             name: "card".into(),
             kind: Kind::Discrete,

@@ -54,6 +54,15 @@ pub struct AverageParams {
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
+pub struct AccumulateParams {
+    pub len: u32,
+    pub stride: u32,
+    pub share: f32,
+    pub pad: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 pub struct SummaryParams {
     pub rows: u32,
     pub cols: u32,
@@ -68,7 +77,8 @@ pub static SCALER: Kernel = Kernel::new::<ScalerParams>("scaler", include_str!("
 pub static ADAMW: Kernel = Kernel::new::<UpdateParams>("adamw", include_str!("adamw.wgsl"), "main", 7);
 pub static MOMENTUM: Kernel = Kernel::new::<UpdateParams>("momentum", include_str!("momentum.wgsl"), "main", 6);
 pub static AVERAGE: Kernel = Kernel::new::<AverageParams>("average", include_str!("average.wgsl"), "main", 4);
+pub static ACCUMULATE: Kernel = Kernel::new::<AccumulateParams>("accumulate", include_str!("accumulate.wgsl"), "main", 3);
 pub static SUMMARY: Kernel = Kernel::new::<SummaryParams>("summary", include_str!("summary.wgsl"), "main", 3);
 
 /// All of them, for checks that need no GPU.
-pub static KERNELS: &[&Kernel] = &[&REPORT, &SQUARES, &NORM, &SCALER, &ADAMW, &MOMENTUM, &AVERAGE, &SUMMARY];
+pub static KERNELS: &[&Kernel] = &[&REPORT, &SQUARES, &NORM, &SCALER, &ADAMW, &MOMENTUM, &AVERAGE, &ACCUMULATE, &SUMMARY];

@@ -1,25 +1,27 @@
-//! A training run on a GPU: parameters, moments, teacher and centres live there; a step is one submission. Pixels and the
-//! step's knobs go up, a report of a few numbers comes back.
+//! A training run on a GPU: parameters, moments, teacher and centres live there; a step is one submission,
+//! or one for each of its passes and one for the update. Pixels and the step's knobs go up, a report of a few numbers comes back.
 
 mod fits;
 mod kernels;
+mod passes;
 mod update;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use esvit_gpu::{Gpu, Recorder, Recording, View};
-use esvit_graph::{GpuArena, NodeTime};
+use esvit_graph::{GpuArena, NodeTime, Slice};
 use esvit_nn::RunningStatistics;
 
 pub(crate) use fits::fits;
 pub(crate) use kernels::KERNELS;
 
+use self::passes::{Results, Sums};
 use crate::network::Step;
 use crate::optimizer::Optimizer;
 use crate::scaler::LossScaler;
 use crate::spec::{Precision, TrainerSpec};
-use crate::trainer::Center;
+use crate::state::Center;
 use crate::{Knobs, Result, StepStats, Store};
 
 /// Largest buffer that small tensors share.
@@ -31,7 +33,12 @@ const ALIGN: u64 = 256;
 #[derive(Debug)]
 pub(crate) struct GpuRun {
     gpu: Gpu,
-    recording: Recording,
+    /// A pass; where a step is one pass, its update too.
+    pass: Recording,
+    /// The update after several passes, and what they have added up.
+    update: Option<(Recording, Sums)>,
+    /// The program's results in one pass.
+    of_pass: Results,
     arena: GpuArena,
     leaves: HashMap<String, View>,
     student: Vec<View>,
@@ -42,16 +49,8 @@ pub(crate) struct GpuRun {
     knobs: View,
     report: View,
     scaler: View,
-    /// Matrix-product arithmetic of each node of the program, in order.
+    /// Matrix-product arithmetic of each operator of a pass, in order.
     flops: Vec<u64>,
-}
-
-/// What a step reads besides the state.
-pub(crate) struct StepInputs<'a> {
-    pub student_pixels: &'a [u8],
-    pub teacher_pixels: &'a [u8],
-    /// Names of the leaves and their values: stochastic depth, drawn neighbours (their bits), temperature, weights of pairs.
-    pub floats: Vec<(&'a str, &'a [f32])>,
 }
 
 /// Floats of the loss's scale: see `scaler.wgsl`.
@@ -107,13 +106,8 @@ impl GpuRun {
         constant("view_pairs.teacher", bytemuck::cast_slice(&step.view_pairs.teacher));
         constant("region_pairs.weight", bytemuck::cast_slice(&step.region_weights));
 
-        let one = gpu.allocate("a one", 4)?;
-        gpu.upload(&one, bytemuck::bytes_of(&1.0f32));
-
         let arena = program.gpu_arena(&gpu)?;
-        let mut rec = Recorder::new(&gpu);
-        program.record(&mut rec, &arena, &leaves)?;
-        let output = |value| program.gpu_output(&arena, value);
+        let of_pass = Results::of_program(step, &arena);
         let state = update::State {
             student,
             student_views: &student_views,
@@ -123,46 +117,44 @@ impl GpuRun {
             knobs: &knobs,
             scaler: &scaler,
         };
-        rec.begin("report", "update");
-        update::report(
-            &mut rec,
-            &state,
-            &output(step.view.loss),
-            step.region.map(|t| output(t.loss)).as_ref(),
-            &output(step.view.entropy),
-        )?;
-        rec.begin("optimizer_and_teacher", "update");
-        for (i, gradient) in step.gradients.iter().enumerate() {
-            update::norms(&mut rec, &state, i, gradient.map(output).as_ref(), spec.optimizer)?;
-        }
-        if spec.precision == Precision::Mixed {
-            update::scaler(&mut rec, &state)?;
-        }
-        for (i, gradient) in step.gradients.iter().enumerate() {
-            update::entry(&mut rec, &state, i, gradient.map(output).as_ref(), spec.optimizer)?;
-        }
-        rec.begin("centers_and_statistics", "update");
-        let momentum = spec.loss.center_momentum;
-        for (view, term) in center_views.iter().zip([Some(step.view), step.region].into_iter().flatten()) {
-            update::average(&mut rec, &state, &output(term.teacher_mean), view, momentum, 1.0 - momentum)?;
-        }
-        for (store, views, statistics) in
-            [(student, &student_views, &step.student_statistics), (teacher, &teacher_views, &step.teacher_statistics)]
-        {
-            for s in statistics {
-                running(&mut rec, &state, store, views, s, [output(s.mean), output(s.var)], &unit)?;
+        let targets = Targets { centers: &center_views, teacher, one: &unit };
+        let mut flops = program.flops_of_nodes();
+        let mut rec = Recorder::new(&gpu);
+        let (pass, update) = match spec.accumulate {
+            1 => {
+                program.record(&mut rec, &arena, &leaves)?;
+                record_update(&mut rec, spec, step, &state, &targets, &of_pass)?;
+                (rec.finish()?, None)
             }
-        }
-        rec.begin("summary", "update");
-        let views = output(step.teacher_views);
-        let rows = esvit_ops::region_match::GLOBAL_CROPS * spec.crops.batch;
-        let cols = (views.bytes() / 4) as usize / rows;
-        update::summary(&mut rec, &report, &views, [rows, cols], entries)?;
-        let recording = rec.finish()?;
-        let flops = program.flops_of_nodes();
+            passes => {
+                let sums = Sums::new(&gpu, &of_pass, passes)?;
+                let nodes = std::mem::take(&mut flops);
+                let mut done = 0;
+                // What is complete at a stop is added up there: its memory serves the next nodes.
+                for (stop, at) in program.stops().iter().enumerate() {
+                    program.record_nodes(done..at.after, &mut rec, &arena, &leaves)?;
+                    rec.begin("accumulate", "update");
+                    flops.extend(nodes[done..at.after].iter().chain([&0]));
+                    done = at.after;
+                    for entry in step.entries_at(stop) {
+                        sums.add_gradient(&mut rec, &of_pass, entry)?;
+                    }
+                }
+                program.record_nodes(done..nodes.len(), &mut rec, &arena, &leaves)?;
+                flops.extend(&nodes[done..]);
+                rec.begin("accumulate", "update");
+                sums.add_rest(&mut rec, &of_pass)?;
+                let pass = rec.finish()?;
+                let mut rec = Recorder::new(&gpu);
+                record_update(&mut rec, spec, step, &state, &targets, &sums.results)?;
+                (pass, Some((rec.finish()?, sums)))
+            }
+        };
         Ok(GpuRun {
             gpu,
-            recording,
+            pass,
+            update,
+            of_pass,
             arena,
             leaves,
             student: student_views,
@@ -244,10 +236,12 @@ impl GpuRun {
         Ok(self.gpu.read_f32(view)?)
     }
 
-    /// A trained tensor's gradient in the last step, without the loss's scale.
-    pub fn read_gradient(&self, view: &View) -> Result<Vec<f32>> {
+    /// Gradient of entry `i` in the last step, without the loss's scale; `None` where it has none.
+    pub fn read_gradient(&self, i: usize) -> Result<Option<Vec<f32>>> {
+        let results = self.update.as_ref().map_or(&self.of_pass, |(_, sums)| &sums.results);
+        let Some(view) = &results.gradients[i] else { return Ok(None) };
         let unscale = self.read(&self.report.part(0, 4 * REPORT_HEAD as u64))?[7];
-        Ok(self.read(view)?.into_iter().map(|g| g * unscale).collect())
+        Ok(Some(self.read(view)?.into_iter().map(|g| g * unscale).collect()))
     }
 
     /// Where results of the program are.
@@ -255,35 +249,34 @@ impl GpuRun {
         &self.arena
     }
 
-    /// One step. With `times`, operator by operator, noting how long each took.
-    pub fn step(
+    /// Tells the GPU a step's knobs, before its first pass.
+    pub fn begin(&self, spec: &TrainerSpec, knobs: &Knobs, student: &Store, optimizer: &Optimizer) {
+        self.gpu.upload(&self.knobs, bytemuck::cast_slice(&update::knobs(spec, knobs, student, &self.moments, optimizer)));
+    }
+
+    /// One pass on these leaves. With `times`, operator by operator, noting how long each took.
+    pub fn run_pass(&self, pass: usize, leaves: &[(&str, Slice)], times: Option<&mut Vec<NodeTime>>) -> Result<()> {
+        for (name, values) in leaves {
+            if let Some(view) = self.leaves.get(*name) {
+                self.gpu.upload(view, values.bytes());
+            }
+        }
+        if let Some((_, sums)) = &self.update {
+            self.gpu.upload(&sums.number, bytemuck::bytes_of(&(pass as u32)));
+        }
+        self.run(&self.pass, &self.flops, times)
+    }
+
+    /// After the passes: the update, where it was not part of the pass, and the report.
+    pub fn finish(
         &self,
-        inputs: &StepInputs,
-        spec: &TrainerSpec,
         knobs: &Knobs,
         student: &Store,
         optimizer: &mut Optimizer,
         times: Option<&mut Vec<NodeTime>>,
     ) -> Result<StepStats> {
-        let upload = |name: &str, bytes: &[u8]| {
-            if let Some(view) = self.leaves.get(name) {
-                self.gpu.upload(view, bytes);
-            }
-        };
-        upload("student_pixels", inputs.student_pixels);
-        upload("teacher_pixels", inputs.teacher_pixels);
-        for (name, values) in &inputs.floats {
-            upload(name, bytemuck::cast_slice(values));
-        }
-        self.gpu.upload(&self.knobs, bytemuck::cast_slice(&update::knobs(spec, knobs, student, &self.moments, optimizer)));
-        match times {
-            None => self.recording.run(&self.gpu)?,
-            Some(times) => {
-                for t in self.recording.profile(&self.gpu)? {
-                    let flops = self.flops.get(t.operator).copied().unwrap_or(0);
-                    times.push(NodeTime { op: t.name, phase: t.phase, time: Duration::from_secs_f64(t.seconds), flops });
-                }
-            }
+        if let Some((update, _)) = &self.update {
+            self.run(update, &[], times)?;
         }
         let report = self.gpu.read_f32(&self.report.part(0, 4 * REPORT_HEAD as u64))?;
         let (view_loss, region_loss) = (f64::from(report[0]), f64::from(report[1]));
@@ -304,6 +297,66 @@ impl GpuRun {
             loss_scale: 1.0 / f64::from(report[7]),
         })
     }
+
+    fn run(&self, recording: &Recording, flops: &[u64], times: Option<&mut Vec<NodeTime>>) -> Result<()> {
+        let Some(times) = times else { return Ok(recording.run(&self.gpu)?) };
+        for t in recording.profile(&self.gpu)? {
+            let flops = flops.get(t.operator).copied().unwrap_or(0);
+            times.push(NodeTime { op: t.name, phase: t.phase, time: Duration::from_secs_f64(t.seconds), flops });
+        }
+        Ok(())
+    }
+}
+
+/// What an update changes besides the student's entries and the teacher's.
+struct Targets<'a> {
+    centers: &'a [View],
+    teacher: &'a Store,
+    /// A one, for counts.
+    one: &'a View,
+}
+
+/// Records what follows the passes: report, optimiser, teacher, centres and running statistics.
+fn record_update(
+    rec: &mut Recorder,
+    spec: &TrainerSpec,
+    step: &Step,
+    state: &update::State,
+    targets: &Targets,
+    results: &Results,
+) -> Result<()> {
+    rec.begin("report", "update");
+    update::report(rec, state, &results.scalars[0], results.scalars.get(2), &results.scalars[1])?;
+    rec.begin("optimizer_and_teacher", "update");
+    for (i, gradient) in results.gradients.iter().enumerate() {
+        update::norms(rec, state, i, gradient.as_ref(), spec.optimizer)?;
+    }
+    if spec.precision == Precision::Mixed {
+        update::scaler(rec, state)?;
+    }
+    for (i, gradient) in results.gradients.iter().enumerate() {
+        update::entry(rec, state, i, gradient.as_ref(), spec.optimizer)?;
+    }
+    rec.begin("centers_and_statistics", "update");
+    let momentum = spec.loss.center_momentum;
+    for (view, mean) in targets.centers.iter().zip(&results.teacher_means) {
+        update::average(rec, state, mean, view, momentum, 1.0 - momentum)?;
+    }
+    for of_pass in &results.statistics {
+        let mut values = of_pass.iter();
+        for (store, views, statistics) in [
+            (state.student, state.student_views, &step.student_statistics),
+            (targets.teacher, state.teacher_views, &step.teacher_statistics),
+        ] {
+            for (s, [mean, var]) in statistics.iter().zip(values.by_ref()) {
+                running(rec, state, store, views, s, [mean, var], targets.one)?;
+            }
+        }
+    }
+    rec.begin("summary", "update");
+    let rows = esvit_ops::region_match::GLOBAL_CROPS * spec.crops.batch * spec.accumulate;
+    let cols = (results.views.bytes() / 4) as usize / rows;
+    update::summary(rec, state.report, &results.views, [rows, cols], state.student.entries().len())
 }
 
 /// Running averages of a batch norm: momentum 0.1, the unbiased variance, and the count of batches.
@@ -313,14 +366,14 @@ fn running(
     store: &Store,
     views: &[View],
     s: &RunningStatistics,
-    [mean, var]: [View; 2],
+    [mean, var]: [&View; 2],
     one: &View,
 ) -> Result<()> {
     use esvit_ops::batch_norm::MOMENTUM;
     let unbiased = s.rows as f32 / (s.rows as f32 - 1.0).max(1.0);
     let targets = [
-        ("running_mean", &mean, 1.0 - MOMENTUM, MOMENTUM),
-        ("running_var", &var, 1.0 - MOMENTUM, MOMENTUM * unbiased),
+        ("running_mean", mean, 1.0 - MOMENTUM, MOMENTUM),
+        ("running_var", var, 1.0 - MOMENTUM, MOMENTUM * unbiased),
         ("num_batches_tracked", one, 1.0, 1.0),
     ];
     for (buffer, new, keep, factor) in targets {

@@ -32,6 +32,10 @@ impl Op for Gelu {
         Ok(vec![Some(g.apply1(GeluGradient, &[node.inputs[0], dy])?)])
     }
 
+    fn is_cheap(&self) -> bool {
+        true
+    }
+
     fn reference(&self, io: &mut Io) {
         let x = io.f32(0);
         for (y, &x) in io.out().iter_mut().zip(x) {

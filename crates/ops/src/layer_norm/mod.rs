@@ -54,6 +54,10 @@ impl Op for LayerNorm {
         Ok(grads)
     }
 
+    fn is_cheap(&self) -> bool {
+        true
+    }
+
     fn reference(&self, io: &mut Io) {
         cpu::reference(io, self.eps);
     }

@@ -13,14 +13,16 @@ pub fn cases() -> Vec<Case> {
         let inputs = vec![
             UnitRows(vec![ns, d]),
             Wave(vec![k, d]),
+            Positive(vec![k, 1]),
             UnitRows(vec![nt, d]),
             Wave(vec![k, d]),
+            Positive(vec![k, 1]),
             Wave(vec![k]),
             Positive(vec![1]),
             Index(vec![pairs], nt as u32),
             Positive(vec![pairs]),
         ];
-        Case::new(why, PrototypeLoss { student_temperature: 0.5, offsets: offsets.into(), keep: 0 }, inputs).differentiate(&[0, 1])
+        Case::new(why, PrototypeLoss { student_temperature: 0.1, offsets: offsets.into(), keep: 0 }, inputs).differentiate(&[0, 1, 2])
     };
     vec![
         case("one or two pairs a row", 7, 4, 24, 6, &|i| 1 + (i % 2) as u32),

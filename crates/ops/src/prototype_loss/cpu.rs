@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use super::PrototypeLoss;
 use crate::precision::rounding;
+use crate::weight_norm;
 
 /// Prototypes of one tile.
 const TILE: usize = 256;
@@ -22,9 +23,9 @@ const RANGES: usize = 8;
 /// Operands of both passes.
 struct Operands<'a> {
     z: &'a [f32],
-    w: &'a [f32],
+    student: Prototypes<'a>,
     teacher_z: &'a [f32],
-    teacher_w: &'a [f32],
+    teacher: Prototypes<'a>,
     centre: &'a [f32],
     inverse_temperature: f32,
     pair_teacher: &'a [u32],
@@ -40,16 +41,16 @@ struct Operands<'a> {
 
 impl<'a> Operands<'a> {
     fn new(op: &PrototypeLoss, io: &Io<'a>) -> Operands<'a> {
-        let ((ns, d), (k, _), (nt, _)) = (io.matrix(0), io.matrix(1), io.matrix(2));
+        let ((ns, d), (k, _), (nt, _)) = (io.matrix(0), io.matrix(1), io.matrix(3));
         Operands {
             z: io.f32(0),
-            w: io.f32(1),
-            teacher_z: io.f32(2),
-            teacher_w: io.f32(3),
-            centre: io.f32(4),
-            inverse_temperature: 1.0 / io.scalar(5),
-            pair_teacher: io.inputs[6].u32(),
-            pair_weight: io.f32(7),
+            student: Prototypes { v: io.f32(1), g: io.f32(2), d },
+            teacher_z: io.f32(3),
+            teacher: Prototypes { v: io.f32(4), g: io.f32(5), d },
+            centre: io.f32(6),
+            inverse_temperature: 1.0 / io.scalar(7),
+            pair_teacher: io.inputs[8].u32(),
+            pair_weight: io.f32(9),
             inverse_tau: 1.0 / op.student_temperature,
             ns,
             nt,
@@ -76,31 +77,71 @@ impl<'a> Operands<'a> {
         Product { rounding: self.rounding, accumulate, ..Default::default() }.run(a, b, c, self.pool);
     }
 
-    /// Teacher logits of a tile into `out` `[Nt, tile]`.
-    fn teacher_tile(&self, tile: &Range<usize>, out: &mut [f32]) {
-        let w = Mat::new(&self.teacher_w[tile.start * self.d..], tile.len(), self.d);
-        self.product(Mat::new(self.teacher_z, self.nt, self.d), w.t(), MatMut::new(out, self.nt, tile.len()), false);
+    /// Logits `[rows, tile]` of rows `z` and a tile's prototypes `w`.
+    fn logits(&self, z: &[f32], w: &[f32], out: &mut [f32]) {
+        let (rows, n) = (z.len() / self.d, w.len() / self.d);
+        self.product(Mat::new(z, rows, self.d), Mat::new(w, n, self.d).t(), MatMut::new(out, rows, n), false);
     }
 
-    /// Student logits of some rows and a tile into `out` `[rows, tile]`.
-    fn student_tile(&self, rows: &Range<usize>, tile: &Range<usize>, out: &mut [f32]) {
-        let z = Mat::new(&self.z[rows.start * self.d..], rows.len(), self.d);
-        let w = Mat::new(&self.w[tile.start * self.d..], tile.len(), self.d);
-        self.product(z, w.t(), MatMut::new(out, rows.len(), tile.len()), false);
+    /// Some of the student's rows.
+    fn rows(&self, rows: &Range<usize>) -> &'a [f32] {
+        &self.z[rows.start * self.d..rows.end * self.d]
     }
 
-    /// While row `i` is worked on: asks for its share of the next tile of `w`, so that memory is not waited for. A tile's prototypes are read
+    /// While row `i` is worked on: asks for its share of the next tile of `v`, so that memory is not waited for. A tile's prototypes are read
     /// once, and nothing else of it comes from so far away.
-    fn prefetch(&self, w: &[f32], tile: &Range<usize>, i: usize) {
-        let next = &w[tile.end * self.d..(tile.end + TILE).min(self.k) * self.d];
+    fn prefetch(&self, v: &[f32], tile: &Range<usize>, i: usize) {
+        let next = &v[tile.end * self.d..(tile.end + TILE).min(self.k) * self.d];
         let at = |i: usize| i * next.len() / self.ns;
         lanes::prefetch(&next[at(i)..at(i + 1)]);
+    }
+
+    /// Floats of a thread's tiles.
+    fn tiles(&self) -> usize {
+        (self.nt + BLOCK.min(self.ns) + self.d) * TILE
+    }
+
+    /// A thread's tiles: logits of the teacher, logits of the student, prototypes.
+    fn split<'s>(&self, scratch: &'s mut [f32]) -> [&'s mut [f32]; 3] {
+        let (teacher, rest) = scratch.split_at_mut(self.nt * TILE);
+        let (student, w) = rest.split_at_mut(BLOCK.min(self.ns) * TILE);
+        [teacher, student, w]
     }
 
     /// How kept logits are stored.
     fn kept(&self) -> Kept {
         let half = self.rounding == Rounding::Bf16 && cpu::bf16();
         Kept { half, tile_words: tile_words(self.ns, self.nt) / if half { 2 } else { 1 } }
+    }
+}
+
+/// Directions `[K, D]` and gains `[K]` of a network's prototypes.
+#[derive(Clone, Copy)]
+struct Prototypes<'a> {
+    v: &'a [f32],
+    g: &'a [f32],
+    d: usize,
+}
+
+impl Prototypes<'_> {
+    fn row(&self, k: usize) -> &[f32] {
+        &self.v[k * self.d..(k + 1) * self.d]
+    }
+
+    /// The prototypes of a tile, into `w` `[tile, D]`.
+    fn normalise<'w>(&self, tile: &Range<usize>, w: &'w mut [f32]) -> &'w [f32] {
+        let w = &mut w[..tile.len() * self.d];
+        for (k, w) in tile.clone().zip(w.chunks_mut(self.d)) {
+            weight_norm::row(self.row(k), self.g[k], w);
+        }
+        w
+    }
+
+    /// Makes a tile's `dW` its `dv`, and gives its `dg`.
+    fn denormalise(&self, tile: &Range<usize>, dw: &mut [f32], dg: &mut [f32]) {
+        for ((k, dw), dg) in tile.clone().zip(dw.chunks_mut(self.d)).zip(dg) {
+            *dg = weight_norm::gradient_row(self.row(k), self.g[k], dw);
+        }
     }
 }
 
@@ -161,12 +202,12 @@ fn ranges(k: usize) -> usize {
     RANGES.min(k.div_ceil(TILE))
 }
 
-/// Bytes of scratch memory a call takes: each thread's tiles and the largest of its products; what each range knows (forward), or its dz
+/// Bytes of scratch memory a call takes: each thread's tiles, of logits and of prototypes, and the largest of its products; what each range knows (forward), or its dz
 /// (backward).
 pub(super) fn scratch(inputs: &[&Shape], threads: usize, backward: bool) -> usize {
-    let (ns, d, k, nt, pairs) = (inputs[0][0], inputs[0][1], inputs[1][0], inputs[2][0], inputs[6][0]);
+    let (ns, d, k, nt, pairs) = (inputs[0][0], inputs[0][1], inputs[1][0], inputs[3][0], inputs[8][0]);
     let (threads, block) = (threads.min(ranges(k)), BLOCK.min(ns));
-    let tiles = threads * (nt + block) * TILE;
+    let tiles = threads * (nt + block + d) * TILE;
     let mut products = gemm::scratch(nt, TILE, d, 1).max(gemm::scratch(block, TILE, d, 1));
     if backward {
         products = products.max(gemm::scratch(block, d, TILE, 1)).max(gemm::scratch(TILE, d, block, 1));
@@ -270,17 +311,18 @@ fn first_pass(op: &PrototypeLoss, x: &Operands, range: Range<usize>, mean_z: &[f
         pair: vec![0.0; x.pair_teacher.len()],
     };
     let mut factors = vec![(0.0f32, 0.0f32); x.nt];
-    let mut scratch = x.pool.scratch((x.nt + BLOCK.min(x.ns)) * TILE);
-    let (teacher, student) = scratch.split_at_mut(x.nt * TILE);
+    let mut scratch = x.pool.scratch(x.tiles());
+    let [teacher, student, w] = x.split(&mut scratch);
     let keep = x.kept();
     let first = range.start;
     for (t, tile) in steps(range, TILE).enumerate() {
         let n = tile.len();
         let teacher = &mut teacher[..x.nt * n];
-        x.teacher_tile(&tile, teacher);
+        let w_teacher = x.teacher.normalise(&tile, w);
+        x.logits(x.teacher_z, w_teacher, teacher);
         keep.store(kept, t, 0, teacher);
         // The mean logit is the logit of the mean, and the prototypes are in the cache.
-        for (w, mean) in x.teacher_w[tile.start * x.d..tile.end * x.d].chunks(x.d).zip(&mut mean[tile.start - first..]) {
+        for (w, mean) in w_teacher.chunks(x.d).zip(&mut mean[tile.start - first..]) {
             *mean = row_dot(w, mean_z);
         }
         for (j, row) in teacher.chunks_mut(n).enumerate() {
@@ -288,13 +330,14 @@ fn first_pass(op: &PrototypeLoss, x: &Operands, range: Range<usize>, mean_z: &[f
             factors[j] = part.teacher[j].merge(max, sum);
             part.teacher_energy[j] = part.teacher_energy[j] * factors[j].0 + energy * factors[j].1;
         }
+        let w = x.student.normalise(&tile, w);
         for rows in steps(0..x.ns, BLOCK) {
             let student = &mut student[..rows.len() * n];
-            x.student_tile(&rows, &tile, student);
+            x.logits(x.rows(&rows), w, student);
             keep.store(kept, t, x.nt * TILE + rows.start * n, student);
             for (i, row) in rows.zip(student.chunks_mut(n)) {
-                x.prefetch(x.w, &tile, i);
-                x.prefetch(x.teacher_w, &tile, i);
+                x.prefetch(x.student.v, &tile, i);
+                x.prefetch(x.teacher.v, &tile, i);
                 for p in op.pairs(i) {
                     let j = x.pair_teacher[p] as usize;
                     let dot = row_dot(&teacher[j * n..][..n], row);
@@ -379,26 +422,27 @@ multiversion! {
 
 pub(super) fn backward(op: &PrototypeLoss, io: &mut Io) {
     let x = Operands::new(op, io);
-    let (lse_s, lse_t) = (io.f32(8), io.f32(9));
-    let gain = io.scalar(10) * x.inverse_tau;
+    let (lse_s, lse_t) = (io.f32(10), io.f32(11));
+    let gain = io.scalar(12) * x.inverse_tau;
     let pool = io.pool;
-    let kept = io.inputs.get(11).map_or(&[][..], |kept| kept.f32());
+    let kept = io.inputs.get(13).map_or(&[][..], |kept| kept.f32());
     let kept_each = kept.len() / x.ranges();
-    let [dz, dw] = io.outs();
+    let [dz, dv, dg] = io.outs();
     let keep = x.kept();
     let row_weight: Vec<f32> = (0..x.ns).map(|i| gain * x.pair_weight[op.pairs(i)].iter().sum::<f32>()).collect();
 
     let mut partial = pool.scratch(x.ranges() * x.ns * x.d);
-    let mut rest = dw;
+    let (mut dv, mut dg) = (dv, dg);
     let mut jobs = Vec::new();
     for (r, dz) in partial.chunks_mut(x.ns * x.d).enumerate() {
-        let (piece, tail) = rest.split_at_mut(x.range(r).len() * x.d);
-        jobs.push((x.range(r), dz, piece, &kept[r * kept_each..][..kept_each]));
-        rest = tail;
+        let (dv_piece, dv_rest) = dv.split_at_mut(x.range(r).len() * x.d);
+        let (dg_piece, dg_rest) = dg.split_at_mut(x.range(r).len());
+        jobs.push((x.range(r), dz, dv_piece, dg_piece, &kept[r * kept_each..][..kept_each]));
+        (dv, dg) = (dv_rest, dg_rest);
     }
-    jobs.into_par_iter().for_each(|(range, dz, dw, kept)| {
-        let mut scratch = pool.scratch((x.nt + BLOCK.min(x.ns)) * TILE);
-        let (teacher, student) = scratch.split_at_mut(x.nt * TILE);
+    jobs.into_par_iter().for_each(|(range, dz, dv, dg, kept)| {
+        let mut scratch = pool.scratch(x.tiles());
+        let [teacher, student, w] = x.split(&mut scratch);
         let first = range.start;
         for (t, tile) in steps(range, TILE).enumerate() {
             let n = tile.len();
@@ -407,23 +451,25 @@ pub(super) fn backward(op: &PrototypeLoss, io: &mut Io) {
             if is_kept {
                 keep.load(kept, t, 0, teacher)
             } else {
-                x.teacher_tile(&tile, teacher)
+                x.logits(x.teacher_z, x.teacher.normalise(&tile, w), teacher)
             }
             for (row, &lse) in teacher.chunks_mut(n).zip(lse_t) {
                 teacher_probabilities(row, &x.centre[tile.clone()], x.inverse_temperature, lse);
             }
-            let w = Mat::new(&x.w[tile.start * x.d..], n, x.d);
+            let w = x.student.normalise(&tile, w);
+            let tile_rows = tile.start - first..tile.end - first;
+            let dw = &mut dv[tile_rows.start * x.d..tile_rows.end * x.d];
             for rows in steps(0..x.ns, BLOCK) {
                 let g = &mut student[..rows.len() * n];
                 if is_kept {
                     keep.load(kept, t, x.nt * TILE + rows.start * n, g)
                 } else {
-                    x.student_tile(&rows, &tile, g)
+                    x.logits(x.rows(&rows), w, g)
                 }
                 for (i, row) in rows.clone().zip(g.chunks_mut(n)) {
-                    x.prefetch(x.w, &tile, i);
+                    x.prefetch(x.student.v, &tile, i);
                     if !keep.has(t + 1, kept) {
-                        x.prefetch(x.teacher_w, &tile, i);
+                        x.prefetch(x.teacher.v, &tile, i);
                     }
                     student_probabilities(row, x.inverse_tau, lse_s[i], row_weight[i]);
                     for p in op.pairs(i) {
@@ -431,10 +477,12 @@ pub(super) fn backward(op: &PrototypeLoss, io: &mut Io) {
                     }
                 }
                 let g = Mat::new(g, rows.len(), n);
-                x.product(g, w, MatMut::new(&mut dz[rows.start * x.d..], rows.len(), x.d), tile.start > first);
-                let z = Mat::new(&x.z[rows.start * x.d..], rows.len(), x.d);
-                x.product(g.t(), z, MatMut::new(&mut dw[(tile.start - first) * x.d..], n, x.d), rows.start > 0);
+                let dz = MatMut::new(&mut dz[rows.start * x.d..], rows.len(), x.d);
+                x.product(g, Mat::new(w, n, x.d), dz, tile.start > first);
+                let z = Mat::new(x.rows(&rows), rows.len(), x.d);
+                x.product(g.t(), z, MatMut::new(dw, n, x.d), rows.start > 0);
             }
+            x.student.denormalise(&tile, dw, &mut dg[tile_rows]);
         }
     });
     pool.for_rows(dz, x.d, 64, |first, piece| {

@@ -6,6 +6,7 @@ use esvit_gpu::{Grid, Kernel, Recorder, View, reduce};
 use esvit_graph::{GpuIo, Result};
 
 use super::PrototypeLoss;
+use crate::weight_norm;
 
 /// Mirrors `Params` in all WGSL files of this folder; not every kernel reads all of it.
 #[repr(C)]
@@ -54,16 +55,19 @@ struct Tiles<'a> {
     step: usize,
     student: View,
     teacher: View,
+    /// Prototypes of a tile.
+    w: View,
 }
 
 impl<'a> Tiles<'a> {
     fn new(io: &'a GpuIo, rec: &mut Recorder) -> Tiles<'a> {
-        let ((ns, d), (k, _), (nt, _)) = (io.matrix(0), io.matrix(1), io.matrix(2));
-        let wanted = (LOGITS / (4 * (ns + nt)) / 64 * 64).max(NARROW);
+        let ((ns, d), (k, _), (nt, _)) = (io.matrix(0), io.matrix(1), io.matrix(3));
+        let wanted = (LOGITS / (4 * (ns + nt).max(d)) / 64 * 64).max(NARROW);
         // A tile of logits, and the tile's prototypes, are one binding each.
         let step = rec.row_pieces(k, 4 * ns.max(nt).max(d))[0].len().min(wanted);
         let [student, teacher] = [ns, nt].map(|rows| rec.scratch((4 * rows * step) as u64));
-        Tiles { io, ns, nt, k, d, step, student, teacher }
+        let w = rec.scratch((4 * d * step) as u64);
+        Tiles { io, ns, nt, k, d, step, student, teacher, w }
     }
 
     fn ranges(&self) -> impl Iterator<Item = Range<usize>> + use<> {
@@ -81,22 +85,23 @@ impl<'a> Tiles<'a> {
         view.rows(tile.start, tile.len(), cols)
     }
 
-    /// Records the tile's student logits, `[Ns, tile]`.
-    fn student_logits(&self, rec: &mut Recorder, tile: &Range<usize>) -> Result<View> {
-        self.logits(rec, tile, [0, 1], &self.student, self.ns)
+    /// Records the tile's student logits, `[Ns, tile]`; its prototypes are the second result.
+    fn student_logits(&self, rec: &mut Recorder, tile: &Range<usize>) -> Result<[View; 2]> {
+        self.logits(rec, tile, [0, 1, 2], &self.student, self.ns)
     }
 
-    /// Records the tile's teacher logits, `[Nt, tile]`.
-    fn teacher_logits(&self, rec: &mut Recorder, tile: &Range<usize>) -> Result<View> {
-        self.logits(rec, tile, [2, 3], &self.teacher, self.nt)
+    /// Records the tile's teacher logits, `[Nt, tile]`. Its prototypes take the place of the student's.
+    fn teacher_logits(&self, rec: &mut Recorder, tile: &Range<usize>) -> Result<[View; 2]> {
+        self.logits(rec, tile, [3, 4, 5], &self.teacher, self.nt)
     }
 
-    fn logits(&self, rec: &mut Recorder, tile: &Range<usize>, [z, w]: [usize; 2], to: &View, rows: usize) -> Result<View> {
-        let to = to.rows(0, rows, tile.len());
-        let w = self.part(&self.io.inputs[w], tile, self.d);
+    fn logits(&self, rec: &mut Recorder, tile: &Range<usize>, operands: [usize; 3], to: &View, rows: usize) -> Result<[View; 2]> {
+        let [z, v, g] = operands.map(|i| &self.io.inputs[i]);
+        let (to, w) = (to.rows(0, rows, tile.len()), self.w.rows(0, tile.len(), self.d));
+        weight_norm::gpu::normalise(rec, &self.part(v, tile, self.d), &self.part(g, tile, 1), &w, [tile.len(), self.d])?;
         let size = [rows, tile.len(), self.d];
-        Product::new(Operand::plain(&self.io.inputs[z]), Operand::transposed(&w), &to, size).half(self.io.half()).record(rec)?;
-        Ok(to)
+        Product::new(Operand::plain(z), Operand::transposed(&w), &to, size).half(self.io.half()).record(rec)?;
+        Ok([to, w])
     }
 }
 
@@ -109,7 +114,7 @@ fn constant(rec: &Recorder, indices: &[u32]) -> Result<View> {
 
 pub(super) fn forward(op: &PrototypeLoss, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
     let x = Tiles::new(io, rec);
-    let [teacher_z, teacher_v, centre, temperature, pair_teacher, pair_weight] = [2, 3, 4, 5, 6, 7].map(|i| &io.inputs[i]);
+    let [teacher_z, centre, temperature, pair_teacher, pair_weight] = [3, 6, 7, 8, 9].map(|i| &io.inputs[i]);
     let [loss, lse_s, lse_t, mean, entropy] = [0, 1, 2, 3, 4].map(|i| &io.outputs[i]);
     let students: Vec<u32> = (0..x.ns).flat_map(|i| op.pairs(i).map(move |_| i as u32)).collect();
     let pairs = students.len();
@@ -121,13 +126,13 @@ pub(super) fn forward(op: &PrototypeLoss, io: &GpuIo, rec: &mut Recorder) -> Res
     rec.scoped(|rec| reduce::column_sum(rec, teacher_z, &sum_z, x.nt, x.d))?;
     for tile in x.ranges() {
         let (n, flags) = (tile.len(), x.flags(&tile));
-        let (v, mean) = (x.part(teacher_v, &tile, x.d), x.part(mean, &tile, 1));
+        let [t, w] = x.teacher_logits(rec, &tile)?;
         // The mean logit is the logit of the mean.
-        rec.dispatch(&TEACHER_MEAN, &[&v, &sum_z, &mean], &Params::new(n, x.d, 0, 1.0 / x.nt as f32), Grid::elements(n, 4))?;
-        let t = x.teacher_logits(rec, &tile)?;
+        let bindings = [&w, &sum_z, &x.part(mean, &tile, 1)];
+        rec.dispatch(&TEACHER_MEAN, &bindings, &Params::new(n, x.d, 0, 1.0 / x.nt as f32), Grid::elements(n, 4))?;
         let bindings = [&t, &x.part(centre, &tile, 1), temperature, &teacher, lse_t, &entropies];
         rec.dispatch(&TEACHER_TILE, &bindings, &Params::new(x.nt, n, flags, 0.0), Grid::fold(x.nt))?;
-        let s = x.student_logits(rec, &tile)?;
+        let [s, _] = x.student_logits(rec, &tile)?;
         rec.dispatch(&STUDENT_TILE, &[&s, &student, lse_s], &Params::new(x.ns, n, flags, inverse_tau), Grid::fold(x.ns))?;
         let bindings = [&s, &t, &teacher, lse_s, &pair_student, pair_teacher, pair_weight, &sums];
         rec.dispatch(&PAIR_TILE, &bindings, &Params::new(pairs, n, flags, inverse_tau), Grid::fold(pairs))?;
@@ -138,25 +143,28 @@ pub(super) fn forward(op: &PrototypeLoss, io: &GpuIo, rec: &mut Recorder) -> Res
 
 pub(super) fn backward(op: &PrototypeLoss, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
     let x = Tiles::new(io, rec);
-    let [z, w, centre, temperature] = [0, 1, 4, 5].map(|i| &io.inputs[i]);
-    let [pair_teacher, pair_weight, lse_s, lse_t, dloss] = [6, 7, 8, 9, 10].map(|i| &io.inputs[i]);
-    let [dz, dw] = [0, 1].map(|i| &io.outputs[i]);
+    let [z, v, gain, centre, temperature] = [0, 1, 2, 6, 7].map(|i| &io.inputs[i]);
+    let [pair_teacher, pair_weight, lse_s, lse_t, dloss] = [8, 9, 10, 11, 12].map(|i| &io.inputs[i]);
+    let [dz, dv, dg] = [0, 1, 2].map(|i| &io.outputs[i]);
+    let dw = rec.scratch((4 * x.d * x.step) as u64);
     let offsets = constant(rec, &op.offsets)?;
     let inverse_tau = 1.0 / op.student_temperature;
 
     for tile in x.ranges() {
         let n = tile.len();
         let blocks = n.div_ceil(256);
-        let q = x.teacher_logits(rec, &tile)?;
+        let [q, _] = x.teacher_logits(rec, &tile)?;
         let bindings = [&q, &x.part(centre, &tile, 1), temperature, lse_t];
         rec.dispatch(&PROBABILITIES, &bindings, &Params::new(x.nt, n, 0, 0.0), Grid::fold(x.nt * blocks))?;
-        let g = x.student_logits(rec, &tile)?;
+        let [g, w] = x.student_logits(rec, &tile)?;
         let bindings = [&g, &q, lse_s, &offsets, pair_teacher, pair_weight, dloss];
         rec.dispatch(&GRADIENT, &bindings, &Params::new(x.ns, n, 0, inverse_tau), Grid::fold(x.ns * blocks))?;
-        let (w, dw) = (x.part(w, &tile, x.d), x.part(dw, &tile, x.d));
+        let dw = dw.rows(0, n, x.d);
         Product::new(Operand::transposed(&g), Operand::plain(z), &dw, [n, x.d, x.ns]).half(io.half()).record(rec)?;
         let product = Product::new(Operand::plain(&g), Operand::plain(&w), dz, [x.ns, x.d, n]);
         product.half(io.half()).adding(tile.start > 0).record(rec)?;
+        let ([v, dv], [gain, dg]) = ([v, dv].map(|view| x.part(view, &tile, x.d)), [gain, dg].map(|view| x.part(view, &tile, 1)));
+        weight_norm::gpu::denormalise(rec, [&v, &gain, &dw], [&dv, &dg], [n, x.d])?;
     }
     Ok(())
 }

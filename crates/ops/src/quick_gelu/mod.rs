@@ -31,6 +31,10 @@ impl Op for QuickGelu {
         Ok(vec![Some(g.apply1(QuickGeluGradient, &[node.inputs[0], dy])?)])
     }
 
+    fn is_cheap(&self) -> bool {
+        true
+    }
+
     fn reference(&self, io: &mut Io) {
         let x = io.f32(0);
         io.out().iter_mut().zip(x).for_each(|(y, &x)| *y = (f64::from(x) * sigma(x)) as f32);

@@ -1,5 +1,5 @@
 use bytemuck::{Pod, Zeroable};
-use esvit_gpu::{Grid, Kernel, Recorder};
+use esvit_gpu::{Grid, Kernel, Recorder, View};
 use esvit_graph::{GpuIo, Result};
 
 /// Mirrors `Params` in `forward.wgsl` and `backward.wgsl`.
@@ -19,25 +19,34 @@ pub(crate) static KERNELS: &[&Kernel] = &[&FORWARD, &BACKWARD];
 /// Rows of one workgroup.
 const ROWS: usize = 4;
 
-pub(super) fn forward(io: &GpuIo, rec: &mut Recorder) -> Result<()> {
-    let (rows, cols) = io.matrix(0);
+/// Records `w` `[K, D]` from `v` and `g`.
+pub(crate) fn normalise(rec: &mut Recorder, v: &View, g: &View, w: &View, [rows, cols]: [usize; 2]) -> Result<()> {
     for piece in rec.row_pieces(rows, 4 * cols) {
         let (from, rows) = (piece.start, piece.len());
-        let (v, g, w) = (io.inputs[0].rows(from, rows, cols), io.inputs[1].rows(from, rows, 1), io.outputs[0].rows(from, rows, cols));
+        let (v, g, w) = (v.rows(from, rows, cols), g.rows(from, rows, 1), w.rows(from, rows, cols));
         let params = Params { rows: rows as u32, cols: cols as u32, pad: [0; 2] };
         rec.dispatch(&FORWARD, &[&v, &g, &w], &params, Grid::elements(rows, ROWS))?;
     }
     Ok(())
 }
 
-pub(super) fn backward(io: &GpuIo, rec: &mut Recorder) -> Result<()> {
-    let (rows, cols) = io.matrix(0);
+/// Records `dv` and `dg` from `v`, `g` and `dw`, which may not be `dv`.
+pub(crate) fn denormalise(rec: &mut Recorder, [v, g, dw]: [&View; 3], [dv, dg]: [&View; 2], [rows, cols]: [usize; 2]) -> Result<()> {
     for piece in rec.row_pieces(rows, 4 * cols) {
         let (from, rows) = (piece.start, piece.len());
-        let [v, dw, dv] = [&io.inputs[0], &io.inputs[2], &io.outputs[0]].map(|view| view.rows(from, rows, cols));
-        let [g, dg] = [&io.inputs[1], &io.outputs[1]].map(|view| view.rows(from, rows, 1));
+        let [v, dw, dv] = [v, dw, dv].map(|view| view.rows(from, rows, cols));
+        let [g, dg] = [g, dg].map(|view| view.rows(from, rows, 1));
         let params = Params { rows: rows as u32, cols: cols as u32, pad: [0; 2] };
         rec.dispatch(&BACKWARD, &[&v, &g, &dw, &dv, &dg], &params, Grid::elements(rows, ROWS))?;
     }
     Ok(())
+}
+
+pub(super) fn forward(io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+    normalise(rec, &io.inputs[0], &io.inputs[1], &io.outputs[0], io.matrix(0).into())
+}
+
+pub(super) fn backward(io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+    let [v, g, dw] = [0, 1, 2].map(|i| &io.inputs[i]);
+    denormalise(rec, [v, g, dw], [&io.outputs[0], &io.outputs[1]], io.matrix(0).into())
 }

@@ -53,8 +53,7 @@ impl Op for WeightNorm {
         let (_, cols) = io.matrix(0);
         io.pool.for_rows(io.outputs[0].f32(), cols, 128, |first, piece| {
             for (i, w) in piece.chunks_mut(cols).enumerate() {
-                let v = &v[(first + i) * cols..][..cols];
-                lanes::scale(g[first + i] / lanes::dot(v, v).sqrt(), v, w);
+                row(&v[(first + i) * cols..][..cols], g[first + i], w);
             }
         });
     }
@@ -85,7 +84,8 @@ impl Op for WeightNormGradient {
         let [dv, dg] = io.outs();
         for (k, dv) in dv.chunks_mut(cols).enumerate() {
             let row = k * cols..(k + 1) * cols;
-            dg[k] = gradient_row(&v[row.clone()], g[k], &dw[row], dv);
+            dv.copy_from_slice(&dw[row.clone()]);
+            dg[k] = gradient_row(&v[row], g[k], dv);
         }
     }
 
@@ -95,7 +95,8 @@ impl Op for WeightNormGradient {
         let [dv, dg] = io.outs();
         dv.par_chunks_mut(cols).zip(dg).enumerate().with_min_len(128).for_each(|(k, (dv, dg))| {
             let row = k * cols..(k + 1) * cols;
-            *dg = gradient_row(&v[row.clone()], g[k], &dw[row], dv);
+            dv.copy_from_slice(&dw[row.clone()]);
+            *dg = gradient_row(&v[row], g[k], dv);
         });
     }
 
@@ -104,12 +105,18 @@ impl Op for WeightNormGradient {
     }
 }
 
-fn gradient_row(v: &[f32], g: f32, dw: &[f32], dv: &mut [f32]) -> f32 {
+/// One row: `w = g·v/|v|`.
+pub(crate) fn row(v: &[f32], g: f32, w: &mut [f32]) {
+    lanes::scale(g / lanes::dot(v, v).sqrt(), v, w);
+}
+
+/// Makes the gradient of a row of `w` that of `v`, and returns that of `g`.
+pub(crate) fn gradient_row(v: &[f32], g: f32, dw: &mut [f32]) -> f32 {
     let norm2 = lanes::dot(v, v);
     let norm = norm2.sqrt();
     let along = lanes::dot(dw, v);
-    for ((dv, dw), v) in dv.iter_mut().zip(dw).zip(v) {
-        *dv = g / norm * (dw - v * (along / norm2));
+    for (dw, v) in dw.iter_mut().zip(v) {
+        *dw = g / norm * (*dw - v * (along / norm2));
     }
     along / norm
 }
