@@ -1,10 +1,10 @@
 //! A backbone's features, for evaluation.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use esvit_gpu::{Gpu, Recorder, Recording, View};
-use esvit_graph::{Arena, Bindings, DType, GpuArena, Slice, Value, Variant};
+use esvit_graph::{Arena, Bindings, Constants, DType, GpuArena, NodeTime, Slice, Value};
 use esvit_ops::{Layout, Segment};
 use esvit_simd::Pool;
 
@@ -25,7 +25,12 @@ pub struct Encoder {
 /// What runs the program.
 #[derive(Debug)]
 enum Device {
-    Cpu { pool: Pool, arena: Arena },
+    Cpu {
+        pool: Pool,
+        arena: Arena,
+        /// Weights in the order of the products.
+        constants: Constants,
+    },
     Gpu(Box<GpuForward>),
 }
 
@@ -69,7 +74,12 @@ impl Encoder {
     /// When the specification cannot be built.
     pub fn new(spec: EncoderSpec) -> Result<Encoder> {
         let threads = spec.threads;
-        Encoder::with(spec, |forward, _, _| Ok(Device::Cpu { pool: Pool::new(threads)?, arena: forward.program.arena() }))
+        let device = |forward: &Forward, _: &Store, _| {
+            Ok(Device::Cpu { pool: Pool::new(threads)?, arena: forward.program.arena(), constants: Constants::default() })
+        };
+        let mut encoder = Encoder::with(spec, true, device)?;
+        encoder.place();
+        Ok(encoder)
     }
 
     /// The same on a GPU.
@@ -77,13 +87,13 @@ impl Encoder {
     /// # Errors
     /// When the specification cannot be built, an operator has no kernels, or the GPU has not enough memory.
     pub fn on_gpu(spec: EncoderSpec, gpu: Gpu) -> Result<Encoder> {
-        let encoder =
-            Encoder::with(spec, |forward, store, pixels| Ok(Device::Gpu(Box::new(GpuForward::new(gpu, forward, store, pixels)?))))?;
-        encoder.upload();
+        let device = |forward: &Forward, store: &Store, pixels| Ok(Device::Gpu(Box::new(GpuForward::new(gpu, forward, store, pixels)?)));
+        let mut encoder = Encoder::with(spec, false, device)?;
+        encoder.place();
         Ok(encoder)
     }
 
-    fn with(spec: EncoderSpec, device: impl FnOnce(&Forward, &Store, usize) -> Result<Device>) -> Result<Encoder> {
+    fn with(spec: EncoderSpec, fuse: bool, device: impl FnOnce(&Forward, &Store, usize) -> Result<Device>) -> Result<Encoder> {
         if spec.batch == 0 {
             return Err(Error::Spec("batch must be at least 1".into()));
         }
@@ -94,17 +104,26 @@ impl Encoder {
             FeatureOutput::LastBlocks(n) => Wanted::LastBlocks(n),
             FeatureOutput::LastBlocksAndRegions(n) => Wanted::LastBlocksAndRegions(n),
         };
-        let mut forward = network::build_forward(&spec.backbone, images, DType::U8, wanted)?;
+        let mut forward = network::build_forward(&spec.backbone, images, DType::U8, wanted, fuse)?;
         forward.program = forward.program.with_precision(spec.precision.into());
         let store = Store::new(&forward.parameters, TEACHER, 0);
         let device = device(&forward, &store, staging.len())?;
         Ok(Encoder { spec, forward, store, staging, device })
     }
 
-    /// Copies the weights to the GPU.
-    fn upload(&self) {
-        if let Device::Gpu(run) = &self.device {
-            run.upload(&self.store);
+    /// Brings the weights to where the program reads them: the GPU, or the order of its products.
+    fn place(&mut self) {
+        match &mut self.device {
+            Device::Gpu(run) => run.upload(&self.store),
+            Device::Cpu { pool, constants, .. } => {
+                *constants = Constants::default();
+                let program = &self.forward.program;
+                let mut bindings = Bindings::new();
+                self.store.bind(&mut bindings);
+                *constants = pool.install(|| program.prepare(&bindings));
+                let replaced: HashSet<&str> = program.replaced(constants).collect();
+                self.store.forget(|leaf| replaced.contains(leaf));
+            }
         }
     }
 
@@ -115,7 +134,11 @@ impl Encoder {
 
     /// Bytes of weights and activations.
     pub fn memory(&self) -> usize {
-        self.store.bytes() + self.forward.program.arena_bytes()
+        let constants = match &self.device {
+            Device::Cpu { constants, .. } => constants.bytes(),
+            Device::Gpu(_) => 0,
+        };
+        self.store.bytes() + constants + self.forward.program.arena_bytes()
     }
 
     /// Matrix-product arithmetic of one pass over `batch` images.
@@ -128,14 +151,14 @@ impl Encoder {
         let backbone: Vec<Tensor> =
             weights.iter().filter(|t| !t.name.starts_with("head.") && !t.name.starts_with("head_dense.")).cloned().collect();
         let report = self.store.load(&backbone, false)?;
-        self.upload();
+        self.place();
         Ok(report)
     }
 
     /// Weights as a run with this seed starts with.
     pub fn initialise(&mut self, seed: u64) {
         self.store = Store::new(&self.forward.parameters, TEACHER, seed);
-        self.upload();
+        self.place();
     }
 
     /// `count` images, 8-bit (height, width, channel) → `[count, width]`.
@@ -154,7 +177,7 @@ impl Encoder {
             self.staging[..chunk.len()].copy_from_slice(chunk);
             let widths = self.forward.widths.clone();
             let mut column = 0;
-            for (block, w) in self.run()?.iter().zip(&widths) {
+            for (block, w) in self.run(None)?.iter().zip(&widths) {
                 for (row, out) in out.chunks_mut(width).enumerate() {
                     out[column..column + w].copy_from_slice(&block[row * w..][..*w]);
                 }
@@ -164,17 +187,25 @@ impl Encoder {
         Ok(features)
     }
 
+    /// PROBE
+    pub fn node_times(&mut self) -> Result<Vec<NodeTime>> {
+        let mut times = Vec::new();
+        self.run(Some(&mut times))?;
+        Ok(times)
+    }
+
     /// Runs the program on the staged pixels; its outputs, each `[batch, width]`.
-    fn run(&mut self) -> Result<Vec<Cow<'_, [f32]>>> {
+    fn run(&mut self, times: Option<&mut Vec<NodeTime>>) -> Result<Vec<Cow<'_, [f32]>>> {
         let Encoder { forward, store, staging, device, .. } = self;
         let program = &forward.program;
         match device {
-            Device::Cpu { pool, arena } => {
+            Device::Cpu { pool, arena, constants } => {
                 let mut bindings = Bindings::new();
                 store.bind(&mut bindings);
                 bindings.bind("pixels", Slice::U8(staging));
-                let (pool, arena) = (&*pool, arena);
-                pool.install(|| program.run(arena, &bindings, pool, Variant::Fast, None))?;
+                let (pool, constants) = (&*pool, &*constants);
+                pool.install(|| program.run_prepared(constants, arena, &bindings, pool, times))?;
+                let arena = &*arena;
                 Ok(forward.outputs.iter().map(|value| Cow::Borrowed(program.output(arena, *value).f32())).collect())
             }
             Device::Gpu(run) => {

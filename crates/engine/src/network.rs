@@ -316,7 +316,14 @@ pub(crate) enum Wanted {
     LastBlocksAndRegions(usize),
 }
 
-pub(crate) fn build_forward(backbone: &esvit_nn::spec::BackboneSpec, crops: Layout, pixels: DType, wanted: Wanted) -> Result<Forward> {
+/// `fuse` joins operators, for a CPU.
+pub(crate) fn build_forward(
+    backbone: &esvit_nn::spec::BackboneSpec,
+    crops: Layout,
+    pixels: DType,
+    wanted: Wanted,
+    fuse: bool,
+) -> Result<Forward> {
     let mut g = Graph::new();
     let mut parameters = Parameters::default();
     let backbone = backbones::build(backbone, &mut g, &mut Scope::root(&mut parameters, TEACHER))?;
@@ -336,5 +343,8 @@ pub(crate) fn build_forward(backbone: &esvit_nn::spec::BackboneSpec, crops: Layo
         outputs.push(g.apply1(TokenMean { layout: features.regions.layout.clone() }, &[features.regions.value])?);
     }
     let widths = outputs.iter().map(|v| g.matrix(*v).1).collect();
+    if fuse {
+        g.fuse(&outputs);
+    }
     Ok(Forward { program: Program::compile(&g, &outputs), parameters, outputs, widths })
 }

@@ -78,6 +78,13 @@ impl Store {
         }
     }
 
+    /// Frees the values whose leaf is one of these: they are kept elsewhere. Until all values are loaded again the state dict is not complete.
+    pub(crate) fn forget(&mut self, leaf: impl Fn(&str) -> bool) {
+        for (values, _) in self.values.iter_mut().zip(&self.leaf_names).filter(|(_, name)| leaf(name)) {
+            *values = Vec::new();
+        }
+    }
+
     /// The state dict.
     pub fn tensors(&self) -> Vec<Tensor> {
         let tensor = |(entry, values): (&Entry, &Vec<f32>)| Tensor {
@@ -135,8 +142,8 @@ impl Store {
         if !partial && !fits {
             return Err(Error::State(mismatch(&report)));
         }
-        for (values, replacement) in self.values.iter_mut().zip(replacements) {
-            if let Some(new) = replacement.filter(|_| !values.is_empty()) {
+        for ((values, entry), replacement) in self.values.iter_mut().zip(&self.entries).zip(replacements) {
+            if let Some(new) = replacement.filter(|_| entry.role.has_values()) {
                 *values = new;
             }
         }

@@ -6,8 +6,10 @@
 //!   memory of a run is known before its first step.
 //! - [`Program::run`] walks the nodes on the CPU; [`Program::record`] records them for a GPU.
 
+mod constants;
 mod differentiate;
 mod error;
+mod fuse;
 mod gpu;
 mod op;
 mod plan;
@@ -16,6 +18,7 @@ mod slice;
 mod sum;
 mod value;
 
+pub use constants::{Constants, Prepared};
 pub use error::Error;
 pub use gpu::GpuArena;
 pub use op::{GpuIo, Io, Op, Precision, Variant};

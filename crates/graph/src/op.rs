@@ -1,11 +1,13 @@
 //! The contract of an operator.
 
+use std::any::Any;
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use esvit_gpu::{Recorder, View};
 use esvit_simd::Pool;
 
-use crate::{DType, Error, Graph, Node, Result, Shape, Slice, SliceMut, Value};
+use crate::{DType, Error, Graph, Node, Prepared, Result, Shape, Slice, SliceMut, Value};
 
 /// Which of an operator's two versions runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub struct Io<'a> {
     pub pool: &'a Pool,
     /// Rounding of matrix products; the plain version ignores it.
     pub precision: Precision,
+    /// What [`Op::prepare`] returned; the plain version gets nothing. Operands that it replaces may be empty.
+    pub prepared: Option<&'a (dyn Any + Send + Sync)>,
 }
 
 impl<'a> Io<'a> {
@@ -94,7 +98,7 @@ impl GpuIo<'_> {
 }
 
 /// An operator: its shape rule, its gradient rule, its two CPU versions, its GPU kernels.
-pub trait Op: Debug + Send + Sync {
+pub trait Op: Any + Debug + Send + Sync {
     /// Name, the same in every table and message.
     fn name(&self) -> &'static str;
 
@@ -128,6 +132,17 @@ pub trait Op: Debug + Send + Sync {
     /// much as reading what they write, and whose own gradient does not read it.
     fn is_cheap(&self) -> bool {
         false
+    }
+
+    /// Brings operands that never change, those that are given, into another form for the fast version. Not asked for in training.
+    fn prepare(&self, _operands: &[Option<Slice>], _shapes: &[&Shape], _precision: Precision) -> Option<Prepared> {
+        None
+    }
+
+    /// The operator that does `next` as well, if there is one; this one with `operands` operands gives `next`, which has `nexts`, its operand
+    /// number `operand`. Its operands are this one's, then the others of `next`. It needs neither a gradient nor kernels for a GPU.
+    fn absorb(&self, _operands: usize, _next: &dyn Op, _nexts: usize, _operand: usize) -> Option<Arc<dyn Op>> {
+        None
     }
 
     /// Bytes of scratch memory the fast version takes from the pool at once, with so many threads.

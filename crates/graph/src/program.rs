@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use esvit_simd::Pool;
 
 use crate::plan::{ALIGN, Lifetime, NO_CHUNKS, place};
-use crate::{DType, Error, Graph, Io, Node, Precision, Result, Shape, Slice, SliceMut, Value, Variant, volume};
+use crate::{Constants, DType, Error, Graph, Io, Node, Precision, Result, Shape, Slice, SliceMut, Value, Variant, volume};
 
 /// A graph that was planned: run it as often as you like.
 #[derive(Debug)]
@@ -273,12 +273,26 @@ impl Program {
         bindings: &Bindings,
         pool: &Pool,
         variant: Variant,
+        times: Option<&mut Vec<NodeTime>>,
+    ) -> Result<()> {
+        self.walk(range, &Constants::default(), arena, bindings, pool, variant, times)
+    }
+
+    pub(crate) fn walk(
+        &self,
+        range: Range<usize>,
+        constants: &Constants,
+        arena: &mut Arena,
+        bindings: &Bindings,
+        pool: &Pool,
+        variant: Variant,
         mut times: Option<&mut Vec<NodeTime>>,
     ) -> Result<()> {
-        let leaves = self.resolve(bindings)?;
+        let leaves = self.resolve(bindings, constants)?;
         assert!(arena.bytes.len() >= arena.start + self.arena_bytes, "the arena belongs to another program");
         let base = arena.bytes[arena.start..].as_mut_ptr();
-        for node in &self.nodes[range] {
+        for index in range {
+            let node = &self.nodes[index];
             let started = times.as_ref().map(|_| Instant::now());
             let inputs = node.inputs.iter().map(|v| match self.places[v.index()] {
                 Place::Leaf(i) => leaves[i],
@@ -300,6 +314,7 @@ impl Program {
                 shapes: self.operand_shapes(node),
                 pool,
                 precision: self.precision,
+                prepared: constants.of(index),
             };
             match variant {
                 Variant::Reference => node.op.reference(&mut io),
@@ -312,7 +327,8 @@ impl Program {
         Ok(())
     }
 
-    fn resolve<'a>(&self, bindings: &Bindings<'a>) -> Result<Vec<Slice<'a>>> {
+    /// The slice of each leaf.
+    pub(crate) fn find<'a>(&self, bindings: &Bindings<'a>) -> Vec<Option<Slice<'a>>> {
         let mut leaves: Vec<Option<Slice<'a>>> = vec![None; self.leaf_names.len()];
         for (name, slice) in &bindings.slices {
             if let Some(&i) = self.leaf_index.get(*name) {
@@ -320,20 +336,22 @@ impl Program {
             }
         }
         leaves
-            .into_iter()
-            .enumerate()
-            .map(|(i, slice)| {
-                let (len, dtype) = self.leaf_types[i];
-                match slice {
-                    Some(slice) if slice.len() == len && slice.dtype() == dtype => Ok(slice),
-                    other => Err(Error::Binding {
-                        name: self.leaf_names[i].clone(),
-                        want: format!("{len} x {dtype:?}"),
-                        got: other.map_or("nothing".into(), |s| format!("{} x {:?}", s.len(), s.dtype())),
-                    }),
-                }
-            })
-            .collect()
+    }
+
+    fn resolve<'a>(&self, bindings: &Bindings<'a>, constants: &Constants) -> Result<Vec<Slice<'a>>> {
+        let check = |(i, slice): (usize, Option<Slice<'a>>)| {
+            let (len, dtype) = self.leaf_types[i];
+            match slice {
+                _ if constants.replaced.get(i) == Some(&true) => Ok(Slice::F32(&[])),
+                Some(slice) if slice.len() == len && slice.dtype() == dtype => Ok(slice),
+                other => Err(Error::Binding {
+                    name: self.leaf_names[i].clone(),
+                    want: format!("{len} x {dtype:?}"),
+                    got: other.map_or("nothing".into(), |s| format!("{} x {:?}", s.len(), s.dtype())),
+                }),
+            }
+        };
+        self.find(bindings).into_iter().enumerate().map(check).collect()
     }
 
     /// An output after a run.

@@ -62,6 +62,16 @@ multiversion! {
 }
 
 multiversion! {
+    /// The same in place.
+    pub fn gelu_in_place(x: &mut [f32]) {
+        for x in x {
+            let half = 0.5 * *x;
+            *x = madd::<FMA>(half, erf::<FMA>(*x * std::f32::consts::FRAC_1_SQRT_2), half);
+        }
+    }
+}
+
+multiversion! {
     /// `dx = dy·(Φ(x) + x·φ(x))`.
     pub fn gelu_backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
         for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {

@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
+use crate::buffer::Buffer;
+
 /// Threads and scratch buffers. One engine owns one pool; its results do not depend on the number of
 /// threads, because work is always cut into pieces by size, never by thread.
 pub struct Pool {
     threads: rayon::ThreadPool,
-    free: Mutex<Vec<Vec<f32>>>,
+    free: Mutex<Vec<Buffer>>,
     held: AtomicUsize,
     peak: AtomicUsize,
 }
@@ -61,7 +63,7 @@ impl Pool {
     pub fn scratch(&self, len: usize) -> Scratch<'_> {
         if len == 0 {
             // Or it would take a buffer that somebody needs.
-            return Scratch { pool: self, buffer: Vec::new(), len };
+            return Scratch { pool: self, buffer: Buffer::default(), len };
         }
         let mut free = self.free.lock().unwrap_or_else(|e| e.into_inner());
         // The smallest buffer that is large enough, so that small requests do not use up large buffers.
@@ -78,7 +80,7 @@ impl Pool {
                 drop(free);
                 let held = self.held.fetch_add(len * 4, Ordering::Relaxed) + len * 4;
                 self.peak.fetch_max(held, Ordering::Relaxed);
-                vec![0.0; len]
+                Buffer::new(len)
             }
         };
         Scratch { pool: self, buffer, len }
@@ -106,7 +108,7 @@ impl Pool {
 /// A borrowed scratch buffer.
 pub struct Scratch<'p> {
     pool: &'p Pool,
-    buffer: Vec<f32>,
+    buffer: Buffer,
     len: usize,
 }
 

@@ -1,5 +1,5 @@
-use esvit_graph::Io;
-use esvit_simd::gemm::{self, Product};
+use esvit_graph::{Io, Precision, Prepared, Shape, Slice};
+use esvit_simd::gemm::{self, Packed, Product};
 use esvit_simd::{Mat, MatMut, Pool, lanes};
 use rayon::prelude::*;
 
@@ -170,11 +170,14 @@ pub(crate) fn scatter(filter: Filter, s: &Span, patches: &[f32], channels: usize
 }
 
 pub(super) fn fast(op: &Conv2d, io: &mut Io) {
-    let (x, weight) = (io.f32(0), io.f32(1));
+    let x = io.f32(0);
     let bias = io.inputs.get(2).map(|b| b.f32());
     let ((_, channels), (out, patch), pool) = (io.matrix(0), io.matrix(1), io.pool);
-    let mut w = pool.scratch(out * patch);
-    taps_outside(weight, op.filter.taps(), &mut w, channels);
+    let packed = io.prepared.and_then(|p| p.downcast_ref::<Packed>());
+    let mut w = pool.scratch(if packed.is_some() { 0 } else { out * patch });
+    if packed.is_none() {
+        taps_outside(io.f32(1), op.filter.taps(), &mut w, channels);
+    }
     let how = Product { rounding: rounding(io.precision), bias, parallel: true, ..Default::default() };
     let y = io.out();
     for s in pieces(op, patch) {
@@ -182,8 +185,21 @@ pub(super) fn fast(op: &Conv2d, io: &mut Io) {
         let mut patches = pool.scratch(rows * patch);
         gather(op.filter, &s, x, channels, &mut patches, pool);
         let y = MatMut::new(&mut y[s.out_rows(out)], rows, out);
-        how.run(Mat::new(&patches, rows, patch), Mat::new(&w, out, patch).t(), y, pool);
+        let patches = Mat::new(&patches, rows, patch);
+        match packed {
+            Some(weight) => how.run_packed(patches, weight, y, pool),
+            None => how.run(patches, Mat::new(&w, out, patch).t(), y, pool),
+        }
     }
+}
+
+/// Weights that do not change, in the order of the products.
+pub(super) fn prepare(op: &Conv2d, weight: Option<Slice>, shape: &Shape, precision: Precision) -> Option<Prepared> {
+    let (out, patch) = (shape[0], shape[1]);
+    let mut w = vec![0.0; out * patch];
+    taps_outside(weight?.f32(), op.filter.taps(), &mut w, patch / op.filter.taps());
+    let packed = Packed::new(Mat::new(&w, out, patch).t(), rounding(precision))?;
+    Some(Prepared { bytes: packed.bytes(), value: Box::new(packed), replaces: vec![1] })
 }
 
 pub(super) fn input_gradient(op: &Conv2d, io: &mut Io) {

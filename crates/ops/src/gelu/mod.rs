@@ -39,7 +39,7 @@ impl Op for Gelu {
     fn reference(&self, io: &mut Io) {
         let x = io.f32(0);
         for (y, &x) in io.out().iter_mut().zip(x) {
-            *y = (x as f64 * normal_cdf(x as f64)) as f32;
+            *y = plain(x);
         }
     }
 
@@ -90,6 +90,11 @@ impl Op for GeluGradient {
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
         gpu::backward(io, rec)
     }
+}
+
+/// One element, as it is defined.
+pub(crate) fn plain(x: f32) -> f32 {
+    (x as f64 * normal_cdf(x as f64)) as f32
 }
 
 /// Elements of one piece of parallel work.

@@ -1,5 +1,5 @@
-use esvit_graph::Io;
-use esvit_simd::gemm::Product;
+use esvit_graph::{Io, Precision, Prepared, Shape, Slice};
+use esvit_simd::gemm::{After, Packed, Product};
 use esvit_simd::{Mat, MatMut, lanes};
 
 use crate::partial::column_sums;
@@ -17,13 +17,22 @@ pub(super) fn reference(io: &mut Io) {
     }
 }
 
-pub(super) fn fast(io: &mut Io) {
-    let (x, weight) = (io.f32(0), io.f32(1));
-    let bias = io.inputs.get(2).map(|b| b.f32());
+/// `y = x·Wᵀ + b`, and what follows.
+pub(super) fn fast(io: &mut Io, bias: Option<&[f32]>, after: After) {
+    let x = io.f32(0);
     let ((rows, width), (out, _)) = (io.matrix(0), io.matrix(1));
-    let how = Product { rounding: rounding(io.precision), bias, parallel: true, ..Default::default() };
-    let pool = io.pool;
-    how.run(Mat::new(x, rows, width), Mat::new(weight, out, width).t(), MatMut::new(io.out(), rows, out), pool);
+    let how = Product { rounding: rounding(io.precision), bias, after, parallel: true, ..Default::default() };
+    let (x, pool) = (Mat::new(x, rows, width), io.pool);
+    match io.prepared.and_then(|p| p.downcast_ref::<Packed>()) {
+        Some(weight) => how.run_packed(x, weight, MatMut::new(io.out(), rows, out), pool),
+        None => how.run(x, Mat::new(io.f32(1), out, width).t(), MatMut::new(io.out(), rows, out), pool),
+    }
+}
+
+/// A weight that does not change, in the order of the products.
+pub(super) fn prepare(weight: Option<Slice>, shape: &Shape, precision: Precision) -> Option<Prepared> {
+    let packed = Packed::new(Mat::new(weight?.f32(), shape[0], shape[1]).t(), rounding(precision))?;
+    Some(Prepared { bytes: packed.bytes(), value: Box::new(packed), replaces: vec![1] })
 }
 
 pub(super) fn input_gradient_reference(io: &mut Io) {

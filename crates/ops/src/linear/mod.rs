@@ -6,12 +6,17 @@
 
 mod cases;
 mod cpu;
+mod fused;
 mod gpu;
 
 pub use cases::cases;
+pub use fused::Fused;
+
+use std::sync::Arc;
 
 use esvit_gpu::Recorder;
-use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
+use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Precision, Prepared, Result, Shape, Slice, Value};
+use esvit_simd::gemm::After;
 
 use crate::check;
 
@@ -58,11 +63,20 @@ impl Op for Linear {
     }
 
     fn fast(&self, io: &mut Io) {
-        cpu::fast(io);
+        let bias = io.inputs.get(2).map(|b| b.f32());
+        cpu::fast(io, bias, After::Nothing);
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
         gpu::forward(io, rec)
+    }
+
+    fn prepare(&self, operands: &[Option<Slice>], shapes: &[&Shape], precision: Precision) -> Option<Prepared> {
+        cpu::prepare(operands[1], shapes[1], precision)
+    }
+
+    fn absorb(&self, operands: usize, next: &dyn Op, nexts: usize, operand: usize) -> Option<Arc<dyn Op>> {
+        fused::absorb(operands == 3, next, nexts, operand)
     }
 
     fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {

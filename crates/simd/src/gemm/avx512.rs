@@ -35,7 +35,7 @@ pub(super) enum Base {
 #[derive(Clone, Copy)]
 pub(super) struct Block {
     pub steps: usize,
-    /// Packed a: row i, step p at `i·a_row + p·a_step`.
+    /// a: row i, step p at `i·a_row + p·a_step`.
     pub a: *const u32,
     pub a_row: usize,
     pub a_step: usize,
@@ -44,6 +44,8 @@ pub(super) struct Block {
     pub c: *mut f32,
     pub c_row: usize,
     pub base: Base,
+    /// Words that are used next, brought into the second-level cache meanwhile: a vector each step. Any address will do.
+    pub ahead: *const u32,
 }
 
 type Kernel = unsafe fn(&Block, __mmask16);
@@ -95,9 +97,11 @@ pub(super) unsafe fn block<const BF16: bool>(rows: usize, columns: usize, block:
 /// As [`block`], with `MR` rows, `NV` vectors of which the last has the lanes of `last`.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn kernel<const BF16: bool, const MR: usize, const NV: usize>(block: &Block, last: __mmask16) {
-    let &Block { steps, a, a_row, a_step, b, c, c_row, base } = block;
+    let &Block { steps, a, a_row, a_step, b, c, c_row, base, ahead } = block;
     let mut sums = [[_mm512_setzero_ps(); NV]; MR];
     for p in 0..steps {
+        // A prefetch reads nothing that the program sees, wherever it points.
+        _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(p * LANES).cast());
         let mut row = [_mm512_setzero_si512(); NV];
         for v in 0..NV {
             // SAFETY: step p of b is packed by the caller's promise.
@@ -209,17 +213,45 @@ pub(super) const fn row_words(steps: usize) -> usize {
     steps.next_multiple_of(LANES) + LANES
 }
 
-/// Packs rows `rows` and elements `inner` of a. Returns (row distance, step distance, distance of the blocks of 8 rows).
+/// Whether the kernels can read a where it is: f32 whose inner dimension lies along memory, with eight rows in at least four different sets of
+/// the first-level cache.
+pub(super) fn in_place<const BF16: bool>(a: &Mat) -> bool {
+    const QUARTER_PAGE: usize = 512; // elements; four of these distances wrap around the sets
+    !BF16 && a.col_stride == 1 && !a.row_stride.is_multiple_of(QUARTER_PAGE)
+}
+
+/// Rows of a over some steps, as the kernels read them.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    pub at: *const u32,
+    /// Distances of rows, of steps, and of blocks of eight rows.
+    pub row: usize,
+    pub step: usize,
+    pub eight: usize,
+}
+
+impl Rows {
+    /// Where [`in_place`] allows it.
+    pub fn in_place(a: &Mat, first: usize, inner: usize) -> Rows {
+        let at = a.data[first * a.row_stride + inner..].as_ptr().cast();
+        Rows { at, row: a.row_stride, step: 1, eight: ROWS * a.row_stride }
+    }
+
+    /// Rows of a that [`pack_a`] has put there.
+    pub fn packed(a: &Mat, steps: usize, at: *const u32) -> Rows {
+        match a.col_stride {
+            1 => Rows { at, row: row_words(steps), step: 1, eight: ROWS * row_words(steps) },
+            _ => Rows { at, row: 1, step: ROWS, eight: ROWS * steps },
+        }
+    }
+}
+
+/// Packs rows `rows` and elements `inner` of a.
 ///
 /// # Safety
 /// The CPU has the features of [`crate::cpu::bf16`]; the ranges are inside `a`; `to` has `rows · row_words(steps)` words, rows rounded up to 8.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) unsafe fn pack_a<const BF16: bool>(
-    a: &Mat,
-    rows: std::ops::Range<usize>,
-    inner: std::ops::Range<usize>,
-    to: *mut u32,
-) -> [usize; 3] {
+pub(super) unsafe fn pack_a<const BF16: bool>(a: &Mat, rows: std::ops::Range<usize>, inner: std::ops::Range<usize>, to: *mut u32) {
     let per = per_step::<BF16>();
     let steps = inner.len().div_ceil(per);
     if a.col_stride == 1 {
@@ -234,7 +266,7 @@ pub(super) unsafe fn pack_a<const BF16: bool>(
                 }
             }
         }
-        return [distance, 1, ROWS * distance];
+        return;
     }
     // Rows lie side by side in memory: two blocks of eight at a time, step after step, so that memory is read in its order.
     for p in 0..steps {
@@ -253,7 +285,6 @@ pub(super) unsafe fn pack_a<const BF16: bool>(
             }
         }
     }
-    [1, ROWS, ROWS * steps]
 }
 
 /// Packs columns `columns` (at most 48) and elements `inner` of b.

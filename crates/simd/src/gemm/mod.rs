@@ -6,9 +6,16 @@
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 #[cfg(target_arch = "x86_64")]
+mod cut;
+#[cfg(target_arch = "x86_64")]
 mod product;
+#[cfg(test)]
+mod tests;
 
-use crate::{Pool, cpu};
+use rayon::prelude::*;
+
+use crate::buffer::Buffer;
+use crate::{Pool, cpu, lanes, math};
 
 /// A matrix in a slice: `rows × cols`, element (r, c) at `r·row_stride + c·col_stride`.
 #[derive(Clone, Copy)]
@@ -58,6 +65,18 @@ pub enum Rounding {
     Bf16,
 }
 
+/// What is done to a product behind the bias, while it is in the cache.
+#[derive(Clone, Copy, Default)]
+pub enum After<'a> {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// GELU of each element.
+    Gelu,
+    /// Adds a matrix of the result's shape.
+    Add(&'a [f32]),
+}
+
 /// How a product is done: `c = a·b`, `c = a·b + bias` or `c += a·b`.
 #[derive(Clone, Copy, Default)]
 pub struct Product<'a> {
@@ -67,8 +86,44 @@ pub struct Product<'a> {
     pub accumulate: bool,
     /// Added to every row.
     pub bias: Option<&'a [f32]>,
+    /// What follows.
+    pub after: After<'a>,
     /// Over the threads of the pool; else on this one.
     pub parallel: bool,
+}
+
+/// The second operand of products, rounded and in the order in which the kernels read it: made once, used often.
+#[derive(Debug)]
+pub struct Packed {
+    /// Words of 32 bits.
+    words: Buffer,
+    rounding: Rounding,
+    k: usize,
+    n: usize,
+}
+
+impl Packed {
+    /// Packs b, over the threads of the pool this is called in; `None` where products have no order of their own to put it in.
+    pub fn new(b: Mat, rounding: Rounding) -> Option<Packed> {
+        #[cfg(target_arch = "x86_64")]
+        if cpu::bf16() && b.rows * b.cols > 0 {
+            // SAFETY: `cpu::bf16` said that the CPU has the features.
+            let words = unsafe {
+                match rounding {
+                    Rounding::F32 => product::pack::<false>(b),
+                    Rounding::Bf16 => product::pack::<true>(b),
+                }
+            };
+            return Some(Packed { words, rounding, k: b.rows, n: b.cols });
+        }
+        _ = (b, rounding);
+        None
+    }
+
+    /// Bytes it takes.
+    pub fn bytes(&self) -> usize {
+        4 * self.words.len()
+    }
 }
 
 impl Product<'_> {
@@ -77,24 +132,13 @@ impl Product<'_> {
     /// # Panics
     /// When the dimensions do not fit: a broken invariant of the caller.
     pub fn run(&self, a: Mat, b: Mat, c: MatMut, pool: &Pool) {
-        fit(&a, &b, &c);
-        if let Some(bias) = self.bias {
-            assert!(bias.len() == c.cols, "a bias of {} for {} columns", bias.len(), c.cols);
-        }
-        // Below this much work waking the other threads costs more than they save.
-        const PARALLEL_FROM: usize = 64 * 64 * 64;
-        let parallel = self.parallel && pool.threads() > 1 && c.rows * c.cols * a.cols >= PARALLEL_FROM;
+        fit(&a, [b.rows, b.cols], &c);
+        self.check(&c);
+        let how = Product { parallel: self.parallel && worthwhile(&a, &c, pool), ..*self };
         #[cfg(target_arch = "x86_64")]
         if cpu::bf16() && c.rows * c.cols * a.cols > 0 {
-            let how = Product { parallel, ..*self };
-            let c = &mut c.data[..c.rows * c.cols];
-            // SAFETY: `cpu::bf16` said that the CPU has the features.
-            unsafe {
-                match self.rounding {
-                    Rounding::F32 => product::run::<false>(&how, a, b, c, pool),
-                    Rounding::Bf16 => product::run::<true>(&how, a, b, c, pool),
-                }
-            }
+            // SAFETY: `cpu::bf16` said that the CPU has the features; the shapes fit.
+            unsafe { how.run_own(a, product::Right::Plain(b), c, pool) };
             return;
         }
         let (rows, cols) = (c.rows, c.cols);
@@ -102,8 +146,70 @@ impl Product<'_> {
         if let Some(bias) = self.bias.filter(|_| !self.accumulate) {
             data.chunks_mut(cols.max(1)).for_each(|row| row.copy_from_slice(bias));
         }
-        gemm(a, b, MatMut::new(data, rows, cols), self.accumulate || self.bias.is_some(), parallel.then_some(pool));
+        gemm(a, b, MatMut::new(data, rows, cols), self.accumulate || self.bias.is_some(), how.parallel.then_some(pool));
+        // Pieces of any size would do; these are a part of a cache.
+        const PIECE: usize = 4096;
+        match (self.after, how.parallel) {
+            (After::Nothing, _) => {}
+            (_, true) => data.par_chunks_mut(PIECE).enumerate().for_each(|(i, piece)| self.finish(i * PIECE, piece)),
+            (_, false) => self.finish(0, data),
+        }
     }
+
+    /// The same with a packed b. Sums over long inner dimensions are in another order than those of [`Product::run`].
+    ///
+    /// # Panics
+    /// When the dimensions do not fit or b was rounded otherwise: a broken invariant of the caller.
+    pub fn run_packed(&self, a: Mat, b: &Packed, c: MatMut, pool: &Pool) {
+        fit(&a, [b.k, b.n], &c);
+        self.check(&c);
+        assert!(b.rounding == self.rounding, "a product in {:?} with an operand in {:?}", self.rounding, b.rounding);
+        let how = Product { parallel: self.parallel && worthwhile(&a, &c, pool), ..*self };
+        #[cfg(target_arch = "x86_64")]
+        if c.rows > 0 {
+            // SAFETY: there is a packed operand, so the CPU has the features; the shapes and the rounding fit.
+            unsafe { how.run_own(a, product::Right::Packed(&b.words), c, pool) };
+        }
+        _ = how;
+    }
+
+    fn check(&self, c: &MatMut) {
+        if let Some(bias) = self.bias {
+            assert!(bias.len() == c.cols, "a bias of {} for {} columns", bias.len(), c.cols);
+        }
+        if let After::Add(x) = self.after {
+            assert!(x.len() >= c.rows * c.cols, "{} elements to add to {}x{}", x.len(), c.rows, c.cols);
+        }
+    }
+
+    /// # Safety
+    /// As [`product::run`]; the shapes fit.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn run_own(&self, a: Mat, b: product::Right, c: MatMut, pool: &Pool) {
+        let (n, c) = (c.cols, &mut c.data[..c.rows * c.cols]);
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.rounding {
+                Rounding::F32 => product::run::<false>(self, a, b, c, n, pool),
+                Rounding::Bf16 => product::run::<true>(self, a, b, c, n, pool),
+            }
+        }
+    }
+
+    /// What follows on the elements from `first` on.
+    fn finish(&self, first: usize, c: &mut [f32]) {
+        match self.after {
+            After::Nothing => {}
+            After::Gelu => math::gelu_in_place(c),
+            After::Add(x) => lanes::accumulate(&x[first..first + c.len()], c),
+        }
+    }
+}
+
+/// Whether there is work for several threads: below so much waking them costs more than they save.
+fn worthwhile(a: &Mat, c: &MatMut, pool: &Pool) -> bool {
+    const PARALLEL_FROM: usize = 64 * 64 * 64;
+    pool.threads() > 1 && c.rows * c.cols * a.cols >= PARALLEL_FROM
 }
 
 /// Bytes of scratch memory that a product of `[m, k]` and `[k, n]` takes from the pool, over so many threads, at most.
@@ -116,17 +222,9 @@ pub fn scratch(m: usize, n: usize, k: usize, threads: usize) -> usize {
     0
 }
 
-fn fit(a: &Mat, b: &Mat, c: &MatMut) {
-    assert!(
-        a.cols == b.rows && c.rows == a.rows && c.cols == b.cols,
-        "gemm [{}, {}] x [{}, {}] into [{}, {}]",
-        a.rows,
-        a.cols,
-        b.rows,
-        b.cols,
-        c.rows,
-        c.cols
-    );
+fn fit(a: &Mat, b: [usize; 2], c: &MatMut) {
+    let fits = a.cols == b[0] && c.rows == a.rows && c.cols == b[1];
+    assert!(fits, "gemm [{}, {}] x {b:?} into [{}, {}]", a.rows, a.cols, c.rows, c.cols);
 }
 
 /// `c = a·b`, or `c += a·b` where `accumulate`, by the crate `gemm`. With `pool`, over its threads; without, on this one.
@@ -135,7 +233,7 @@ fn fit(a: &Mat, b: &Mat, c: &MatMut) {
 /// # Panics
 /// When the inner or outer dimensions do not fit: a broken invariant of the caller.
 pub fn gemm(a: Mat, b: Mat, c: MatMut, accumulate: bool, pool: Option<&Pool>) {
-    fit(&a, &b, &c);
+    fit(&a, [b.rows, b.cols], &c);
     if c.rows == 0 || c.cols == 0 {
         return;
     }
@@ -145,11 +243,10 @@ pub fn gemm(a: Mat, b: Mat, c: MatMut, accumulate: bool, pool: Option<&Pool>) {
         }
         return;
     }
-    // Below this much work waking the other threads costs more than they save.
-    const PARALLEL_FROM: usize = 64 * 64 * 64;
-    let threads = pool.map_or(1, Pool::threads);
-    let parallelism =
-        if threads > 1 && c.rows * c.cols * a.cols >= PARALLEL_FROM { gemm::Parallelism::Rayon(threads) } else { gemm::Parallelism::None };
+    let parallelism = match pool.filter(|pool| worthwhile(&a, &c, pool)) {
+        Some(pool) => gemm::Parallelism::Rayon(pool.threads()),
+        None => gemm::Parallelism::None,
+    };
     // SAFETY: `Mat::new` and `MatMut::new` checked that each slice holds every element its strides
     // reach, `c` is borrowed mutably so it overlaps neither input, and the shapes agree (assert above).
     unsafe {
@@ -174,136 +271,5 @@ pub fn gemm(a: Mat, b: Mat, c: MatMut, accumulate: bool, pool: Option<&Pool>) {
             false,
             parallelism,
         );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A matrix of waves, as it is and transposed in memory.
-    struct Operand {
-        plain: Vec<f32>,
-        transposed: Vec<f32>,
-        rows: usize,
-        cols: usize,
-    }
-
-    impl Operand {
-        fn new(rows: usize, cols: usize, frequency: f32) -> Operand {
-            let plain: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * frequency).sin()).collect();
-            let transposed = (0..rows * cols).map(|i| plain[(i % rows) * cols + i / rows]).collect();
-            Operand { plain, transposed, rows, cols }
-        }
-
-        fn mat(&self, transposed: bool) -> Mat<'_> {
-            if transposed { Mat::new(&self.transposed, self.cols, self.rows).t() } else { Mat::new(&self.plain, self.rows, self.cols) }
-        }
-    }
-
-    /// To bf16, to the nearest, ties to even.
-    fn rounded(x: f32) -> f64 {
-        let bits = x.to_bits();
-        f64::from(f32::from_bits(bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000))
-    }
-
-    /// Block tails, several chunks, shared and own packing, panels' tails, parts of a long inner dimension.
-    const SHAPES: &[(usize, usize, usize)] = &[
-        (1, 1, 1),
-        (3, 5, 7),
-        (17, 33, 9),
-        (64, 96, 48),
-        (130, 70, 257),
-        (200, 129, 1100),
-        (5, 1000, 600),
-        (137, 800, 63),
-        (40, 50, 5001),
-        (300, 17, 2100),
-    ];
-
-    #[test]
-    fn agrees_with_three_loops_in_both_roundings_for_every_layout_and_any_number_of_threads() {
-        let (one, two) = (Pool::new(1).unwrap(), Pool::new(2).unwrap());
-        for &(m, n, k) in SHAPES {
-            let (a, b) = (Operand::new(m, k, 0.13), Operand::new(k, n, 0.07));
-            let bias: Vec<f32> = (0..n).map(|j| j as f32 * 0.01 - 1.0).collect();
-            for rounding in [Rounding::F32, Rounding::Bf16] {
-                let round = |x: f32| if rounding == Rounding::Bf16 && cpu::bf16() { rounded(x) } else { f64::from(x) };
-                let columns: Vec<Vec<f64>> = (0..n).map(|j| (0..k).map(|p| round(b.plain[p * n + j])).collect()).collect();
-                let want: Vec<f64> =
-                    (0..m * n).map(|i| a.plain[i / n * k..][..k].iter().zip(&columns[i % n]).map(|(&x, y)| round(x) * y).sum()).collect();
-                for (a_t, b_t) in [(false, false), (false, true), (true, false), (true, true)] {
-                    for kind in 0..3 {
-                        let how = Product { rounding, accumulate: kind == 1, bias: (kind > 0).then_some(bias.as_slice()), parallel: true };
-                        let run = |pool: &Pool, parallel: bool| {
-                            let mut c = vec![3.0f32; m * n];
-                            let how = Product { parallel, ..how };
-                            pool.install(|| how.run(a.mat(a_t), b.mat(b_t), MatMut::new(&mut c, m, n), pool));
-                            c
-                        };
-                        let c = run(&two, true);
-                        assert_eq!(c, run(&one, true), "{m}x{n}x{k}: threads change the result");
-                        assert_eq!(c, run(&two, false), "{m}x{n}x{k}: running on one thread changes the result");
-                        for (i, &c) in c.iter().enumerate() {
-                            let want = match kind {
-                                0 => want[i],
-                                1 => want[i] + 3.0,
-                                _ => want[i] + f64::from(bias[i % n]),
-                            };
-                            let tolerance = 3e-6 * (k as f64).sqrt() + 3e-7 * want.abs();
-                            assert!(
-                                (f64::from(c) - want).abs() < tolerance,
-                                "{rounding:?} {m}x{n}x{k} ({a_t}, {b_t}) kind {kind} at {i}: {c} not {want}"
-                            );
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn takes_the_scratch_memory_it_says() {
-        for &(m, n, k) in SHAPES {
-            for rounding in [Rounding::F32, Rounding::Bf16] {
-                let pool = Pool::new(1).unwrap();
-                let (a, b) = (Operand::new(m, k, 0.1), Operand::new(k, n, 0.1));
-                let mut c = vec![0.0; m * n];
-                Product { rounding, parallel: true, ..Default::default() }.run(
-                    a.mat(false),
-                    b.mat(false),
-                    MatMut::new(&mut c, m, n),
-                    &pool,
-                );
-                assert!(pool.scratch_peak() <= scratch(m, n, k, 1), "{rounding:?} {m}x{n}x{k}: {} bytes", pool.scratch_peak());
-            }
-        }
-    }
-
-    #[test]
-    fn the_crate_agrees_with_three_loops_for_every_layout_and_any_number_of_threads() {
-        let pool = Pool::new(2).unwrap();
-        for &(m, n, k) in &[(1, 1, 1), (3, 5, 7), (17, 33, 9), (64, 96, 48), (130, 70, 257)] {
-            let a: Vec<f32> = (0..m * k).map(|i| (i as f32 * 0.13).sin()).collect();
-            let b: Vec<f32> = (0..k * n).map(|i| (i as f32 * 0.07).cos()).collect();
-            let bt: Vec<f32> = (0..n * k).map(|i| b[(i % k) * n + i / k]).collect();
-            let at: Vec<f32> = (0..k * m).map(|i| a[(i % m) * k + i / m]).collect();
-            let want: Vec<f64> =
-                (0..m * n).map(|i| (0..k).map(|p| a[(i / n) * k + p] as f64 * b[p * n + i % n] as f64).sum::<f64>() + 1.0).collect();
-            for (name, a, b) in [
-                ("nn", Mat::new(&a, m, k), Mat::new(&b, k, n)),
-                ("nt", Mat::new(&a, m, k), Mat::new(&bt, n, k).t()),
-                ("tn", Mat::new(&at, k, m).t(), Mat::new(&b, k, n)),
-            ] {
-                let mut c1 = vec![1.0; m * n];
-                let mut c2 = vec![1.0; m * n];
-                gemm(a, b, MatMut::new(&mut c1, m, n), true, None);
-                pool.install(|| gemm(a, b, MatMut::new(&mut c2, m, n), true, Some(&pool)));
-                assert_eq!(c1, c2, "{name} {m}x{n}x{k}: threads change the result");
-                for i in 0..m * n {
-                    assert!((c1[i] as f64 - want[i]).abs() < 1e-4, "{name} {m}x{n}x{k} at {i}: {} not {}", c1[i], want[i]);
-                }
-            }
-        }
     }
 }

@@ -1,0 +1,147 @@
+use super::*;
+
+/// A matrix of waves, as it is and transposed in memory.
+struct Operand {
+    plain: Vec<f32>,
+    transposed: Vec<f32>,
+    rows: usize,
+    cols: usize,
+}
+
+impl Operand {
+    fn new(rows: usize, cols: usize, frequency: f32) -> Operand {
+        let plain: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * frequency).sin()).collect();
+        let transposed = (0..rows * cols).map(|i| plain[(i % rows) * cols + i / rows]).collect();
+        Operand { plain, transposed, rows, cols }
+    }
+
+    fn mat(&self, transposed: bool) -> Mat<'_> {
+        if transposed { Mat::new(&self.transposed, self.cols, self.rows).t() } else { Mat::new(&self.plain, self.rows, self.cols) }
+    }
+}
+
+/// To bf16, to the nearest, ties to even.
+fn rounded(x: f32) -> f64 {
+    let bits = x.to_bits();
+    f64::from(f32::from_bits(bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000))
+}
+
+/// Block tails, several chunks, shared and own packing, panels' tails, parts of a long inner dimension.
+const SHAPES: &[(usize, usize, usize)] = &[
+    (1, 1, 1),
+    (3, 5, 7),
+    (17, 33, 9),
+    (64, 96, 48),
+    (130, 70, 257),
+    (200, 129, 1100),
+    (5, 1000, 600),
+    (137, 800, 63),
+    (40, 50, 5001),
+    (300, 17, 2100),
+    (49, 200, 512),
+    (600, 60, 300),
+];
+
+/// A way to do a product, and what it makes of the sum for element i.
+struct Kind<'a> {
+    how: Product<'a>,
+    want: Box<dyn Fn(f64, usize) -> f64 + 'a>,
+}
+
+fn kinds<'a>(bias: &'a [f32], add: &'a [f32]) -> Vec<Kind<'a>> {
+    let row = |i: usize| f64::from(bias[i % bias.len()]);
+    let gelu = |x: f64| 0.5 * x * (1.0 + libm::erf(x / std::f64::consts::SQRT_2));
+    let with = |bias, after| Product { bias, after, ..Default::default() };
+    vec![
+        Kind { how: with(None, After::Nothing), want: Box::new(|sum, _| sum) },
+        Kind {
+            how: Product { accumulate: true, ..with(Some(bias), After::Nothing) },
+            want: Box::new(|sum, _| sum + 3.0), // a bias is then not used
+        },
+        Kind { how: with(Some(bias), After::Nothing), want: Box::new(move |sum, i| sum + row(i)) },
+        Kind { how: with(Some(bias), After::Gelu), want: Box::new(move |sum, i| gelu(sum + row(i))) },
+        Kind { how: with(None, After::Add(add)), want: Box::new(move |sum, i| sum + f64::from(add[i])) },
+    ]
+}
+
+#[test]
+fn agrees_with_three_loops_in_both_roundings_for_every_layout_and_any_number_of_threads() {
+    let (one, two) = (Pool::new(1).unwrap(), Pool::new(2).unwrap());
+    for &(m, n, k) in SHAPES {
+        let (a, b) = (Operand::new(m, k, 0.13), Operand::new(k, n, 0.07));
+        let bias: Vec<f32> = (0..n).map(|j| j as f32 * 0.01 - 1.0).collect();
+        let add: Vec<f32> = (0..m * n).map(|i| (i as f32 * 0.3).cos()).collect();
+        for rounding in [Rounding::F32, Rounding::Bf16] {
+            let round = |x: f32| if rounding == Rounding::Bf16 && cpu::bf16() { rounded(x) } else { f64::from(x) };
+            let columns: Vec<Vec<f64>> = (0..n).map(|j| (0..k).map(|p| round(b.plain[p * n + j])).collect()).collect();
+            let sums: Vec<f64> =
+                (0..m * n).map(|i| a.plain[i / n * k..][..k].iter().zip(&columns[i % n]).map(|(&x, y)| round(x) * y).sum()).collect();
+            for (a_t, b_t) in [(false, false), (false, true), (true, false), (true, true)] {
+                let packed = Packed::new(b.mat(b_t), rounding);
+                assert_eq!(packed.is_some(), cpu::bf16());
+                for (kind, Kind { how, want }) in kinds(&bias, &add).into_iter().enumerate() {
+                    let run = |pool: &Pool, parallel: bool, b_packed: Option<&Packed>| {
+                        let mut c = vec![3.0f32; m * n];
+                        let (how, a, to) = (Product { rounding, parallel, ..how }, a.mat(a_t), MatMut::new(&mut c, m, n));
+                        pool.install(|| match b_packed {
+                            Some(packed) => how.run_packed(a, packed, to, pool),
+                            None => how.run(a, b.mat(b_t), to, pool),
+                        });
+                        c
+                    };
+                    for packed in std::iter::once(None).chain(packed.as_ref().map(Some)) {
+                        let what = format!("{rounding:?} {m}x{n}x{k} ({a_t}, {b_t}) kind {kind} packed {}", packed.is_some());
+                        let c = run(&two, true, packed);
+                        assert_eq!(c, run(&one, true, packed), "{what}: threads change the result");
+                        assert_eq!(c, run(&two, false, packed), "{what}: running on one thread changes the result");
+                        for (i, (&c, &sum)) in c.iter().zip(&sums).enumerate() {
+                            let want = want(sum, i);
+                            let tolerance = 3e-6 * (k as f64).sqrt() + 1e-6 * want.abs();
+                            assert!((f64::from(c) - want).abs() < tolerance, "{what} at {i}: {c} not {want}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn takes_the_scratch_memory_it_says() {
+    for &(m, n, k) in SHAPES {
+        for rounding in [Rounding::F32, Rounding::Bf16] {
+            let pool = Pool::new(1).unwrap();
+            let (a, b) = (Operand::new(m, k, 0.1), Operand::new(k, n, 0.1));
+            let mut c = vec![0.0; m * n];
+            Product { rounding, parallel: true, ..Default::default() }.run(a.mat(false), b.mat(false), MatMut::new(&mut c, m, n), &pool);
+            assert!(pool.scratch_peak() <= scratch(m, n, k, 1), "{rounding:?} {m}x{n}x{k}: {} bytes", pool.scratch_peak());
+        }
+    }
+}
+
+#[test]
+fn the_crate_agrees_with_three_loops_for_every_layout_and_any_number_of_threads() {
+    let pool = Pool::new(2).unwrap();
+    for &(m, n, k) in &[(1, 1, 1), (3, 5, 7), (17, 33, 9), (64, 96, 48), (130, 70, 257)] {
+        let a: Vec<f32> = (0..m * k).map(|i| (i as f32 * 0.13).sin()).collect();
+        let b: Vec<f32> = (0..k * n).map(|i| (i as f32 * 0.07).cos()).collect();
+        let bt: Vec<f32> = (0..n * k).map(|i| b[(i % k) * n + i / k]).collect();
+        let at: Vec<f32> = (0..k * m).map(|i| a[(i % m) * k + i / m]).collect();
+        let want: Vec<f64> =
+            (0..m * n).map(|i| (0..k).map(|p| a[(i / n) * k + p] as f64 * b[p * n + i % n] as f64).sum::<f64>() + 1.0).collect();
+        for (name, a, b) in [
+            ("nn", Mat::new(&a, m, k), Mat::new(&b, k, n)),
+            ("nt", Mat::new(&a, m, k), Mat::new(&bt, n, k).t()),
+            ("tn", Mat::new(&at, k, m).t(), Mat::new(&b, k, n)),
+        ] {
+            let mut c1 = vec![1.0; m * n];
+            let mut c2 = vec![1.0; m * n];
+            gemm(a, b, MatMut::new(&mut c1, m, n), true, None);
+            pool.install(|| gemm(a, b, MatMut::new(&mut c2, m, n), true, Some(&pool)));
+            assert_eq!(c1, c2, "{name} {m}x{n}x{k}: threads change the result");
+            for i in 0..m * n {
+                assert!((c1[i] as f64 - want[i]).abs() < 1e-4, "{name} {m}x{n}x{k} at {i}: {} not {}", c1[i], want[i]);
+            }
+        }
+    }
+}
