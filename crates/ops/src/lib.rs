@@ -1,9 +1,10 @@
 //! The operators of the program, one folder each: contract, shape rule and gradient rule in `mod.rs`,
-//! the plain and the fast version in `cpu.rs`, the inputs worth trying in `cases.rs`.
+//! the plain and the fast version in `cpu.rs` (or in files beside it), the inputs worth trying in `cases.rs`.
 //!
 //! [`TABLE`] registers them. The same cases serve the parity test (fast against plain), the gradient
 //! test (against finite differences, mid-graph) and the benchmark.
 
+mod aligned;
 pub mod attention;
 pub mod batch_norm;
 mod case;

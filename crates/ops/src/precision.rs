@@ -10,3 +10,8 @@ pub(crate) fn rounding(precision: Precision) -> Rounding {
         Precision::Mixed => Rounding::Bf16,
     }
 }
+
+/// Whether products of attention round their operands: the program says so, and the CPU multiplies bf16.
+pub(crate) fn rounds(precision: Precision) -> bool {
+    rounding(precision) == Rounding::Bf16 && esvit_simd::cpu::bf16()
+}

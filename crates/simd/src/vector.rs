@@ -111,10 +111,6 @@ pub trait Vector: Copy {
     fn max(self, b: Self) -> Self;
     /// Shifts the lanes' bits, as integers plus `add`, to the left by 23: exponents from integers.
     fn exponent(self, add: i32) -> Self;
-    /// Sum over the lanes.
-    fn sum(self) -> f32;
-    /// Largest lane.
-    fn largest(self) -> f32;
 
     /// `to[c·ld + r] = scale·rows[r][c]` for 8 rows of 8 floats.
     ///
@@ -234,14 +230,6 @@ impl Vector for Plain {
     fn exponent(self, add: i32) -> Self {
         Plain(self.0.map(|v| f32::from_bits(v.to_bits().wrapping_add(add as u32) << 23)))
     }
-    #[inline(always)]
-    fn sum(self) -> f32 {
-        self.0.iter().sum()
-    }
-    #[inline(always)]
-    fn largest(self) -> f32 {
-        self.0.iter().fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m })
-    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -335,23 +323,6 @@ pub(crate) mod x86 {
             }
         }
         #[inline(always)]
-        fn sum(self) -> f32 {
-            let mut lanes = [0.0f32; 8];
-            // SAFETY: eight floats are there.
-            unsafe { self.store(lanes.as_mut_ptr()) };
-            let [a, b, c, d, e, f, g, h] = lanes;
-            ((a + e) + (c + g)) + ((b + f) + (d + h))
-        }
-        #[inline(always)]
-        fn largest(self) -> f32 {
-            let mut lanes = [0.0f32; 8];
-            // SAFETY: eight floats are there.
-            unsafe { self.store(lanes.as_mut_ptr()) };
-            let larger = |a: f32, b: f32| if a > b { a } else { b };
-            let [a, b, c, d, e, f, g, h] = lanes;
-            larger(larger(larger(a, e), larger(c, g)), larger(larger(b, f), larger(d, h)))
-        }
-        #[inline(always)]
         unsafe fn transpose8(rows: [*const f32; 8], scale: f32, to: *mut f32, ld: usize) {
             // SAFETY: the caller's promise.
             unsafe {
@@ -414,16 +385,6 @@ pub(crate) mod x86 {
             }
         }
         #[inline(always)]
-        fn sum(self) -> f32 {
-            // SAFETY: `self` exists, so the CPU has AVX-512F.
-            unsafe { _mm512_reduce_add_ps(self.0) }
-        }
-        #[inline(always)]
-        fn largest(self) -> f32 {
-            // SAFETY: `self` exists, so the CPU has AVX-512F.
-            unsafe { _mm512_reduce_max_ps(self.0) }
-        }
-        #[inline(always)]
         unsafe fn transpose8(rows: [*const f32; 8], scale: f32, to: *mut f32, ld: usize) {
             // SAFETY: the caller's promise; AVX-512 includes AVX2.
             unsafe { F32x8::transpose8(rows, scale, to, ld) }
@@ -435,31 +396,29 @@ pub(crate) mod x86 {
 mod tests {
     use super::*;
 
-    /// exp of every value, and the transposition of 8 rows.
+    /// exp of every value, powers of 2 of those up to 0, and the transposition of 8 rows.
     struct Probe<'a> {
         x: &'a [f32],
         square: &'a [f32],
     }
 
     impl Kernel for Probe<'_> {
-        type Output = (Vec<f32>, Vec<f32>, f32, f32);
+        type Output = (Vec<f32>, Vec<f32>, Vec<f32>);
 
         #[inline(always)]
         fn run<V: Vector>(self) -> Self::Output {
-            let mut y = vec![0.0; self.x.len()];
+            let (mut y, mut powers) = (vec![0.0; self.x.len()], vec![0.0; self.x.len()]);
             let mut transposed = vec![0.0; 64];
-            let (mut sum, mut largest) = (0.0, f32::NEG_INFINITY);
             // SAFETY: whole registers of slices of equal length; 8 rows of 8.
             unsafe {
                 for at in (0..self.x.len()).step_by(V::LANES) {
                     let x = V::load(self.x.as_ptr().add(at));
                     exp(x).store(y.as_mut_ptr().add(at));
-                    sum += x.sum();
-                    largest = f32::max(largest, x.largest());
+                    exp2(V::splat(0.0).sub(x.max(V::splat(0.0).sub(x)))).store(powers.as_mut_ptr().add(at));
                 }
                 V::transpose8(std::array::from_fn(|r| self.square.as_ptr().add(8 * r)), 2.0, transposed.as_mut_ptr(), 8);
             }
-            (y, transposed, sum, largest)
+            (y, powers, transposed)
         }
     }
 
@@ -489,20 +448,19 @@ mod tests {
             // SAFETY: as above.
             results.push(unsafe { x86::F32x8::call(probe()) });
         }
-        for (y, transposed, sum, largest) in results {
-            for (x, y) in x.iter().zip(&y) {
+        for (y, powers, transposed) in results {
+            for ((x, y), power) in x.iter().zip(&y).zip(&powers) {
                 let want = f64::from(*x).exp();
                 assert!((f64::from(*y) - want).abs() <= 3e-7 * want, "exp({x}) = {y}, not {want}");
+                let want = (-f64::from(x.abs())).exp2();
+                assert!((f64::from(*power) - want).abs() <= 4e-6 * want, "2^-|{x}| = {power}, not {want}");
             }
             for (i, v) in transposed.iter().enumerate() {
                 assert_eq!(*v, 2.0 * square[i % 8 * 8 + i / 8]);
             }
-            let want: f64 = x.iter().map(|v| f64::from(*v)).sum();
-            assert!((f64::from(sum) - want).abs() < 1e-5 * want.abs(), "sum {sum}, not {want}");
-            assert_eq!(largest, 31.0);
         }
         // SAFETY: plain floats exist everywhere.
-        let least = unsafe { exp(Plain::splat(f32::NEG_INFINITY)) };
-        assert!(least.0.iter().all(|v| *v < 1.3e-38));
+        let least = unsafe { [exp(Plain::splat(f32::NEG_INFINITY)), exp2(Plain::splat(f32::NEG_INFINITY))] };
+        assert!(least.iter().all(|least| least.0.iter().all(|v| *v < 1.3e-38)));
     }
 }

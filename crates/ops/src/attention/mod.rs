@@ -9,14 +9,19 @@
 //! - `draws` `[segments]`, u32 (only for neighbours drawn at run time): 0 for all neighbours, 1 to 8 for one of them
 //! - `y` `[N, C]`, zero where a query sees nobody; `stats` `[N, H]`: logarithm of each query's sum, kept for the backward pass
 //!
-//! Scores live in blocks of 64 queries, never as a whole; the backward pass makes them again.
+//! Scores live in blocks of 64 queries, never as a whole; the backward pass makes them again. In mixed precision q, k, v, dy, P and dS are
+//! rounded for the products.
 //!
 //! Sources: Vaswani et al. 2017, eq. 1; Zhang et al. 2021, <https://arxiv.org/abs/2103.15358>; Dao et al. 2022 for recomputing.
 
 mod cases;
 mod cpu;
+mod fast;
 mod geometry;
 pub(crate) mod gpu;
+#[cfg(target_arch = "x86_64")]
+mod mixed;
+mod single;
 mod sliding;
 
 pub use cases::cases;
@@ -149,7 +154,7 @@ impl Op for Attention {
     }
 
     fn fast(&self, io: &mut Io) {
-        cpu::fast(&self.geometry, self.operands(io), io);
+        fast::forward(&self.geometry, self.operands(io), io);
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
@@ -157,7 +162,7 @@ impl Op for Attention {
     }
 
     fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
-        cpu::scratch(&self.geometry, self.heads, inputs[0][1] / if self.fused { 3 } else { 1 }, threads, false)
+        fast::scratch(&self.geometry, self.heads, inputs[0][1] / if self.fused { 3 } else { 1 }, threads, false)
     }
 
     fn flops(&self, inputs: &[&Shape]) -> u64 {
@@ -219,7 +224,7 @@ impl Op for AttentionGradient {
     }
 
     fn fast(&self, io: &mut Io) {
-        cpu::gradient(&self.0.geometry, self.0.operands(io), io);
+        fast::gradient(&self.0.geometry, self.0.operands(io), io);
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
@@ -227,7 +232,7 @@ impl Op for AttentionGradient {
     }
 
     fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
-        cpu::scratch(&self.0.geometry, self.0.heads, inputs[0][1] / if self.0.fused { 3 } else { 1 }, threads, true)
+        fast::scratch(&self.0.geometry, self.0.heads, inputs[0][1] / if self.0.fused { 3 } else { 1 }, threads, true)
     }
 
     fn flops(&self, inputs: &[&Shape]) -> u64 {

@@ -14,7 +14,9 @@ use super::geometry::Geometry;
 #[cfg(target_arch = "x86_64")]
 use super::mixed;
 use super::single;
-use super::tiles::{ALIGN, Sizes, Tiles};
+use super::tiles::{Sizes, Tiles};
+use crate::aligned::{ALIGN, aligned};
+use crate::precision::rounds;
 
 /// Pieces of work to aim for: enough for many threads, fixed so that sums do not depend on their number.
 const TASKS: usize = 64;
@@ -89,17 +91,6 @@ impl Operands<'_> {
         let one = self.pairs.len() / self.heads;
         &self.pairs[heads.start * one..heads.end * one]
     }
-}
-
-/// Whether products round their operands: the program says so, and the CPU multiplies bf16.
-fn rounds(precision: Precision) -> bool {
-    cfg!(target_arch = "x86_64") && precision == Precision::Mixed && esvit_simd::cpu::bf16()
-}
-
-/// Floats from the first whole cache line on.
-pub(super) fn aligned(floats: &mut [f32]) -> &mut [f32] {
-    let start = floats.as_ptr().align_offset(4 * ALIGN).min(ALIGN).min(floats.len());
-    &mut floats[start..]
 }
 
 /// Length of a row of scores, and the factor of scores: logarithms to the base 2 where products round.

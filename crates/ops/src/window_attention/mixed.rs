@@ -11,9 +11,10 @@ use esvit_simd::pairs::softmax::{Gradient, Tile};
 use esvit_simd::pairs::{Part, Product, Scores, lanes, line, pack_across, pack_rows, pack_transposed, words};
 
 use super::cpu::MASK;
-use super::fast::{Operands, RowsMut, aligned};
+use super::fast::{Operands, RowsMut};
 use super::geometry::{PADDING, Window};
-use super::tiles::{ALIGN, Columns, add_to_tables, expand_masks};
+use super::tiles::{Columns, add_to_tables, expand_masks};
+use crate::aligned::{ALIGN, aligned};
 
 /// Queries whose scores with all keys are made at a time.
 const QUERIES: usize = 64;

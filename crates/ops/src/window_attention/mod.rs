@@ -9,7 +9,7 @@
 //!
 //! Grids are padded at the bottom and right to multiples of the window *before* the cyclic shift; padding takes part as
 //! keys, unmasked. In a shifted block, pairs from different regions of the padded grid get −100, as the reference adds
-//! (not −∞). In mixed precision q, k, v, dy, P and dS are rounded for the products. [`WindowAttention::in_place`] is CvT's variant: another factor than 1/√D, and a mask without a shift. Windows are never copied: rows are gathered by index while they are loaded.
+//! (not −∞). In mixed precision q, k, v, dy, P and dS are rounded for the products. [`WindowAttention::in_place`] is CvT's variant: another factor than 1/√D, and a mask without a shift. No matrix of windows exists: rows are gathered by index into tiles.
 //!
 //! Source: Liu et al. 2021, <https://arxiv.org/abs/2103.14030>, eq. 4 and section 3.2.
 

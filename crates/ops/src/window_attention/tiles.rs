@@ -6,11 +6,9 @@ use esvit_simd::lanes;
 use esvit_simd::panel::{PAD, padded};
 use esvit_simd::vector::{Vector, prefetch, stream, stream_end};
 
-use super::fast::{Operands, RowsMut, aligned};
+use super::fast::{Operands, RowsMut};
 use super::geometry::{PADDING, Window};
-
-/// Floats of a cache line. Tiles and rows of scores begin with one: registers are then stored and loaded in one piece.
-pub(super) const ALIGN: usize = 16;
+use crate::aligned::{ALIGN, aligned};
 
 /// Sizes of the tiles: `T` tokens, `D` channels a head, as they are and padded.
 #[derive(Clone, Copy)]
@@ -212,6 +210,42 @@ pub(super) unsafe fn transpose<V: Vector>(rows: &[*const f32], scale: f32, to: &
             debug_assert!((c + PAD - 1) * sizes.line + (t + 1) * PAD <= to.len());
             // SAFETY: columns c..c + 8 of eight rows, to rows c..c + 8 at columns 8t..8t + 8, which exist.
             unsafe { V::transpose8(eight.map(|row| row.add(c)), scale, to.as_mut_ptr().add(c * sizes.line + t * PAD), sizes.line) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::geometry::Geometry;
+    use super::*;
+    use crate::{Layout, Segment};
+
+    #[test]
+    fn rows_come_back_to_where_they_were_from_past_the_caches_or_not() {
+        let layout = Layout::new(vec![Segment { images: 1, height: 5, width: 6 }]);
+        let geometry = Geometry::new(&layout, 4, 2, 2, 4);
+        // The larger matrix is streamed; partial registers have a pitch of their own.
+        for (d, pitch, c) in [(8, 8, 64), (5, 8, 60), (16, 16, (STREAM_FROM / 30).next_multiple_of(16))] {
+            let columns = Columns { heads: 2, d, pitch, first: 2 * d, c };
+            let from: Vec<f32> = (0..layout.tokens() * 3 * c).map(|i| i as f32).collect();
+            let padding: Vec<f32> = (0..3 * c).map(|i| -(i as f32)).collect();
+            let mut to = vec![0.5; from.len()];
+            let mut tile = vec![0.0; geometry.area * 3 * 2 * pitch];
+            let mut sums = vec![0.0; 3 * 2 * d];
+            for n in 0..geometry.windows() {
+                let window = geometry.window(n);
+                columns.gather(&window, &from, 3, Some(&padding), &mut tile);
+                let to = RowsMut { base: to.as_mut_ptr(), len: to.len() };
+                columns.deliver(&tile, 3, &window, to, Some(&mut sums));
+            }
+            for (i, (to, from)) in to.iter().zip(&from).enumerate() {
+                let mine = (2 * d..4 * d).contains(&(i % c));
+                assert_eq!(*to, if mine { *from } else { 0.5 }, "{c}: {i}");
+            }
+            // 64 places for 30 tokens.
+            for (i, sum) in sums.iter().enumerate() {
+                assert_eq!(*sum, 34.0 * padding[i / (2 * d) * c + 2 * d + i % (2 * d)]);
+            }
         }
     }
 }
