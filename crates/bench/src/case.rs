@@ -56,7 +56,7 @@ impl Case {
 pub fn measure(case: Case, spec: &TrainerSpec, machine: &Machine, pace: &mut Pace) -> Result<Measurement> {
     match case {
         Case::Step => Ok(step::step(spec, machine, pace, false)?.0),
-        Case::Inference => inference::measure(spec, machine, pace),
+        Case::Inference => Ok(inference::measure(spec, machine, pace, false)?.0),
         Case::Loss => loss::measure(spec, machine, pace),
         Case::Attention { projections, backward } => attention::measure(spec, machine, pace, projections, backward),
     }

@@ -7,10 +7,10 @@ use esvit_engine::{Encoder, Result};
 
 use crate::measurement::Begun;
 use crate::step::noise;
-use crate::{Case, Machine, Measurement, Pace};
+use crate::{Case, Machine, Measurement, Pace, StepRow};
 
-/// `batch` images of the global crops' size.
-pub(crate) fn measure(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace) -> Result<Measurement> {
+/// `batch` images of the global crops' size; with `profile` they are encoded once more, split by operator.
+pub(crate) fn measure(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, profile: bool) -> Result<(Measurement, Vec<StepRow>)> {
     let begun = Begun::new();
     let (batch, image_size) = (spec.crops.batch, spec.crops.global_size);
     let encoder = EncoderSpec {
@@ -32,5 +32,6 @@ pub(crate) fn measure(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace) ->
         Ok(started.elapsed().as_secs_f64() * 1e3)
     })?;
     let (gflop, planned) = (encoder.flops() as f64 / 1e9, encoder.memory() as u64);
-    Ok(begun.end(Case::Inference, spec, machine, times, gflop, planned))
+    let rows = if profile { encoder.profile()?.into_iter().map(StepRow::from).collect() } else { Vec::new() };
+    Ok((begun.end(Case::Inference, spec, machine, times, gflop, planned), rows))
 }

@@ -4,7 +4,7 @@ use esvit_engine::Result;
 use esvit_engine::spec::TrainerSpec;
 use serde::Serialize;
 
-use crate::{Case, Machine, Measurement, OperatorRow, Pace, StepRow, measure, operators, peak_gflops, step};
+use crate::{Case, Machine, Measurement, OperatorRow, Pace, StepRow, inference, measure, operators, peak_gflops, step};
 
 /// What one word asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub struct Report {
     pub cases: Vec<Measurement>,
     /// The last step, split by part and operator.
     pub rows: Vec<StepRow>,
+    /// The last encoding, split by operator.
+    pub encoding: Vec<StepRow>,
     /// The operators.
     pub operators: Vec<OperatorRow>,
 }
@@ -69,6 +71,7 @@ impl Default for Report {
             peaks: Vec::new(),
             cases: Vec::new(),
             rows: Vec::new(),
+            encoding: Vec::new(),
             operators: Vec::new(),
         }
     }
@@ -84,8 +87,8 @@ impl Report {
         Ok(())
     }
 
-    /// Measures one subject: operators `runs` times (of them `only` those whose name begins so), cases at a pace. With `profile` a step is
-    /// made once more and split.
+    /// Measures one subject: operators `runs` times (of them `only` those whose name begins so), cases at a pace. With `profile` a step or an
+    /// encoding is made once more and split.
     ///
     /// # Errors
     /// When it cannot be built, or the GPU has not enough memory or is lost.
@@ -106,6 +109,11 @@ impl Report {
                 let (measurement, rows) = step(spec, machine, pace, profile)?;
                 self.cases.push(measurement);
                 self.rows = rows;
+            }
+            Subject::Case(Case::Inference) => {
+                let (measurement, rows) = inference::measure(spec, machine, pace, profile)?;
+                self.cases.push(measurement);
+                self.encoding = rows;
             }
             Subject::Case(case) => self.cases.push(measure(case, spec, machine, pace)?),
         }

@@ -25,6 +25,12 @@ pub struct StepRow {
     pub gflop: f64,
 }
 
+impl From<esvit_engine::ProfileRow> for StepRow {
+    fn from(r: esvit_engine::ProfileRow) -> StepRow {
+        StepRow { phase: r.phase, operator: r.operator, calls: r.calls, ms: r.time.as_secs_f64() * 1e3, gflop: r.flops as f64 / 1e9 }
+    }
+}
+
 /// Steps on noise, which costs what pictures cost; with `profile` one more, split by part and operator.
 ///
 /// # Errors
@@ -64,17 +70,10 @@ pub fn step(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, profile: boo
     if profile {
         rows = trainer.profile(pixels, None, &knobs)?;
     }
-    let row = |r: esvit_engine::ProfileRow| StepRow {
-        phase: r.phase,
-        operator: r.operator,
-        calls: r.calls,
-        ms: r.time.as_secs_f64() * 1e3,
-        gflop: r.flops as f64 / 1e9,
-    };
     let plan = *trainer.plan();
     let planned = (plan.memory.arena + plan.memory.parameters + plan.memory.workspace) as u64;
     let measurement = begun.end(Case::Step, &spec, machine, times, plan.flops as f64 / 1e9, planned);
-    Ok((measurement, rows.into_iter().map(row).collect()))
+    Ok((measurement, rows.into_iter().map(StepRow::from).collect()))
 }
 
 /// Pixels without a pattern, the same in every run.

@@ -24,13 +24,13 @@ pub fn text(report: &Report) -> String {
         };
         text += &table(&headings, 2, report.cases.iter().map(row).collect());
     }
-    if !report.rows.is_empty() {
-        let total: f64 = report.rows.iter().map(|r| r.ms).sum();
+    for rows in [&report.rows, &report.encoding].into_iter().filter(|rows| !rows.is_empty()) {
+        let total: f64 = rows.iter().map(|r| r.ms).sum();
         let row = |r: &StepRow| {
             let cells = [r.ms, 100.0 * r.ms / total, r.gflop, r.gflop / r.ms * 1e3].map(|v| format!("{v:.2}"));
             [r.phase.to_string(), r.operator.to_string(), r.calls.to_string()].into_iter().chain(cells).collect()
         };
-        text += &table(&["part", "operator", "calls", "ms", "% of time", "GFLOP", "GFLOP/s"], 2, report.rows.iter().map(row).collect());
+        text += &table(&["part", "operator", "calls", "ms", "% of time", "GFLOP", "GFLOP/s"], 2, rows.iter().map(row).collect());
     }
     if !report.operators.is_empty() {
         let peak = report.peaks.first().map(|peak| peak.gflops);

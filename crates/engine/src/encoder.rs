@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use esvit_gpu::{Gpu, Recorder, Recording, View};
 use esvit_graph::{Arena, Bindings, Constants, DType, GpuArena, NodeTime, Slice, Value};
@@ -9,6 +10,7 @@ use esvit_ops::{Layout, Segment};
 use esvit_simd::Pool;
 
 use crate::network::{self, Forward, TEACHER, Wanted};
+use crate::profile::{self, ProfileRow};
 use crate::spec::{EncoderSpec, FeatureOutput};
 use crate::{Error, LoadReport, Result, Store, Tensor};
 
@@ -187,11 +189,14 @@ impl Encoder {
         Ok(features)
     }
 
-    /// PROBE
-    pub fn node_times(&mut self) -> Result<Vec<NodeTime>> {
+    /// One more pass over the images encoded last, split by operator.
+    ///
+    /// # Errors
+    /// When the GPU is lost or cannot tell times.
+    pub fn profile(&mut self) -> Result<Vec<ProfileRow>> {
         let mut times = Vec::new();
         self.run(Some(&mut times))?;
-        Ok(times)
+        Ok(profile::rows(&times))
     }
 
     /// Runs the program on the staged pixels; its outputs, each `[batch, width]`.
@@ -210,7 +215,13 @@ impl Encoder {
             }
             Device::Gpu(run) => {
                 run.gpu.upload(&run.pixels, staging);
-                run.recording.run(&run.gpu)?;
+                match times {
+                    None => run.recording.run(&run.gpu)?,
+                    Some(times) => times.extend(run.recording.profile(&run.gpu)?.into_iter().map(|t| {
+                        // Kernels of one operator share its arithmetic, which they do not know.
+                        NodeTime { op: t.name, phase: t.phase, time: Duration::from_secs_f64(t.seconds), flops: 0 }
+                    })),
+                }
                 let read = |value: &Value| Ok(Cow::Owned(run.gpu.read_f32(&program.gpu_output(&run.arena, *value))?));
                 forward.outputs.iter().map(read).collect()
             }

@@ -1,10 +1,5 @@
 //! What a step is given besides pixels, and what it tells.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
-use esvit_graph::NodeTime;
-
 /// Values of the schedules for one step.
 #[derive(Clone, Copy, Debug)]
 pub struct Knobs {
@@ -41,40 +36,8 @@ pub struct StepStats {
     pub gradient_norm: f64,
     /// Whether the loss is finite; if not, nothing was changed.
     pub finite: bool,
-    /// Whether the optimiser passed over this step, because scaled gradients overflowed ([`LossScaler`]).
+    /// Whether the optimiser passed over this step, because scaled gradients overflowed ([`LossScaler`](crate::LossScaler)).
     pub skipped: bool,
     /// What the loss was scaled with; 1 in single precision and on a CPU.
     pub loss_scale: f64,
-}
-
-/// Time and arithmetic of one operator in one part of the step.
-#[derive(Clone, Debug)]
-pub struct ProfileRow {
-    /// Part of the step.
-    pub phase: &'static str,
-    /// Operator.
-    pub operator: &'static str,
-    /// Applications.
-    pub calls: u32,
-    /// Wall time.
-    pub time: Duration,
-    /// Matrix-product arithmetic.
-    pub flops: u64,
-}
-
-impl ProfileRow {
-    /// The nodes' times, added by part and operator, largest first.
-    pub(crate) fn add_up(times: &[NodeTime]) -> Vec<ProfileRow> {
-        let mut rows: BTreeMap<(&str, &str), ProfileRow> = BTreeMap::new();
-        for t in times {
-            let row = rows.entry((t.phase, t.op));
-            let row = row.or_insert(ProfileRow { phase: t.phase, operator: t.op, calls: 0, time: Duration::ZERO, flops: 0 });
-            row.calls += 1;
-            row.time += t.time;
-            row.flops += t.flops;
-        }
-        let mut rows: Vec<ProfileRow> = rows.into_values().collect();
-        rows.sort_by_key(|r| std::cmp::Reverse(r.time));
-        rows
-    }
 }

@@ -4,7 +4,7 @@
 //! - [`multiversion!`]: one loop body, built for each instruction set.
 //! - [`math`]: exp, erf and GELU over slices.
 //! - [`lanes`]: sums, dot products and other one-pass loops in a fixed order of additions.
-//! - [`gemm`]: large single-precision products (the `gemm` crate behind one safe function).
+//! - [`gemm`]: large products, one of them packed before if it is used often.
 //! - [`panel`]: products of matrices that fit in the first-level cache (attention tiles).
 //! - [`pairs`]: the same with operands rounded to bf16, where the CPU multiplies it.
 //! - [`vector`]: registers of each instruction set, for kernels that count them.

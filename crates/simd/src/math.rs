@@ -30,22 +30,26 @@ pub fn exp<const FMA: bool>(x: f32) -> f32 {
     if x < -87.3 { 0.0 } else { y * scale }
 }
 
+/// Coefficients of P and Q in [`erf`], highest power first.
+pub(crate) const ERF_P: [f32; 7] =
+    [-2.726_142_3e-10, 2.770_681_4e-8, -2.101_024e-6, -5.692_506_6e-5, -7.349_906_4e-4, -2.954_6e-3, -1.609_603_3e-2];
+/// The same of Q.
+pub(crate) const ERF_Q: [f32; 5] = [-1.456_607_2e-5, -2.133_740_5e-4, -1.682_827e-3, -7.373_329e-3, -1.426_474e-2];
+
 /// erf(x), absolute error below 3e-7: the rational approximation x·P(x²)/Q(x²) on |x| ≤ 4 that Eigen
 /// and XLA use; beyond, ±1 to within f32.
 #[inline(always)]
 pub fn erf<const FMA: bool>(x: f32) -> f32 {
     let x = x.clamp(-4.0, 4.0);
     let x2 = x * x;
-    let p = madd::<FMA>(-2.726_142_3e-10, x2, 2.770_681_4e-8);
-    let p = madd::<FMA>(p, x2, -2.101_024e-6);
-    let p = madd::<FMA>(p, x2, -5.692_506_6e-5);
-    let p = madd::<FMA>(p, x2, -7.349_906_4e-4);
-    let p = madd::<FMA>(p, x2, -2.954_6e-3);
-    let p = madd::<FMA>(p, x2, -1.609_603_3e-2);
-    let q = madd::<FMA>(-1.456_607_2e-5, x2, -2.133_740_5e-4);
-    let q = madd::<FMA>(q, x2, -1.682_827e-3);
-    let q = madd::<FMA>(q, x2, -7.373_329e-3);
-    let q = madd::<FMA>(q, x2, -1.426_474e-2);
+    let mut p = ERF_P[0];
+    for coefficient in &ERF_P[1..] {
+        p = madd::<FMA>(p, x2, *coefficient);
+    }
+    let mut q = ERF_Q[0];
+    for coefficient in &ERF_Q[1..] {
+        q = madd::<FMA>(q, x2, *coefficient);
+    }
     x * p / q
 }
 

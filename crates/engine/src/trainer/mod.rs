@@ -13,11 +13,12 @@ use crate::gpu::{GpuRun, fits};
 use crate::network::{self, STUDENT, Step, TEACHER};
 use crate::optimizer::Optimizer;
 use crate::plan::{Plan, pixel_type};
+use crate::profile::{self, ProfileRow};
 use crate::random::Stream;
 use crate::spec::{Device, Precision, TrainerSpec};
 use crate::staging::{Pixels, Staging};
 use crate::state::Center;
-use crate::step::{Knobs, ProfileRow, StepStats};
+use crate::step::{Knobs, StepStats};
 use crate::{Error, LoadReport, LossScaler, Result, Store, Tensor, TensorValues, TrainerState};
 
 /// What a step, or a pass of it, reads besides parameters, pixels and centres.
@@ -216,7 +217,7 @@ impl Trainer {
     pub fn profile(&mut self, pixels: Pixels, mixup: Option<&[f32]>, knobs: &Knobs) -> Result<Vec<ProfileRow>> {
         let mut times = Vec::new();
         self.run(pixels, mixup, knobs, Some(&mut times))?;
-        Ok(ProfileRow::add_up(&times))
+        Ok(profile::rows(&times))
     }
 
     /// Gives the next step its neighbours instead of drawing them: for each layer of the teacher, then of the student, a number from 0

@@ -30,14 +30,17 @@ multiversion! {
     }
 }
 
-/// Rows of one piece of parallel work.
-const ROWS: usize = 64;
+/// Rows of one piece of parallel work: 32 KB, so that the last stage of one image is more than one piece.
+fn piece_rows(cols: usize) -> usize {
+    (8192 / cols).clamp(1, 64)
+}
 
 pub(super) fn fast(io: &mut Io, eps: f32) {
     let (x, gamma, beta) = (io.f32(0), io.f32(1), io.f32(2));
     let cols = gamma.len();
+    let rows = piece_rows(cols);
     let [y, stats] = io.outs();
-    y.par_chunks_mut(ROWS * cols).zip(stats.par_chunks_mut(ROWS * 2)).zip(x.par_chunks(ROWS * cols)).for_each(|((y, stats), x)| {
+    y.par_chunks_mut(rows * cols).zip(stats.par_chunks_mut(rows * 2)).zip(x.par_chunks(rows * cols)).for_each(|((y, stats), x)| {
         for ((x, y), stats) in x.chunks(cols).zip(y.chunks_mut(cols)).zip(stats.chunks_mut(2)) {
             let mean = lanes::sum(x) / cols as f32;
             let var = lanes::sum_squared_deviation(x, mean) / cols as f32;
@@ -94,9 +97,10 @@ multiversion! {
 pub(super) fn input_gradient(io: &mut Io) {
     let (x, gamma, stats, dy) = (io.f32(0), io.f32(1), io.f32(2), io.f32(3));
     let cols = gamma.len();
-    io.out().par_chunks_mut(ROWS * cols).enumerate().for_each(|(piece, dx)| {
+    let rows = piece_rows(cols);
+    io.out().par_chunks_mut(rows * cols).enumerate().for_each(|(piece, dx)| {
         for (i, dx) in dx.chunks_mut(cols).enumerate() {
-            let r = piece * ROWS + i;
+            let r = piece * rows + i;
             let row = r * cols..(r + 1) * cols;
             input_gradient_row(&x[row.clone()], gamma, stats[2 * r], stats[2 * r + 1], &dy[row], dx);
         }

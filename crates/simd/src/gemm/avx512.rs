@@ -7,6 +7,7 @@
 use std::arch::x86_64::*;
 
 use super::Mat;
+use crate::math;
 
 /// Lanes of a vector.
 pub(super) const LANES: usize = 16;
@@ -22,13 +23,11 @@ pub(super) const fn per_step<const BF16: bool>() -> usize {
 
 /// What the sums of a block are added to.
 #[derive(Clone, Copy)]
-pub(super) enum Base {
-    /// Nothing.
-    Zero,
-    /// A row that is the same for all rows of the block, of as many values as the block has columns.
-    Row(*const f32),
-    /// What the result holds.
-    Result,
+pub(super) struct Base {
+    /// A row that is the same for all rows of the block, of as many values as the block has columns; or null.
+    pub row: *const f32,
+    /// A block that lies as the result does, and may be what it holds; or null.
+    pub block: *const f32,
 }
 
 /// One block of results: `rows × columns` at `c`, over `steps` steps.
@@ -44,6 +43,8 @@ pub(super) struct Block {
     pub c: *mut f32,
     pub c_row: usize,
     pub base: Base,
+    /// GELU of each element at the end.
+    pub gelu: bool,
     /// Words that are used next, brought into the second-level cache meanwhile: a vector each step. Any address will do.
     pub ahead: *const u32,
 }
@@ -90,15 +91,59 @@ pub(super) unsafe fn block<const BF16: bool>(rows: usize, columns: usize, block:
     let vectors = columns.div_ceil(LANES);
     let kernels = if BF16 { &BF16_KERNELS } else { &F32_KERNELS };
     // SAFETY: the caller's promise; the mask limits the last vector to the columns that exist.
-    unsafe { kernels[vectors - 1][rows - 1](block, last_lanes(columns, vectors)) }
+    unsafe { kernels[vectors - 1][rows - 1](block, last_lanes(columns, vectors)) };
+    if block.gelu {
+        // SAFETY: as above.
+        unsafe { gelu(rows, vectors, last_lanes(columns, vectors), block.c, block.c_row) };
+    }
+}
+
+/// GELU of a block, as [`crate::math::gelu`] has it, but with a reciprocal (to 2⁻²⁶) in the place of the division.
+///
+/// # Safety
+/// As [`block`].
+#[target_feature(enable = "avx512f")]
+unsafe fn gelu(rows: usize, vectors: usize, last: __mmask16, c: *mut f32, c_row: usize) {
+    let of = |coefficients: &[f32], x2: __m512| {
+        let horner = |sum, &coefficient| _mm512_fmadd_ps(sum, x2, _mm512_set1_ps(coefficient));
+        coefficients[1..].iter().fold(_mm512_set1_ps(coefficients[0]), horner)
+    };
+    for i in 0..rows {
+        for v in 0..vectors {
+            let mask = if v + 1 == vectors { last } else { !0 };
+            // SAFETY: the mask leaves out columns that do not exist; row i exists.
+            unsafe {
+                let at = c.add(i * c_row).wrapping_add(v * LANES);
+                let x = _mm512_maskz_loadu_ps(mask, at);
+                let t = _mm512_mul_ps(x, _mm512_set1_ps(std::f32::consts::FRAC_1_SQRT_2));
+                let t = _mm512_max_ps(_mm512_set1_ps(-4.0), _mm512_min_ps(_mm512_set1_ps(4.0), t));
+                let t2 = _mm512_mul_ps(t, t);
+                let q = of(&math::ERF_Q, t2);
+                let r = _mm512_rcp14_ps(q);
+                let r = _mm512_mul_ps(r, _mm512_fnmadd_ps(q, r, _mm512_set1_ps(2.0))); // a step of Newton's
+                let erf = _mm512_mul_ps(_mm512_mul_ps(t, of(&math::ERF_P, t2)), r);
+                let half = _mm512_mul_ps(x, _mm512_set1_ps(0.5));
+                _mm512_mask_storeu_ps(at, mask, _mm512_fmadd_ps(half, erf, half));
+            }
+        }
+    }
 }
 
 /// # Safety
 /// As [`block`], with `MR` rows, `NV` vectors of which the last has the lanes of `last`.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn kernel<const BF16: bool, const MR: usize, const NV: usize>(block: &Block, last: __mmask16) {
-    let &Block { steps, a, a_row, a_step, b, c, c_row, base, ahead } = block;
+    let &Block { steps, a, a_row, a_step, b, c, c_row, base, ahead, .. } = block;
     let mut sums = [[_mm512_setzero_ps(); NV]; MR];
+    for i in 0..MR {
+        for v in 0..NV {
+            // Where the result goes is not read before it is written, but the cache wants it.
+            _mm_prefetch::<_MM_HINT_ET0>(c.wrapping_add(i * c_row + v * LANES).cast());
+            if !base.block.is_null() {
+                _mm_prefetch::<_MM_HINT_T0>(base.block.wrapping_add(i * c_row + v * LANES).cast());
+            }
+        }
+    }
     for p in 0..steps {
         // A prefetch reads nothing that the program sees, wherever it points.
         _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(p * LANES).cast());
@@ -127,11 +172,13 @@ unsafe fn kernel<const BF16: bool, const MR: usize, const NV: usize>(block: &Blo
             // SAFETY: the mask leaves out columns that do not exist; row i exists.
             unsafe {
                 let to = c.add(i * c_row).wrapping_add(v * LANES);
-                let sum = match base {
-                    Base::Zero => sums[i][v],
-                    Base::Row(row) => _mm512_add_ps(sums[i][v], _mm512_maskz_loadu_ps(mask, row.wrapping_add(v * LANES))),
-                    Base::Result => _mm512_add_ps(sums[i][v], _mm512_maskz_loadu_ps(mask, to)),
-                };
+                let mut sum = sums[i][v];
+                if !base.row.is_null() {
+                    sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, base.row.wrapping_add(v * LANES)));
+                }
+                if !base.block.is_null() {
+                    sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, base.block.wrapping_add(i * c_row + v * LANES)));
+                }
                 _mm512_mask_storeu_ps(to, mask, sum);
             }
         }
@@ -156,6 +203,9 @@ unsafe fn along<const BF16: bool>(from: *const f32, left: usize) -> __m512i {
     }
 }
 
+/// Steps by which packing asks for memory before it reads it.
+const AHEAD: usize = 12;
+
 /// Sixteen words across: `columns` neighbours in one row (f32), or in a row and, where it exists, the one `stride` behind (bf16).
 ///
 /// # Safety
@@ -164,6 +214,10 @@ unsafe fn along<const BF16: bool>(from: *const f32, left: usize) -> __m512i {
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn across<const BF16: bool>(from: *const f32, stride: usize, second: bool, columns: usize) -> __m512i {
     let mask = lanes(columns);
+    // Rows of a memory that is read across lie apart, so that nobody guesses the next ones.
+    for row in 0..per_step::<BF16>() {
+        _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add((AHEAD * per_step::<BF16>() + row) * stride).cast());
+    }
     // SAFETY: the masks leave out what does not exist.
     unsafe {
         let even = _mm512_maskz_loadu_ps(mask, from);
@@ -208,7 +262,8 @@ pub(crate) fn transpose(rows: &mut [__m512i; LANES]) {
     }
 }
 
-/// Distance of the rows of a packed block of a, in words: not a power of two, or its rows would share the cache's sets.
+/// Distance of the rows of a packed block of a, in words, and an eighth of that of its blocks of eight: not a power of two, or they would share
+/// the cache's sets.
 pub(super) const fn row_words(steps: usize) -> usize {
     steps.next_multiple_of(LANES) + LANES
 }
@@ -237,11 +292,21 @@ impl Rows {
         Rows { at, row: a.row_stride, step: 1, eight: ROWS * a.row_stride }
     }
 
+    /// Brings eight rows into the second-level cache.
+    pub fn fetch(&self, eight: usize, steps: usize) {
+        for i in 0..ROWS {
+            for p in (0..steps).step_by(LANES) {
+                // SAFETY: a prefetch reads nothing that the program sees, wherever it points.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(self.at.wrapping_add(eight * self.eight + i * self.row + p).cast()) };
+            }
+        }
+    }
+
     /// Rows of a that [`pack_a`] has put there.
     pub fn packed(a: &Mat, steps: usize, at: *const u32) -> Rows {
         match a.col_stride {
             1 => Rows { at, row: row_words(steps), step: 1, eight: ROWS * row_words(steps) },
-            _ => Rows { at, row: 1, step: ROWS, eight: ROWS * steps },
+            _ => Rows { at, row: 1, step: ROWS, eight: ROWS * row_words(steps) },
         }
     }
 }
@@ -277,10 +342,10 @@ pub(super) unsafe fn pack_a<const BF16: bool>(a: &Mat, rows: std::ops::Range<usi
             unsafe {
                 let from = a.data.as_ptr().add(k * a.col_stride + rows.start + first);
                 let words = across::<BF16>(from, a.col_stride, k + 1 < inner.end, left);
-                let low = to.add(first * steps + p * ROWS);
+                let low = to.add(first * row_words(steps) + p * ROWS);
                 _mm256_storeu_si256(low.cast(), _mm512_castsi512_si256(words));
                 if left > ROWS {
-                    _mm256_storeu_si256(low.add(ROWS * steps).cast(), _mm512_extracti64x4_epi64::<1>(words));
+                    _mm256_storeu_si256(low.add(ROWS * row_words(steps)).cast(), _mm512_extracti64x4_epi64::<1>(words));
                 }
             }
         }
@@ -315,6 +380,9 @@ pub(super) unsafe fn pack_b<const BF16: bool>(b: &Mat, inner: std::ops::Range<us
             let mut words = [_mm512_setzero_si512(); LANES];
             for (j, words) in words.iter_mut().enumerate().take(columns.len() - v * LANES) {
                 let column = columns.start + v * LANES + j;
+                // The columns that are packed next.
+                let ahead = b.data.as_ptr().wrapping_add((column + LANES) * b.col_stride + inner.start + p * per);
+                (0..per).for_each(|line| _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(line * LANES).cast()));
                 // SAFETY: the column lies along memory and has the elements of `inner`.
                 *words =
                     unsafe { along::<BF16>(b.data.as_ptr().add(column * b.col_stride + inner.start + p * per), inner.len() - p * per) };

@@ -18,9 +18,11 @@ const GROUP: usize = 16;
 const JOBS: usize = 16;
 /// Up to so many rows b costs more than a: columns are cut finer, and a is packed once for all jobs.
 const FEW_ROWS: usize = 512;
-/// Results up to this size are cut along the inner dimension, from [`LONG`] elements on, into at most [`PARTS`] parts.
+/// Results up to this size are cut along an inner dimension that is so many times as long as their sides together, into at most [`PARTS`]
+/// parts of at least [`LONG`] elements.
 const SMALL_RESULT: usize = 160 << 10;
-const LONG: usize = 2048;
+const LONGER: usize = 4;
+const LONG: usize = 1024;
 const PARTS: usize = 8;
 
 /// How a product of this size is cut.
@@ -35,6 +37,7 @@ pub(super) struct Cut {
     pub blocks: usize,
     /// Groups of panels.
     pub groups: usize,
+    b_given: bool,
 }
 
 /// How the inner dimension is cut; packed operands are in this order.
@@ -83,26 +86,32 @@ pub(super) fn panels(columns: Range<usize>) -> impl Iterator<Item = Range<usize>
 }
 
 impl Cut {
-    pub fn new(m: usize, n: usize, k: usize, per_step: usize) -> Cut {
+    /// `b_given` where b is packed already.
+    pub fn new([m, n, k]: [usize; 3], per_step: usize, b_given: bool) -> Cut {
         let inner = Inner::new(k, per_step);
-        let parts = if m * n <= SMALL_RESULT && k >= LONG { (k / (LONG / 2)).min(PARTS).min(inner.chunks) } else { 1 };
+        let parts = match m * n <= SMALL_RESULT && k >= 2 * LONG && k >= LONGER * (m + n) {
+            // A power of two is no worse for two threads than for one.
+            true => 1 << (k / LONG).min(PARTS).min(inner.chunks).ilog2(),
+            false => 1,
+        };
         let panels = n.div_ceil(PANEL);
         let (blocks, groups) = if parts > 1 {
             (m.div_ceil(BLOCK_ROWS), panels.div_ceil(GROUP))
         } else if m <= FEW_ROWS {
             let blocks = m.div_ceil(BLOCK_ROWS);
             // Groups of equally many panels, rather than exactly so many groups.
-            (blocks, panels.div_ceil((panels * blocks).div_ceil(JOBS).min(GROUP)))
+            let each = (panels * if b_given { blocks } else { 1 }).div_ceil(JOBS);
+            (blocks, panels.div_ceil(each.min(GROUP)))
         } else {
             let rows = m.div_ceil(JOBS).clamp(LEAST_ROWS, BLOCK_ROWS);
             (m.div_ceil(rows), panels.div_ceil(GROUP))
         };
-        Cut { m, n, inner, parts, blocks, groups }
+        Cut { m, n, inner, parts, blocks, groups, b_given }
     }
 
-    /// Whether b is packed once for all jobs; else each packs its own part just before it uses it, while it is in the cache.
+    /// Whether b is packed once for all jobs, or before; else each packs its own part just before it uses it, while it is in the cache.
     pub fn shares_b(&self) -> bool {
-        self.parts == 1 && self.blocks > 1
+        self.b_given || self.parts == 1 && self.m > FEW_ROWS
     }
 
     /// Whether a is packed once for all jobs.
@@ -140,13 +149,13 @@ impl Cut {
     }
 
     /// Scratch memory.
-    pub fn scratch(&self, b_given: bool, a_in_place: bool) -> Scratch {
-        let (shares_a, shares_b) = (self.shares_a() && !a_in_place, b_given || self.shares_b());
+    pub fn scratch(&self, a_in_place: bool) -> Scratch {
+        let (shares_a, shares_b) = (self.shares_a() && !a_in_place, self.shares_b());
         let eights = self.m.div_ceil(ROWS).div_ceil(self.blocks);
         let group = (self.n.div_ceil(PANEL).div_ceil(self.groups) * PANEL).min(self.n.next_multiple_of(LANES));
         Scratch {
             sums: if self.parts > 1 { self.parts * self.m * self.n } else { 0 },
-            b: if shares_b && !b_given { self.inner.words(self.n) } else { 0 },
+            b: if shares_b && !self.b_given { self.inner.words(self.n) } else { 0 },
             a: if shares_a { self.a_words(self.m) * self.inner.chunks } else { 0 },
             each_b: if shares_b { 0 } else { group * self.inner.steps },
             each_a: if shares_a || a_in_place { 0 } else { self.a_words(eights * ROWS) },

@@ -82,7 +82,7 @@ pub enum After<'a> {
 pub struct Product<'a> {
     /// Rounding of a and b.
     pub rounding: Rounding,
-    /// Add to what c holds; a bias is then not used.
+    /// Add to what c holds; a bias is then not used, and nothing may follow.
     pub accumulate: bool,
     /// Added to every row.
     pub bias: Option<&'a [f32]>,
@@ -177,6 +177,7 @@ impl Product<'_> {
         if let Some(bias) = self.bias {
             assert!(bias.len() == c.cols, "a bias of {} for {} columns", bias.len(), c.cols);
         }
+        assert!(!self.accumulate || matches!(self.after, After::Nothing), "nothing follows a product that is added up");
         if let After::Add(x) = self.after {
             assert!(x.len() >= c.rows * c.cols, "{} elements to add to {}x{}", x.len(), c.rows, c.cols);
         }

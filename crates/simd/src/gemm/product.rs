@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::avx512::{self, Base, Block, LANES, ROWS, Rows, VECTORS};
 use super::cut::{Cut, Inner, PANEL, panels};
-use super::{Mat, Product};
+use super::{After, Mat, Product};
 use crate::buffer::Buffer;
 use crate::{Pool, lanes};
 
@@ -27,7 +27,7 @@ pub(super) fn scratch(m: usize, n: usize, k: usize, threads: usize) -> usize {
     if m * n * k == 0 {
         return 0;
     }
-    [1, 2].map(|per_step| Cut::new(m, n, k, per_step).scratch(false, false).bytes(threads)).into_iter().max().unwrap_or(0)
+    [1, 2].map(|per_step| Cut::new([m, n, k], per_step, false).scratch(false).bytes(threads)).into_iter().max().unwrap_or(0)
 }
 
 /// The result, written in pieces by several threads.
@@ -105,10 +105,10 @@ unsafe fn pack_panel<const BF16: bool>(b: &Mat, inner: &Inner, chunk: usize, pan
 /// The CPU has the features of [`crate::cpu::bf16`]; `c` is row-major of as many rows as a and `n` columns; packed words are those of a b with that
 /// many columns and a's inner dimension, in this rounding.
 pub(super) unsafe fn run<const BF16: bool>(how: &Product, a: Mat, b: Right, c: &mut [f32], n: usize, pool: &Pool) {
-    let cut = Cut::new(a.rows, n, a.cols, avx512::per_step::<BF16>());
+    let cut = Cut::new([a.rows, n, a.cols], avx512::per_step::<BF16>(), matches!(b, Right::Packed(_)));
     let inner = cut.inner;
     let in_place = avx512::in_place::<BF16>(&a);
-    let need = cut.scratch(matches!(b, Right::Packed(_)), in_place);
+    let need = cut.scratch(in_place);
     let mut packed = pool.scratch(need.a + need.b);
     let packed = Words(packed.as_mut_ptr().cast());
     let mut sums = pool.scratch(need.sums);
@@ -162,13 +162,13 @@ pub(super) unsafe fn run<const BF16: bool>(how: &Product, a: Mat, b: Right, c: &
             } else {
                 b.wrapping_add(inner.place(n, chunk + 1, group.start) - inner.place(n, chunk, group.start))
             };
-            let (to, start) = match cut.parts {
-                1 => (c, start(how, chunk == 0)),
-                _ => {
-                    // SAFETY: the sums of this part begin here.
-                    let c = unsafe { partial.at(part * cut.m * n) };
-                    (Target { c, row: n }, if chunk == chunks.start { Start::Zero } else { Start::Result })
-                }
+            let (to, ends) = match cut.parts {
+                1 => (c, Ends::of(how, chunk == 0, chunk + 1 == inner.chunks)),
+                // SAFETY: the sums of this part begin here.
+                _ => (
+                    Target { c: unsafe { partial.at(part * cut.m * n) }, row: n },
+                    Ends { result: chunk > chunks.start, ..Ends::default() },
+                ),
             };
             for block in blocks.clone() {
                 let rows = cut.block(block);
@@ -184,15 +184,8 @@ pub(super) unsafe fn run<const BF16: bool>(how: &Product, a: Mat, b: Right, c: &
                         avx512::pack_a::<BF16>(&a, rows.clone(), range.clone(), to);
                         Rows::packed(&a, steps, to)
                     };
-                    multiply::<BF16>(left, rows, steps, b, next_chunk, group.clone(), to, start);
+                    multiply::<BF16>(left, rows, steps, b, next_chunk, group.clone(), to, &ends);
                 }
-            }
-        }
-        if cut.parts == 1 {
-            for row in cut.block(blocks.start).start..cut.block(blocks.end - 1).end {
-                // SAFETY: this part of a row of c belongs to this job.
-                let to = unsafe { std::slice::from_raw_parts_mut(c.at(row * n + group.start), group.len()) };
-                how.finish(row * n + group.start, to);
             }
         }
     });
@@ -217,19 +210,29 @@ pub(super) unsafe fn run<const BF16: bool>(how: &Product, a: Mat, b: Right, c: &
     }
 }
 
-/// What a piece is added to.
-#[derive(Clone, Copy)]
-enum Start<'a> {
-    Zero,
-    Row(&'a [f32]),
-    Result,
+/// What the sums of a chunk are added to, and what follows.
+#[derive(Clone, Copy, Default)]
+struct Ends<'a> {
+    row: Option<&'a [f32]>,
+    /// A matrix of the result's shape.
+    matrix: Option<&'a [f32]>,
+    /// What the result holds.
+    result: bool,
+    gelu: bool,
 }
 
-fn start<'a>(how: &Product<'a>, first: bool) -> Start<'a> {
-    match how.bias {
-        _ if !first || how.accumulate => Start::Result,
-        Some(bias) => Start::Row(bias),
-        None => Start::Zero,
+impl<'a> Ends<'a> {
+    fn of(how: &Product<'a>, first: bool, last: bool) -> Ends<'a> {
+        let result = !first || how.accumulate;
+        Ends {
+            row: how.bias.filter(|_| !result),
+            matrix: match how.after {
+                After::Add(matrix) if first => Some(matrix),
+                _ => None,
+            },
+            result,
+            gelu: last && matches!(how.after, After::Gelu),
+        }
     }
 }
 
@@ -245,28 +248,35 @@ unsafe fn multiply<const BF16: bool>(
     follow: *const u32,
     columns: Range<usize>,
     c: Target,
-    start: Start,
+    ends: &Ends,
 ) {
     for panel in panels(columns.clone()) {
-        let base = match start {
-            Start::Zero => Base::Zero,
-            Start::Row(row) => Base::Row(row[panel.start..].as_ptr()),
-            Start::Result => Base::Result,
-        };
+        let row = ends.row.map_or(std::ptr::null(), |row| row[panel.start..].as_ptr());
         let here = b.wrapping_add((panel.start - columns.start) * steps);
         let next = if panel.end < columns.end { b.wrapping_add((panel.end - columns.start) * steps) } else { follow };
         for (i, first) in rows.clone().step_by(ROWS).enumerate() {
+            if panel.start == columns.start && first + ROWS < rows.end {
+                // Later panels find them in the cache.
+                a.fetch(i + 1, steps);
+            }
             // SAFETY: block i of a and this panel of b are packed; the block of c is inside the piece.
             unsafe {
+                let at = first * c.row + panel.start;
+                let block = match (ends.matrix, ends.result) {
+                    (Some(matrix), _) => matrix[at..].as_ptr(),
+                    (None, true) => c.at(at),
+                    (None, false) => std::ptr::null(),
+                };
                 let block = Block {
                     steps,
                     a: a.at.add(i * a.eight),
                     a_row: a.row,
                     a_step: a.step,
                     b: here,
-                    c: c.c.add(first * c.row + panel.start),
+                    c: c.at(at),
                     c_row: c.row,
-                    base,
+                    base: Base { row, block },
+                    gelu: ends.gelu,
                     // A panel is as many vectors of words a step as blocks bring.
                     ahead: if i < VECTORS { next.wrapping_add(i * steps * LANES) } else { here },
                 };
