@@ -9,7 +9,7 @@ use esvit_ops::residual::Residual;
 use esvit_ops::{Layout, Segment};
 
 use crate::Machine;
-use crate::workload::{Data, Workload};
+use crate::workload::{Data, Workload, indices};
 
 /// An operator that takes less is run again until it took as long, in milliseconds.
 const SHORT: f64 = 1.0;
@@ -78,7 +78,10 @@ fn time(spec: &TrainerSpec, machine: &Machine, program: &Program, node: &Node) -
     let operand = |(i, (shape, dtype)): (usize, (Shape, DType))| g.leaf(&format!("operand {i}"), &shape, dtype);
     let operands = shapes(program, node).into_iter().enumerate().map(operand).collect::<std::result::Result<Vec<_>, _>>()?;
     let results = g.apply_shared(node.op.clone(), &operands)?;
-    let workload = Workload::new(&g, &results, spec.precision.into(), |_, _, shape, dtype| Data::rough(shape, dtype));
+    let indices = indices(program, node, machine.pool())?;
+    let workload = Workload::new(&g, &results, spec.precision.into(), |_, i, shape, dtype| {
+        indices.get(&i).map_or_else(|| Data::rough(shape, dtype), |given| Data::U32(given.clone()))
+    });
     run(workload, machine)
 }
 

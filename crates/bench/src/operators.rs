@@ -1,7 +1,7 @@
 //! Every operator of a training step, alone: the list, the shapes and the number of applications are those of the step's own program, so
 //! that nothing can be forgotten, and no shape is timed that training does not have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use esvit_engine::spec::TrainerSpec;
 use esvit_engine::{Result, step_program};
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::Machine;
 use crate::measurement::spread;
-use crate::workload::{Data, Workload};
+use crate::workload::{Data, Workload, indices};
 
 /// An operator at one set of shapes.
 #[derive(Clone, Debug, Serialize)]
@@ -62,7 +62,8 @@ pub fn operators(spec: &TrainerSpec, machine: &Machine, runs: usize, only: Optio
     let mut rows = Vec::new();
     for ((_, shapes), (node, calls)) in groups {
         let types = program.operands(node).into_iter().map(|(_, dtype)| dtype).collect::<Vec<_>>();
-        rows.push(time(spec, machine, runs, node, shapes, &types, calls)?);
+        let indices = indices(&program, node, machine.pool())?;
+        rows.push(time(spec, machine, runs, node, shapes, &types, &indices, calls)?);
     }
     rows.sort_by(|a, b| (b.ms * b.calls as f64).total_cmp(&(a.ms * a.calls as f64)));
     Ok(rows)
@@ -75,13 +76,16 @@ fn time(
     node: &Node,
     shapes: Vec<Shape>,
     types: &[DType],
+    indices: &HashMap<usize, Vec<u32>>,
     calls: usize,
 ) -> Result<OperatorRow> {
     let mut g = Graph::new();
     let operand = |(i, (shape, dtype)): (usize, (&Shape, &DType))| g.leaf(&format!("operand {i}"), shape, *dtype);
     let operands = shapes.iter().zip(types).enumerate().map(operand).collect::<std::result::Result<Vec<_>, _>>()?;
     let results = g.apply_shared(node.op.clone(), &operands)?;
-    let workload = Workload::new(&g, &results, spec.precision.into(), |_, i, shape, dtype| Data::plain(i, shape, dtype));
+    let workload = Workload::new(&g, &results, spec.precision.into(), |_, i, shape, dtype| {
+        indices.get(&i).map_or_else(|| Data::plain(i, shape, dtype), |given| Data::U32(given.clone()))
+    });
     let mut ready = workload.on(machine)?;
 
     let mut times = vec![ready.run(1)?];

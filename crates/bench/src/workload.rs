@@ -6,8 +6,9 @@ use std::time::Instant;
 use esvit_engine::Result;
 use esvit_engine::device::Gpu;
 use esvit_gpu::{Recorder, Recording, View};
-use esvit_graph::{Arena, Bindings, DType, GpuArena, Graph, Precision, Program, Shape, Slice, Value, Variant, volume};
+use esvit_graph::{Arena, Bindings, DType, GpuArena, Graph, Node, Precision, Program, Shape, Slice, Value, Variant, volume};
 use esvit_ops::Input;
+use esvit_simd::Pool;
 
 use crate::Machine;
 
@@ -62,6 +63,32 @@ impl Data {
             Data::U8(v) => v,
         }
     }
+}
+
+/// Indices among a node's operands that other nodes give, by the number of the operand: what those make of made-up values. Places in a window
+/// or rows of a matrix are not any numbers.
+pub(crate) fn indices(program: &Program, node: &Node, pool: &Pool) -> Result<HashMap<usize, Vec<u32>>> {
+    let mut found = HashMap::new();
+    for (i, ((_, dtype), value)) in program.operands(node).into_iter().zip(&node.inputs).enumerate() {
+        let Some(giver) = program.nodes().iter().find(|n| dtype == DType::U32 && n.outputs.contains(value)) else { continue };
+        let mut g = Graph::new();
+        let (mut leaves, mut operands) = (Vec::new(), Vec::new());
+        for (number, (shape, dtype)) in program.operands(giver).into_iter().enumerate() {
+            leaves.push((format!("operand {number}"), Data::rough(shape, dtype)));
+            operands.push(g.leaf(&leaves[number].0, shape, dtype)?);
+        }
+        let results = g.apply_shared(giver.op.clone(), &operands)?;
+        let wanted = results[giver.outputs.iter().position(|output| output == value).unwrap_or(0)];
+        let alone = Program::compile(&g, &[wanted]);
+        let mut bindings = Bindings::new();
+        for (name, data) in &leaves {
+            bindings.bind(name, data.slice());
+        }
+        let mut arena = alone.arena();
+        pool.install(|| alone.run(&mut arena, &bindings, pool, Variant::Fast, None))?;
+        found.insert(i, alone.output(&arena, wanted).u32().to_vec());
+    }
+    Ok(found)
 }
 
 /// A program and its leaves.
