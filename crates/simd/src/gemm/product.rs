@@ -162,13 +162,12 @@ pub(super) unsafe fn run<const BF16: bool>(how: &Product, a: Mat, b: Right, c: &
             } else {
                 b.wrapping_add(inner.place(n, chunk + 1, group.start) - inner.place(n, chunk, group.start))
             };
-            let (to, ends) = match cut.parts {
-                1 => (c, Ends::of(how, chunk == 0, chunk + 1 == inner.chunks)),
+            let (to, ends) = if cut.parts == 1 {
+                (c, Ends::of(how, chunk == 0, chunk + 1 == inner.chunks))
+            } else {
                 // SAFETY: the sums of this part begin here.
-                _ => (
-                    Target { c: unsafe { partial.at(part * cut.m * n) }, row: n },
-                    Ends { result: chunk > chunks.start, ..Ends::default() },
-                ),
+                let sums = unsafe { partial.at(part * cut.m * n) };
+                (Target { c: sums, row: n }, Ends { result: chunk > chunks.start, ..Ends::default() })
             };
             for block in blocks.clone() {
                 let rows = cut.block(block);
