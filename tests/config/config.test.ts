@@ -188,7 +188,7 @@ describe("the reference's command line", () => {
     expect(resolveConfig(["--use_fp16", "false", "--dataset", "imagenet1k", "--sampler", "distributed", "--zip_mode", "false"]).notes).toEqual([]);
     expect(messageOf(() => resolveConfig(["--zip_mode", "True"]))).toMatch(/--zip_mode True: zip archives are not read/);
     expect(messageOf(() => resolveConfig(["--aug-opt", "deit_aug"]))).toMatch(/--aug-opt|--aug_opt/);
-    expect(messageOf(() => resolveConfig(["--arch", "vil_2226"]))).toMatch(/--arch must be one of swin_tiny, .* got "vil_2226"/);
+    expect(messageOf(() => resolveConfig(["--arch", "vil_2226"]))).toMatch(/--arch must be one of swin, swin_tiny, .* resnext101_64x4d, .* got "vil_2226"/);
     expect(messageOf(() => resolveConfig(["--local_crops_number", "4", "4"]))).toMatch(/one size of local crops/);
     expect(messageOf(() => resolveConfig(["--norm_last_layer", "maybe"]))).toBe('--norm_last_layer must be true or false, got "maybe"');
     expect(messageOf(() => resolveConfig(["--epochs"]))).toBe("--epochs needs a value");
@@ -222,6 +222,7 @@ describe("the reference's command line", () => {
     const { config } = resolveConfig(["--cfg", path, ...two.flatMap((pair) => `MODEL.SPEC.${pair}`.split(" "))]);
     expect(config.backbone).toMatchObject({ kind: "cvt", dims: [8, 16], depths: [1, 2], residualStem: true, shift: [false, true], dropPath: 0.1 });
     expect(resolveConfig(["--arch", "resnet50"]).config.backbone).toEqual({ kind: "resnet", depths: [3, 4, 6, 3], bottleneck: true, dim: 64, width: 64, groups: 1 });
+    expect(resolveConfig(["--arch", "resnext101_32x8d"]).config.backbone).toMatchObject({ depths: [3, 4, 23, 3], bottleneck: true, width: 8, groups: 32 });
     expect(messageOf(() => resolveConfig(["--cfg", path, ...two.slice(1).flatMap((pair) => `MODEL.SPEC.${pair}`.split(" "))]))).toMatch(/depths must be 2 values/);
     expect(messageOf(() => resolveConfig(["--cfg", path, "MODEL.SPEC.WINDW", "[7,7]"]))).toMatch(/MODEL.SPEC.WINDW does not exist for CvT/);
   });
@@ -290,6 +291,8 @@ describe("a wrong field", () => {
     ],
     ["backbone: { kind: vil, border: exact, neighbours: drawn }", 'run.yaml: backbone.neighbours must be all where border is exact, got "drawn"'],
     ["{ backbone: { kind: vil }, crops: { localSize: 98 } }", "run.yaml: crops.localSize must be a multiple of backbone.arch's first stage (4), got 98"],
+    ["backbone: { kind: resnet, bottleneck: false, groups: 2 }", "run.yaml: backbone.groups must be 1 where bottleneck is false, got 2"],
+    ["backbone: { kind: resnet, dim: 16, width: 2 }", "run.yaml: backbone.width must be at least 4 where dim is 16, got 2"],
     ["optimizer: { kind: adam }", 'run.yaml: optimizer.kind must be one of adamw, sgd, lars, got "adam"'],
     ["crops: { globalScale: [0.4] }", "run.yaml: crops.globalScale must be a list of at least 2 items, got [0.4]"],
     ["crops: { globalScale: [1, 0.4] }", "run.yaml: crops.globalScale must be two numbers, the smaller first, got [1,0.4]"],

@@ -9,7 +9,8 @@ import { json, notBuilt, run, writeImages } from "./program.js";
 const families = {
   swin: "backbone: { kind: swin, imageSize: 32, dim: 16, depths: [1, 1], heads: [1, 2], window: 4, dropPath: 0.1 }",
   cvt: "backbone: { kind: cvt, dims: [16, 32], depths: [1, 1], heads: [1, 2], windows: [4, 4], embedKernels: [7, 3], embedStrides: [4, 2], embedPaddings: [2, 1], qkvKernels: [3, 3], qkvBias: [true, true], mlpRatios: [2, 2], shift: [false, false], relativePosition: true, dropPath: 0.1 }",
-  resnet: "backbone: { kind: resnet, depths: [1, 1, 1, 1], bottleneck: true, width: 4 }",
+  resnet: "backbone: { kind: resnet, depths: [1, 1, 1, 1], dim: 16 }",
+  resnext: "backbone: { kind: resnet, depths: [1, 1, 1, 1], dim: 16, width: 16, groups: 4 }",
   vit: "backbone: { kind: vit, imageSize: 32, patchSize: 8, dim: 24, depth: 2, heads: 3, dropPath: 0.1 }",
   vil: "backbone: { kind: vil, imageSize: 32, arch: 'l1,h1,d16,n1,s1,g1,p4,f3,a0_l2,h2,d32,n1,s0,g1,p2,f7,a0', neighbours: drawn, drawUntil: 0.5, dropPath: 0.1 }",
 };
@@ -48,7 +49,7 @@ threads: 2
     expect(losses).toHaveLength(3);
     expect(losses[2]).toBeLessThan(0.6 * losses[0]!);
     const report = json(await run("knn", join(output, "checkpoint.pth"), images, "--json", "-k", "1"));
-    expect(report).toMatchObject({ bank: 32, queries: 16, width: { swin: 32, cvt: 32, resnet: 2048, vit: 24, vil: 32 }[family] });
+    expect(report).toMatchObject({ bank: 32, queries: 16, width: { swin: 32, cvt: 32, resnet: 512, resnext: 512, vit: 24, vil: 32 }[family] });
     const digest = await run("checkpoint", "digest", join(output, "checkpoint.pth"));
     expect(digest.code, digest.stderr).toBe(0);
     const plan = json(await run("plan", "--config", config, "--json")) as { parameterCount: number; memory: { total: number }; largestBatch: number };

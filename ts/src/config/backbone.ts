@@ -105,14 +105,19 @@ function vilOfDepths(...depths: number[]): string {
   return vil2262.split("_").map((stage, s) => stage.replace(/n\d+/, `n${depths[s]}`)).join("_");
 }
 
-/** What the names of `--arch` stand for, below the values of a file. Window and sizes are not part of a name. */
+/**
+ * What the names of `--arch` stand for, below the values of a file. Window and sizes are not part of a name, and those of CvT and plain `swin` and
+ * `vil` say the family alone: the reference takes their networks from `--cfg`. ResNets have torchvision's names.
+ */
 export const presets = {
+  swin: { kind: "swin" },
   swin_tiny: { kind: "swin", dim: 96, depths: [2, 2, 6, 2], heads: [3, 6, 12, 24], dropPath: 0.1 },
   swin_small: { kind: "swin", dim: 96, depths: [2, 2, 18, 2], heads: [3, 6, 12, 24], dropPath: 0.2 },
   swin_base: { kind: "swin", dim: 128, depths: [2, 2, 18, 2], heads: [4, 8, 16, 32], dropPath: 0.2 },
   swin_large: { kind: "swin", dim: 192, depths: [2, 2, 18, 2], heads: [6, 12, 24, 48], dropPath: 0.2 },
   cvt: { kind: "cvt" },
   cvt_tiny: { kind: "cvt" },
+  cvt_small: { kind: "cvt" },
   resnet18: { kind: "resnet", depths: [2, 2, 2, 2], bottleneck: false, width: 64 },
   resnet34: { kind: "resnet", depths: [3, 4, 6, 3], bottleneck: false, width: 64 },
   resnet50: { kind: "resnet", depths: [3, 4, 6, 3], bottleneck: true, width: 64 },
