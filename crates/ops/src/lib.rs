@@ -95,7 +95,6 @@ pub fn kernels() -> Vec<&'static Kernel> {
         batch_norm::gpu::KERNELS,
         channel_gate::gpu::KERNELS,
         conv2d::gpu::KERNELS,
-        depthwise_conv::gpu::KERNELS,
         gather_rows::gpu::KERNELS,
         gelu::gpu::KERNELS,
         grouped_conv::gpu::KERNELS,

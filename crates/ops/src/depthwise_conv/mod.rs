@@ -7,12 +7,12 @@
 //! - `dx` gathers, for each token, the outputs that looked at it; `dW[c, tap] = Σ_o dy[o, c]·x[…, c]`
 
 mod cpu;
-pub(crate) mod gpu;
 
 use esvit_gpu::Recorder;
 use esvit_graph::{DType, Error, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
 
 use crate::Input::Wave;
+use crate::grouped_conv::gpu;
 use crate::{Case, Filter, Layout, Segment, check};
 
 /// The operator over these tokens.
@@ -37,6 +37,11 @@ impl DepthwiseConv {
     /// Grids of `y`.
     pub fn output(&self) -> &Layout {
         &self.output
+    }
+
+    /// On a GPU it is a convolution in groups of one channel.
+    fn grids(&self, channels: usize) -> gpu::Grids<'_> {
+        gpu::Grids { layout: &self.layout, output: &self.output, filter: self.filter, groups: channels }
     }
 
     fn check(&self, op: &'static str) -> Result<()> {
@@ -83,7 +88,7 @@ impl Op for DepthwiseConv {
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
-        gpu::forward(self, io, rec)
+        gpu::forward(&self.grids(io.matrix(0).1), io, rec)
     }
 
     fn scratch(&self, inputs: &[&Shape], _threads: usize) -> usize {
@@ -116,7 +121,7 @@ impl Op for InputGradient {
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
-        gpu::input_gradient(&self.0, io, rec)
+        gpu::input_gradient(&self.0.grids(io.matrix(0).1), io, rec)
     }
 
     fn scratch(&self, inputs: &[&Shape], _threads: usize) -> usize {
@@ -150,7 +155,7 @@ impl Op for WeightGradient {
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
-        gpu::weight_gradient(&self.0, io, rec)
+        gpu::weight_gradient(&self.0.grids(io.matrix(0).1), io, rec)
     }
 
     fn scratch(&self, inputs: &[&Shape], _threads: usize) -> usize {

@@ -2,8 +2,8 @@ use bytemuck::{Pod, Zeroable};
 use esvit_gpu::{Grid, Kernel, Recorder, reduce};
 use esvit_graph::{GpuIo, Result};
 
-use super::GroupedConv;
 use crate::filter::Span;
+use crate::{Filter, Layout};
 
 /// Mirrors `Params` in `forward.wgsl`, `input_gradient.wgsl` and `weight_gradient.wgsl`.
 #[repr(C)]
@@ -36,17 +36,25 @@ pub(crate) static KERNELS: &[&Kernel] = &[&FORWARD, &INPUT_GRADIENT, &WEIGHT_GRA
 /// Rows of dy that one thread of the weights' gradient adds up: `PIECE` in `weight_gradient.wgsl`.
 const PIECE: usize = 256;
 
+/// The convolution: grids of `x` and `y`, filter and groups. A depthwise one has as many groups as channels.
+pub(crate) struct Grids<'a> {
+    pub layout: &'a Layout,
+    pub output: &'a Layout,
+    pub filter: Filter,
+    pub groups: usize,
+}
+
 /// A call: channels before and after, and the images of each dispatch.
 struct Call<'a> {
-    op: &'a GroupedConv,
+    op: &'a Grids<'a>,
     channels: [usize; 2],
     spans: Vec<Span>,
 }
 
 impl<'a> Call<'a> {
-    fn new(op: &'a GroupedConv, channels: [usize; 2], rec: &Recorder) -> Call<'a> {
+    fn new(op: &'a Grids, channels: [usize; 2], rec: &Recorder) -> Call<'a> {
         let words = |s: &Span| (s.area() * channels[0]).max(s.out_area() * channels[1]);
-        let spans = Span::all(&op.layout, &op.output()).iter().flat_map(|s| s.pieces(rec, words(s))).collect();
+        let spans = Span::all(op.layout, op.output).iter().flat_map(|s| s.pieces(rec, words(s))).collect();
         Call { op, channels, spans }
     }
 
@@ -60,7 +68,7 @@ impl<'a> Call<'a> {
     }
 }
 
-pub(super) fn forward(op: &GroupedConv, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+pub(crate) fn forward(op: &Grids, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
     let call = Call::new(op, [io.matrix(0).1, io.matrix(1).0], rec);
     for s in &call.spans {
         let (before, after) = (s.rows(call.channels[0]), s.out_rows(call.channels[1]));
@@ -71,7 +79,7 @@ pub(super) fn forward(op: &GroupedConv, io: &GpuIo, rec: &mut Recorder) -> Resul
     Ok(())
 }
 
-pub(super) fn input_gradient(op: &GroupedConv, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+pub(crate) fn input_gradient(op: &Grids, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
     let (out, cols) = io.matrix(1);
     let call = Call::new(op, [cols / op.filter.taps() * op.groups, out], rec);
     for s in &call.spans {
@@ -84,7 +92,7 @@ pub(super) fn input_gradient(op: &GroupedConv, io: &GpuIo, rec: &mut Recorder) -
     Ok(())
 }
 
-pub(super) fn weight_gradient(op: &GroupedConv, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+pub(crate) fn weight_gradient(op: &Grids, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
     let ((_, out), (_, channels)) = (io.matrix(0), io.matrix(1));
     let call = Call::new(op, [channels, out], rec);
     let weights = out * channels / op.groups * op.filter.taps();

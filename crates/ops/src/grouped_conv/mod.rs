@@ -47,6 +47,10 @@ impl GroupedConv {
         self.filter.check(op, &self.layout)
     }
 
+    fn on_gpu<T>(&self, call: impl FnOnce(&gpu::Grids) -> T) -> T {
+        call(&gpu::Grids { layout: &self.layout, output: &self.output(), filter: self.filter, groups: self.groups })
+    }
+
     /// `weight` is `[out, cols]`.
     fn flops_of(&self, out: usize, cols: usize) -> u64 {
         2 * (self.output().tokens() * out * cols) as u64
@@ -85,7 +89,7 @@ impl Op for GroupedConv {
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
-        gpu::forward(self, io, rec)
+        self.on_gpu(|grids| gpu::forward(grids, io, rec))
     }
 
     fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
@@ -130,7 +134,7 @@ impl Op for InputGradient {
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
-        gpu::input_gradient(&self.0, io, rec)
+        self.0.on_gpu(|grids| gpu::input_gradient(grids, io, rec))
     }
 
     fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
@@ -170,7 +174,7 @@ impl Op for WeightGradient {
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
-        gpu::weight_gradient(&self.0, io, rec)
+        self.0.on_gpu(|grids| gpu::weight_gradient(grids, io, rec))
     }
 
     fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
