@@ -10,6 +10,7 @@
 //! - [`vector`]: registers of each instruction set, for kernels that count them.
 //! - [`pool`]: the thread pool and its reusable scratch buffers.
 
+mod affinity;
 mod buffer;
 pub mod cpu;
 pub mod gemm;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
+use crate::affinity;
 use crate::buffer::Buffer;
 
 /// Threads and scratch buffers. One engine owns one pool; its results do not depend on the number of
@@ -39,8 +40,11 @@ impl Pool {
     /// A pool of `threads` threads; 0 means one for each core.
     pub fn new(threads: usize) -> Result<Pool, PoolError> {
         let threads = Pool::threads_for(threads);
-        let threads =
-            rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("esvit-{i}")).build().map_err(PoolError)?;
+        let builder = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("esvit-{i}"));
+        let keep = move |i| {
+            affinity::keep(i, threads);
+        };
+        let threads = builder.start_handler(keep).build().map_err(PoolError)?;
         Ok(Pool { threads, free: Mutex::new(Vec::new()), held: AtomicUsize::new(0), peak: AtomicUsize::new(0) })
     }
 
@@ -57,6 +61,12 @@ impl Pool {
     /// Runs `work` inside the pool, so that parallel loops in it use these threads.
     pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         self.threads.install(work)
+    }
+
+    /// Runs `work` once on each thread; its results by the threads' numbers.
+    #[cfg(test)]
+    pub(crate) fn broadcast<R: Send>(&self, work: impl Fn(usize) -> R + Sync) -> Vec<R> {
+        self.threads.broadcast(|context| work(context.index()))
     }
 
     /// A scratch buffer of `len` floats with unspecified contents, given back when dropped.
