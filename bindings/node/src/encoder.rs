@@ -39,7 +39,7 @@ impl JsEncoder {
     #[napi(ts_return_type = "Promise<void>")]
     pub fn load<'env>(&self, env: &'env Env, weights: Vec<TensorData>) -> Result<Object<'env>> {
         let weights = take_all(weights)?;
-        self.worker.call(env, move |encoder| encoder.load(&weights).map(|_| ()).map_err(from_engine))
+        self.worker.call(env, move |encoder| encoder.load(weights).map(|_| ()).map_err(from_engine))
     }
 
     #[napi(ts_return_type = "Promise<void>")]

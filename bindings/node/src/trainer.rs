@@ -236,14 +236,14 @@ impl JsTrainer {
     #[napi(ts_return_type = "Promise<void>")]
     pub fn load<'env>(&self, env: &'env Env, state: TrainerStateData) -> Result<Object<'env>> {
         let state = take_state(state)?;
-        self.worker.call(env, move |trainer| trainer.load(&state).map_err(from_engine))
+        self.worker.call(env, move |trainer| trainer.load(state).map_err(from_engine))
     }
 
     #[napi(ts_return_type = "Promise<LoadReport>")]
     pub fn load_weights<'env>(&self, env: &'env Env, weights: Vec<TensorData>, partial: bool) -> Result<Object<'env>> {
         let weights = take_all(weights)?;
         self.worker.call(env, move |trainer| {
-            let report = trainer.load_weights(&weights, partial).map_err(from_engine)?;
+            let report = trainer.load_weights(weights, partial).map_err(from_engine)?;
             Ok(LoadReport { loaded: report.loaded as u32, missing: report.missing, unexpected: report.unexpected })
         })
     }

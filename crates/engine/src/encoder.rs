@@ -1,7 +1,7 @@
 //! A backbone's features, for evaluation.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use esvit_gpu::{Gpu, Recorder, Recording, View};
@@ -20,8 +20,21 @@ pub struct Encoder {
     spec: EncoderSpec,
     forward: Forward,
     store: Store,
+    weights: Weights,
     staging: Vec<u8>,
     device: Device,
+}
+
+/// Where the weights are. They are drawn and brought to where the program reads them when they are first needed: most encoders load others before
+/// that.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Weights {
+    /// To be drawn from this seed.
+    Drawn(u64),
+    /// In the store.
+    Stored,
+    /// On the GPU, or in the order of the products; what the program does not read from the store was freed there.
+    Placed,
 }
 
 /// What runs the program.
@@ -49,7 +62,7 @@ struct GpuForward {
 
 impl GpuForward {
     fn new(gpu: Gpu, forward: &Forward, store: &Store, pixel_bytes: usize) -> Result<GpuForward> {
-        let allocate = |i: usize| gpu.allocate("weights", 4 * store.values(i).len() as u64);
+        let allocate = |i: usize| gpu.allocate("weights", 4 * store.floats(i) as u64);
         let weights = (0..store.entries().len()).map(allocate).collect::<std::result::Result<Vec<_>, _>>()?;
         let pixels = gpu.allocate("pixels", pixel_bytes as u64)?;
         let mut leaves: HashMap<String, View> =
@@ -62,9 +75,11 @@ impl GpuForward {
         Ok(GpuForward { gpu, recording, arena, weights, pixels })
     }
 
-    fn upload(&self, store: &Store) {
+    /// Copies the weights to the GPU; the store gives them up.
+    fn take(&self, store: &mut Store) {
         for (i, view) in self.weights.iter().enumerate() {
             self.gpu.upload(view, bytemuck::cast_slice(store.values(i)));
+            *store.values_mut(i) = Vec::new();
         }
     }
 }
@@ -79,9 +94,7 @@ impl Encoder {
         let device = |forward: &Forward, _: &Store, _| {
             Ok(Device::Cpu { pool: Pool::new(threads)?, arena: forward.program.arena(), constants: Constants::default() })
         };
-        let mut encoder = Encoder::with(spec, true, device)?;
-        encoder.place();
-        Ok(encoder)
+        Encoder::with(spec, true, device)
     }
 
     /// The same on a GPU.
@@ -90,9 +103,7 @@ impl Encoder {
     /// When the specification cannot be built, an operator has no kernels, or the GPU has not enough memory.
     pub fn on_gpu(spec: EncoderSpec, gpu: Gpu) -> Result<Encoder> {
         let device = |forward: &Forward, store: &Store, pixels| Ok(Device::Gpu(Box::new(GpuForward::new(gpu, forward, store, pixels)?)));
-        let mut encoder = Encoder::with(spec, false, device)?;
-        encoder.place();
-        Ok(encoder)
+        Encoder::with(spec, false, device)
     }
 
     fn with(spec: EncoderSpec, fuse: bool, device: impl FnOnce(&Forward, &Store, usize) -> Result<Device>) -> Result<Encoder> {
@@ -108,25 +119,27 @@ impl Encoder {
         };
         let mut forward = network::build_forward(&spec.backbone, images, DType::U8, wanted, fuse)?;
         forward.program = forward.program.with_precision(spec.precision.into());
-        let store = Store::new(&forward.parameters, TEACHER, 0);
+        let store = Store::without_values(&forward.parameters, TEACHER);
         let device = device(&forward, &store, staging.len())?;
-        Ok(Encoder { spec, forward, store, staging, device })
+        Ok(Encoder { spec, forward, store, weights: Weights::Drawn(0), staging, device })
     }
 
-    /// Brings the weights to where the program reads them: the GPU, or the order of its products.
+    /// Brings the weights to where the program reads them, unless they are there.
     fn place(&mut self) {
+        if self.weights == Weights::Placed {
+            return;
+        }
+        if let Weights::Drawn(seed) = self.weights {
+            self.store = Store::new(&self.forward.parameters, TEACHER, seed);
+        }
         match &mut self.device {
-            Device::Gpu(run) => run.upload(&self.store),
+            Device::Gpu(run) => run.take(&mut self.store),
             Device::Cpu { pool, constants, .. } => {
-                *constants = Constants::default();
-                let program = &self.forward.program;
-                let mut bindings = Bindings::new();
-                self.store.bind(&mut bindings);
-                *constants = pool.install(|| program.prepare(&bindings));
-                let replaced: HashSet<&str> = program.replaced(constants).collect();
-                self.store.forget(|leaf| replaced.contains(leaf));
+                let (program, store) = (&self.forward.program, &mut self.store);
+                *constants = pool.install(|| program.prepare(store));
             }
         }
+        self.weights = Weights::Placed;
     }
 
     /// Channels of a feature.
@@ -134,13 +147,13 @@ impl Encoder {
         self.forward.widths.iter().sum()
     }
 
-    /// Bytes of weights and activations.
+    /// Bytes of weights and activations, once there was a pass.
     pub fn memory(&self) -> usize {
-        let constants = match &self.device {
-            Device::Cpu { constants, .. } => constants.bytes(),
-            Device::Gpu(_) => 0,
+        let weights = match &self.device {
+            Device::Cpu { constants, .. } => self.store.bytes() + constants.bytes(),
+            Device::Gpu(run) => run.weights.iter().map(|view| view.bytes() as usize).sum(),
         };
-        self.store.bytes() + constants + self.forward.program.arena_bytes()
+        weights + self.forward.program.arena_bytes()
     }
 
     /// Matrix-product arithmetic of one pass over `batch` images.
@@ -149,18 +162,23 @@ impl Encoder {
     }
 
     /// Replaces the weights. Tensors of heads are not the backbone's and are passed over; everything else must fit.
-    pub fn load(&mut self, weights: &[Tensor]) -> Result<LoadReport> {
-        let backbone: Vec<Tensor> =
-            weights.iter().filter(|t| !t.name.starts_with("head.") && !t.name.starts_with("head_dense.")).cloned().collect();
-        let report = self.store.load(&backbone, false)?;
-        self.place();
+    ///
+    /// # Errors
+    /// When a name or a shape does not fit; then nothing is changed.
+    pub fn load(&mut self, mut weights: Vec<Tensor>) -> Result<LoadReport> {
+        weights.retain(|t| !t.name.starts_with("head.") && !t.name.starts_with("head_dense."));
+        let report = self.store.check(&weights, false)?;
+        if let Device::Cpu { constants, .. } = &mut self.device {
+            *constants = Constants::default(); // Before the others come.
+        }
+        self.store.load(weights, false)?;
+        self.weights = Weights::Stored;
         Ok(report)
     }
 
     /// Weights as a run with this seed starts with.
     pub fn initialise(&mut self, seed: u64) {
-        self.store = Store::new(&self.forward.parameters, TEACHER, seed);
-        self.place();
+        self.weights = Weights::Drawn(seed);
     }
 
     /// `count` images, 8-bit (height, width, channel) → `[count, width]`.
@@ -201,6 +219,7 @@ impl Encoder {
 
     /// Runs the program on the staged pixels; its outputs, each `[batch, width]`.
     fn run(&mut self, times: Option<&mut Vec<NodeTime>>) -> Result<Vec<Cow<'_, [f32]>>> {
+        self.place();
         let Encoder { forward, store, staging, device, .. } = self;
         let program = &forward.program;
         match device {

@@ -159,10 +159,6 @@ impl Optimizer {
     }
 
     pub fn state(&self, store: &Store) -> OptimizerState {
-        let names = |decayed: bool| -> Vec<String> {
-            let chosen = store.entries().iter().filter(|e| is_trained(e) && e.is_decayed() == decayed);
-            chosen.map(|e| e.name.clone()).collect()
-        };
         let trained = || store.entries().iter().enumerate().filter(|(_, e)| is_trained(e));
         let steps = trained().map(|(i, e)| (e.name.clone(), self.steps[i])).collect();
         let slots = trained().filter(|(i, _)| self.steps[*i] > 0).flat_map(|(i, e)| {
@@ -172,34 +168,33 @@ impl Optimizer {
                 values: TensorValues::F32(values.clone()),
             })
         });
-        OptimizerState { kind: self.kind, decayed: names(true), not_decayed: names(false), steps, slots: slots.collect() }
+        OptimizerState { kind: self.kind, decayed: names(store, true), not_decayed: names(store, false), steps, slots: slots.collect() }
     }
 
     /// The optimiser of a state; nothing is changed when it does not fit.
-    pub fn from_state(kind: OptimizerKind, store: &Store, state: &OptimizerState) -> Result<Optimizer> {
+    pub fn from_state(kind: OptimizerKind, store: &Store, state: OptimizerState) -> Result<Optimizer> {
         if state.kind != kind {
             return Err(Error::State(format!("the optimiser state is of {:?}, the run uses {kind:?}", state.kind)));
         }
         let mut optimizer = Optimizer::new(kind, store);
-        let own = optimizer.state(store);
-        if own.decayed != state.decayed || own.not_decayed != state.not_decayed {
+        if names(store, true) != state.decayed || names(store, false) != state.not_decayed {
             return Err(Error::State("the optimiser state lists other parameters than this architecture trains".into()));
         }
         let trained = |name: &str| {
             let found = store.position(name).filter(|&i| is_trained(&store.entries()[i]));
             found.ok_or_else(|| Error::State(format!("the optimiser state names `{name}`, which is not trained here")))
         };
-        for (name, &steps) in &state.steps {
-            let i = trained(name)?;
+        for (name, steps) in state.steps {
+            let i = trained(&name)?;
             optimizer.steps[i] = steps;
         }
-        for tensor in &state.slots {
+        for tensor in state.slots {
             let (slot, name) = tensor.name.split_once('/').unwrap_or(("", &tensor.name));
             let i = trained(name)?;
             let known = kind.slots().iter().position(|s| *s == slot);
             let known = known.ok_or_else(|| Error::State(format!("{kind:?} has no moment `{slot}` (of `{name}`)")))?;
-            match &tensor.values {
-                TensorValues::F32(v) if v.len() == store.entries()[i].volume() => optimizer.moments[i][known] = v.clone(),
+            match tensor.values {
+                TensorValues::F32(v) if v.len() == store.entries()[i].volume() => optimizer.moments[i][known] = v,
                 _ => {
                     return Err(Error::State(format!(
                         "moment `{}` must have shape {:?}, got {:?}",
@@ -218,6 +213,12 @@ impl Optimizer {
         }
         Ok(optimizer)
     }
+}
+
+/// Trained parameters that decay, or those that do not, in the order of the state dict.
+fn names(store: &Store, decayed: bool) -> Vec<String> {
+    let chosen = store.entries().iter().filter(|e| is_trained(e) && e.is_decayed() == decayed);
+    chosen.map(|e| e.name.clone()).collect()
 }
 
 /// Elements of one piece of parallel work: with moments, gradient and teacher a third of a megabyte, which stays in the cache until the teacher has

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use esvit_graph::{Bindings, Slice};
+use esvit_graph::{Bindings, Leaves, Slice};
 use esvit_nn::{Entry, Init, Parameters, Role, leaf_name};
 
 use crate::random::Stream;
@@ -15,6 +15,7 @@ pub struct Store {
     values: Vec<Vec<f32>>,
     leaf_names: Vec<String>,
     index: HashMap<String, usize>,
+    leaf_index: HashMap<String, usize>,
 }
 
 /// What became of a set of weights.
@@ -34,11 +35,19 @@ const COUNTER: &str = "num_batches_tracked";
 impl Store {
     /// Draws every value; the draw of an entry depends on the seed and its name alone.
     pub fn new(parameters: &Parameters, network: &str, seed: u64) -> Store {
+        let mut store = Store::without_values(parameters, network);
+        store.values = store.entries.iter().map(|e| if e.role.has_values() { draw(e, seed) } else { Vec::new() }).collect();
+        store
+    }
+
+    /// Entries whose values are still to be loaded.
+    pub(crate) fn without_values(parameters: &Parameters, network: &str) -> Store {
         let entries = parameters.entries.clone();
-        let values = entries.iter().map(|e| if e.role.has_values() { draw(e, seed) } else { Vec::new() }).collect();
-        let leaf_names = entries.iter().map(|e| leaf_name(network, &e.name)).collect();
+        let values = vec![Vec::new(); entries.len()];
+        let leaf_names: Vec<String> = entries.iter().map(|e| leaf_name(network, &e.name)).collect();
         let index = entries.iter().enumerate().map(|(i, e)| (e.name.clone(), i)).collect();
-        Store { entries, values, leaf_names, index }
+        let leaf_index = leaf_names.iter().enumerate().map(|(i, name)| (name.clone(), i)).collect();
+        Store { entries, values, leaf_names, index, leaf_index }
     }
 
     /// The entries, in the reference's order.
@@ -49,6 +58,11 @@ impl Store {
     /// Values of entry `i`.
     pub fn values(&self, i: usize) -> &[f32] {
         &self.values[i]
+    }
+
+    /// Number of values of entry `i`, whether or not they are here.
+    pub(crate) fn floats(&self, i: usize) -> usize {
+        if self.entries[i].role.has_values() { self.entries[i].volume() } else { 0 }
     }
 
     /// Values of entry `i`, to change.
@@ -78,13 +92,6 @@ impl Store {
         }
     }
 
-    /// Frees the values whose leaf is one of these: they are kept elsewhere. Until all values are loaded again the state dict is not complete.
-    pub(crate) fn forget(&mut self, leaf: impl Fn(&str) -> bool) {
-        for (values, _) in self.values.iter_mut().zip(&self.leaf_names).filter(|(_, name)| leaf(name)) {
-            *values = Vec::new();
-        }
-    }
-
     /// The state dict.
     pub fn tensors(&self) -> Vec<Tensor> {
         let tensor = |(entry, values): (&Entry, &Vec<f32>)| Tensor {
@@ -100,11 +107,10 @@ impl Store {
         self.entries.iter().zip(&self.values).map(tensor).collect()
     }
 
-    /// Replaces values by tensors of the same names. Unless `partial`, every entry must be given and every tensor used;
-    /// on an error nothing is changed.
-    pub fn load(&mut self, tensors: &[Tensor], partial: bool) -> Result<LoadReport> {
+    /// What loading these tensors would do. Unless `partial`, every entry must be given and every tensor used.
+    pub fn check(&self, tensors: &[Tensor], partial: bool) -> Result<LoadReport> {
         let mut report = LoadReport::default();
-        let mut replacements: Vec<Option<Vec<f32>>> = vec![None; self.entries.len()];
+        let mut given = vec![false; self.entries.len()];
         for tensor in tensors {
             let Some(&i) = self.index.get(&tensor.name) else {
                 report.unexpected.push(tensor.name.clone());
@@ -114,16 +120,15 @@ impl Store {
             if tensor.shape != entry.shape || tensor.values.len() != entry.volume() {
                 return Err(Error::State(format!("`{}` must have shape {:?}, got {:?}", tensor.name, entry.shape, tensor.shape)));
             }
-            replacements[i] = match (&entry.role, &tensor.values) {
-                (Role::Constant(want), TensorValues::I64(got)) if want == got => Some(Vec::new()),
+            match (&entry.role, &tensor.values) {
+                (Role::Constant(want), TensorValues::I64(got)) if want == got => {}
                 (Role::Constant(_), _) => {
                     return Err(Error::State(format!("`{}` holds other values than this architecture's", tensor.name)));
                 }
-                (Role::Alias(_), TensorValues::F32(_)) => Some(Vec::new()),
-                (_, TensorValues::F32(v)) => Some(v.clone()),
-                (Role::Buffer, TensorValues::I64(v)) => Some(v.iter().map(|&n| n as f32).collect()),
+                (_, TensorValues::F32(_)) | (Role::Buffer, TensorValues::I64(_)) => {}
                 _ => return Err(Error::State(format!("`{}` must hold floats", tensor.name))),
-            };
+            }
+            given[i] = true;
         }
         for entry in &self.entries {
             // One value under two names: given twice, it must be the same.
@@ -135,19 +140,45 @@ impl Store {
                 return Err(Error::State(format!("`{}` differs from `{of}`, with which it is shared", entry.name)));
             }
         }
-        let missing = self.entries.iter().zip(&replacements).filter(|(e, r)| r.is_none() && e.role.has_values());
+        let missing = self.entries.iter().zip(&given).filter(|(e, given)| !**given && e.role.has_values());
         report.missing = missing.map(|(e, _)| e.name.clone()).collect();
-        report.loaded = replacements.iter().flatten().count();
+        report.loaded = given.into_iter().filter(|given| *given).count();
         let fits = report.missing.is_empty() && report.unexpected.is_empty();
         if !partial && !fits {
             return Err(Error::State(mismatch(&report)));
         }
-        for ((values, entry), replacement) in self.values.iter_mut().zip(&self.entries).zip(replacements) {
-            if let Some(new) = replacement.filter(|_| entry.role.has_values()) {
-                *values = new;
+        Ok(report)
+    }
+
+    /// Replaces values by tensors of the same names, one after the other: nothing is in memory twice.
+    ///
+    /// # Errors
+    /// As [`Store::check`]; then nothing is changed.
+    pub fn load(&mut self, tensors: Vec<Tensor>, partial: bool) -> Result<LoadReport> {
+        let report = self.check(&tensors, partial)?;
+        for tensor in tensors {
+            let Some(&i) = self.index.get(&tensor.name) else { continue };
+            if self.entries[i].role.has_values() {
+                self.values[i] = match tensor.values {
+                    TensorValues::F32(values) => values,
+                    TensorValues::I64(counters) => counters.into_iter().map(|n| n as f32).collect(),
+                };
             }
         }
         Ok(report)
+    }
+}
+
+/// Values that are kept elsewhere are freed. Until all are loaded again the state dict is not complete.
+impl Leaves for Store {
+    fn slice(&self, leaf: &str) -> Option<Slice<'_>> {
+        self.leaf_index.get(leaf).map(|&i| Slice::F32(&self.values[i]))
+    }
+
+    fn release(&mut self, leaf: &str) {
+        if let Some(&i) = self.leaf_index.get(leaf) {
+            self.values[i] = Vec::new();
+        }
     }
 }
 
@@ -169,7 +200,8 @@ fn draw(entry: &Entry, seed: u64) -> Vec<f32> {
         Init::Constant(value) => vec![value; n],
         Init::Uniform(bound) => (0..n).map(|_| (2.0 * stream.uniform() - 1.0) * bound).collect(),
         Init::Normal(deviation) => {
-            let mut values: Vec<f32> = (0..n.div_ceil(2)).flat_map(|_| stream.normal_pair()).map(|v| v * deviation).collect();
+            let mut values = Vec::with_capacity(n.next_multiple_of(2));
+            (0..n.div_ceil(2)).for_each(|_| values.extend(stream.normal_pair().map(|v| v * deviation)));
             values.truncate(n);
             values
         }

@@ -139,7 +139,7 @@ fn steps(name: &str, spec: TrainerSpec, gpu: &Gpu) -> Outcome {
     // A state goes through the GPU's memory unchanged.
     let state = there.state()?;
     let mut again = Trainer::new(spec)?.on_gpu(gpu.clone())?;
-    again.load(&state)?;
+    again.load(state.clone())?;
     assert!(again.state()? == state, "{name}: the state changed on its way");
     Ok(())
 }
@@ -239,7 +239,7 @@ fn mixed_follows_single_precision_scales_its_loss_and_repeats_its_bits() -> Outc
     // A new network's bottleneck rows are short, and their gradients long: this scale is one that they do not overflow.
     let start = LossScaler { scale: 4.0, ..LossScaler::default() };
     let initial = b.state()?;
-    b.load(&TrainerState { scaler: Some(start), ..initial.clone() })?;
+    b.load(TrainerState { scaler: Some(start), ..initial.clone() })?;
     let (mut losses, mut rounded) = (train(&mut a, 0..1)?, train(&mut b, 0..1)?);
     for entry in a.student().entries() {
         let (Some(x), Some(y)) = (a.gradient(&entry.name), b.gradient(&entry.name)) else { continue };
@@ -261,18 +261,18 @@ fn mixed_follows_single_precision_scales_its_loss_and_repeats_its_bits() -> Outc
 
     // The same bits again, also from a state in the middle.
     let mut again = open(&mixed)?;
-    again.load(&TrainerState { scaler: Some(start), ..initial })?;
+    again.load(TrainerState { scaler: Some(start), ..initial })?;
     train(&mut again, 0..10)?;
     let middle = again.state()?;
     let mut resumed = open(&mixed)?;
-    resumed.load(&middle)?;
+    resumed.load(middle.clone())?;
     train(&mut resumed, 10..20)?;
     assert!(resumed.state()? == state, "a resumed run differs");
 
     // Too large a scale: the optimiser passes over the step, the rest goes on.
     let with = |scaler: LossScaler| TrainerState { scaler: Some(scaler), ..state.clone() };
     let huge = LossScaler { scale: 2f32.powi(100), growth_tracker: 7, ..LossScaler::default() };
-    resumed.load(&with(huge))?;
+    resumed.load(with(huge))?;
     let told = train(&mut resumed, 20..21)?[0];
     assert!(told.skipped && told.finite && told.loss_scale == 2f64.powi(100) && told.gradient_norm == 0.0, "{told:?}");
     let after = resumed.state()?;
@@ -282,10 +282,10 @@ fn mixed_follows_single_precision_scales_its_loss_and_repeats_its_bits() -> Outc
 
     // A long row of good steps: it grows.
     let due = LossScaler { growth_tracker: 1999, ..start };
-    resumed.load(&with(due))?;
+    resumed.load(with(due))?;
     train(&mut resumed, 20..21)?;
     assert_eq!(resumed.state()?.scaler, Some(LossScaler { scale: 8.0, growth_tracker: 0, ..due }));
-    assert!(resumed.load(&with(LossScaler { scale: 0.0, ..due })).is_err());
+    assert!(resumed.load(with(LossScaler { scale: 0.0, ..due })).is_err());
     Ok(())
 }
 
@@ -319,7 +319,7 @@ fn passes_over_parts_are_a_pass_over_the_whole() -> Outcome {
     let mixed = TrainerSpec { precision: Precision::Mixed, ..parts(3) };
     let open = |state: &TrainerState| -> Result<Trainer, esvit_engine::Error> {
         let mut trainer = Trainer::new(mixed.clone())?.on_gpu(gpu.clone())?;
-        trainer.load(state)?;
+        trainer.load(state.clone())?;
         Ok(trainer)
     };
     let start = LossScaler { scale: 4.0, ..LossScaler::default() };

@@ -119,7 +119,7 @@ fn the_same_run_and_a_resumed_one_have_the_same_bits() -> Outcome {
     step(&mut second, 0)?;
     let state = second.state()?;
     let mut resumed = Trainer::new(TrainerSpec { threads: 1, ..spec })?;
-    resumed.load(&state)?;
+    resumed.load(state.clone())?;
     for n in 1..3 {
         step(&mut resumed, n)?;
     }

@@ -92,7 +92,7 @@ fn a_resumed_run_goes_on_as_the_other_would_have() -> Outcome {
     let (losses, whole) = train(Precision::Mixed, 2, 6)?;
     let (_, half) = train(Precision::Mixed, 2, 3)?;
     let mut resumed = Trainer::new(spec(Precision::Mixed, 2))?;
-    resumed.load(&half)?;
+    resumed.load(half.clone())?;
     for (t, &loss) in losses.iter().enumerate().skip(3) {
         assert_eq!(step(&mut resumed, t)?, loss, "step {t}");
     }

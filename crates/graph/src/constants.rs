@@ -5,7 +5,7 @@ use std::any::Any;
 use esvit_simd::Pool;
 
 use crate::program::Place;
-use crate::{Arena, Bindings, Node, NodeTime, Program, Result, Slice, Value, Variant};
+use crate::{Arena, Bindings, NodeTime, Program, Result, Slice, Value, Variant};
 
 /// What one operator made of its constant operands.
 pub struct Prepared {
@@ -42,26 +42,50 @@ impl Constants {
     }
 }
 
+/// Where operands that never change come from.
+pub trait Leaves {
+    /// Values of a leaf; `None` where they change.
+    fn slice(&self, leaf: &str) -> Option<Slice<'_>>;
+    /// Nobody reads this leaf any more.
+    fn release(&mut self, leaf: &str);
+}
+
+/// Bindings keep what they borrow.
+impl Leaves for Bindings<'_> {
+    fn slice(&self, leaf: &str) -> Option<Slice<'_>> {
+        self.slices.iter().rev().find(|(name, _)| *name == leaf).map(|(_, slice)| *slice)
+    }
+
+    fn release(&mut self, _leaf: &str) {}
+}
+
 impl Program {
-    /// Lets every operator prepare the operands that are bound here, which must not change as long as the result is used. The fast version reads
-    /// them from there.
+    /// Lets every operator prepare its operands that never change as long as the result is used. The fast version reads them from there. Each
+    /// leaf that nobody reads any more is released as soon as its last reader is done, so that both forms of all leaves are never in memory at
+    /// once.
     ///
     /// # Panics
     /// When a slice is shorter or of another type than its leaf: a broken invariant of the caller.
-    pub fn prepare(&self, constants: &Bindings) -> Constants {
-        let slices = self.find(constants);
+    pub fn prepare(&self, leaves: &mut impl Leaves) -> Constants {
+        let mut last = vec![None; self.leaf_names.len()];
+        for (time, node) in self.nodes.iter().enumerate() {
+            node.inputs.iter().filter_map(|v| self.leaf(*v)).for_each(|leaf| last[leaf] = Some(time));
+        }
+        last.iter().zip(&self.leaf_names).filter(|(last, _)| last.is_none()).for_each(|(_, leaf)| leaves.release(leaf));
         let mut read = vec![false; self.leaf_names.len()];
-        let prepare = |node: &Node| {
-            let operands: Vec<Option<Slice>> = node.inputs.iter().map(|v| self.leaf(*v).and_then(|leaf| slices[leaf])).collect();
+        let mut nodes = Vec::with_capacity(self.nodes.len());
+        for (time, node) in self.nodes.iter().enumerate() {
+            let slice = |v: &Value| self.leaf(*v).and_then(|leaf| leaves.slice(&self.leaf_names[leaf]));
+            let operands: Vec<Option<Slice>> = node.inputs.iter().map(slice).collect();
             let prepared = node.op.prepare(&operands, &self.operand_shapes(node), self.precision);
-            for (i, value) in node.inputs.iter().enumerate() {
-                if let Some(leaf) = self.leaf(*value) {
-                    read[leaf] |= prepared.as_ref().is_none_or(|p| !p.replaces.contains(&i));
+            for (i, leaf) in node.inputs.iter().enumerate().filter_map(|(i, v)| Some((i, self.leaf(*v)?))) {
+                read[leaf] |= prepared.as_ref().is_none_or(|p| !p.replaces.contains(&i));
+                if last[leaf] == Some(time) && !read[leaf] {
+                    leaves.release(&self.leaf_names[leaf]);
                 }
             }
-            prepared
-        };
-        let nodes: Vec<Option<Prepared>> = self.nodes.iter().map(prepare).collect();
+            nodes.push(prepared);
+        }
         Constants { nodes, replaced: read.into_iter().map(|read| !read).collect() }
     }
 

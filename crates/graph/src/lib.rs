@@ -18,7 +18,7 @@ mod slice;
 mod sum;
 mod value;
 
-pub use constants::{Constants, Prepared};
+pub use constants::{Constants, Leaves, Prepared};
 pub use error::Error;
 pub use gpu::GpuArena;
 pub use op::{GpuIo, Io, Op, Precision, Variant};

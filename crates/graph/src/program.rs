@@ -69,7 +69,7 @@ pub struct Arena {
 /// Slices for a program's leaves, by name.
 #[derive(Default)]
 pub struct Bindings<'a> {
-    slices: Vec<(&'a str, Slice<'a>)>,
+    pub(crate) slices: Vec<(&'a str, Slice<'a>)>,
 }
 
 impl<'a> Bindings<'a> {
@@ -328,7 +328,7 @@ impl Program {
     }
 
     /// The slice of each leaf.
-    pub(crate) fn find<'a>(&self, bindings: &Bindings<'a>) -> Vec<Option<Slice<'a>>> {
+    fn find<'a>(&self, bindings: &Bindings<'a>) -> Vec<Option<Slice<'a>>> {
         let mut leaves: Vec<Option<Slice<'a>>> = vec![None; self.leaf_names.len()];
         for (name, slice) in &bindings.slices {
             if let Some(&i) = self.leaf_index.get(*name) {

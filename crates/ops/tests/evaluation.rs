@@ -1,6 +1,6 @@
 //! What evaluation does to a graph: constant weights prepared, neighbours fused. Both against the graph as it was.
 
-use esvit_graph::{Bindings, DType, Graph, Precision, Program, Shape, Slice, Value, Variant};
+use esvit_graph::{Bindings, DType, Graph, Leaves, Precision, Program, Shape, Slice, Value, Variant};
 use esvit_ops::conv2d::Conv2d;
 use esvit_ops::gelu::Gelu;
 use esvit_ops::linear::Linear;
@@ -82,10 +82,10 @@ fn compare(precision: Precision, variant: Variant, tolerance: f64) {
     let mut reference = fused.arena();
     fused.run(&mut reference, &net.bindings(|_| true), &one, Variant::Reference, None).unwrap();
 
-    let weights = net.bindings(|name| name.starts_with('w'));
+    let mut weights = net.bindings(|name| name.starts_with('w'));
     let mut results = Vec::new();
     for pool in [&one, &two] {
-        let constants = pool.install(|| fused.prepare(&weights));
+        let constants = pool.install(|| fused.prepare(&mut weights));
         let replaced: Vec<String> = fused.replaced(&constants).map(String::from).collect();
         // Elsewhere the products read weights as they are.
         let own = esvit_simd::cpu::bf16();
@@ -121,6 +121,36 @@ fn a_leaf_that_somebody_else_reads_is_not_replaced() {
     let sum = net.graph.apply1(Gelu, &[w]).unwrap();
     net.outputs.push(sum);
     let program = Program::compile(&net.graph, &net.outputs);
-    let constants = program.prepare(&net.bindings(|_| true));
+    let constants = program.prepare(&mut net.bindings(|_| true));
     assert!(program.replaced(&constants).all(|name| name != "w3"));
+}
+
+/// Leaves that note what is released, and give nothing afterwards.
+struct Noting<'a> {
+    bindings: Bindings<'a>,
+    released: Vec<String>,
+}
+
+impl Leaves for Noting<'_> {
+    fn slice(&self, leaf: &str) -> Option<Slice<'_>> {
+        assert!(self.released.iter().all(|name| name != leaf), "`{leaf}` is read after it was released");
+        self.bindings.slice(leaf)
+    }
+
+    fn release(&mut self, leaf: &str) {
+        self.released.push(leaf.into());
+    }
+}
+
+#[test]
+fn leaves_are_released_once_behind_their_last_reader() {
+    let net = Net::new();
+    let program = Program::compile(&net.graph, &net.outputs);
+    let mut leaves = Noting { bindings: net.bindings(|name| name.starts_with('w')), released: Vec::new() };
+    let constants = program.prepare(&mut leaves);
+    let replaced: Vec<&str> = program.replaced(&constants).collect();
+    // Elsewhere the products read weights as they are.
+    let want: &[&str] = if esvit_simd::cpu::bf16() { &["w1", "w2", "w3", "w4"] } else { &[] };
+    assert_eq!(leaves.released, want);
+    assert_eq!(replaced, want);
 }

@@ -379,11 +379,10 @@ impl Trainer {
     ///
     /// # Errors
     /// When a name, a shape or a moment does not fit; then nothing is changed.
-    pub fn load(&mut self, state: &TrainerState) -> Result<()> {
-        let (mut student, mut teacher) = (self.student.clone(), self.teacher.clone());
-        student.load(&state.student, false)?;
-        teacher.load(&state.teacher, false)?;
-        let optimizer = Optimizer::from_state(self.spec.optimizer, &student, &state.optimizer)?;
+    pub fn load(&mut self, state: TrainerState) -> Result<()> {
+        self.student.check(&state.student, false)?;
+        self.teacher.check(&state.teacher, false)?;
+        let optimizer = Optimizer::from_state(self.spec.optimizer, &self.student, state.optimizer)?;
         let mut centers = self.centers.clone();
         for (name, values) in &mut centers {
             match state.loss.iter().find(|t| t.name == *name).map(|t| &t.values) {
@@ -400,18 +399,22 @@ impl Trainer {
             scaler.check()?;
         }
         self.scaler = self.scaler.map(|_| scaler);
-        (self.student, self.teacher, self.optimizer, self.centers) = (student, teacher, optimizer, centers);
+        self.student.load(state.student, false)?;
+        self.teacher.load(state.teacher, false)?;
+        (self.optimizer, self.centers) = (optimizer, centers);
         self.upload();
         Ok(())
     }
 
     /// Replaces the weights of both networks: a pre-trained start.
-    pub fn load_weights(&mut self, weights: &[Tensor], partial: bool) -> Result<LoadReport> {
+    ///
+    /// # Errors
+    /// When a shape does not fit, or, unless `partial`, a name; then nothing is changed.
+    pub fn load_weights(&mut self, weights: Vec<Tensor>, partial: bool) -> Result<LoadReport> {
         self.download()?;
-        let (mut student, mut teacher) = (self.student.clone(), self.teacher.clone());
-        let report = student.load(weights, partial)?;
-        teacher.load(weights, partial)?;
-        (self.student, self.teacher) = (student, teacher);
+        let report = self.student.check(&weights, partial)?;
+        self.teacher.load(weights.clone(), partial)?;
+        self.student.load(weights, partial)?;
         self.upload();
         Ok(report)
     }
