@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use bytemuck::cast_slice_mut;
 use esvit_simd::pairs::softmax::{Gradient, Tile};
-use esvit_simd::pairs::{Part, Product, Scores, lanes, pack_across, pack_rows, pack_transposed, words};
+use esvit_simd::pairs::{Lines, Part, Product, Scores, lanes, pack_across, pack_rows, pack_transposed, words};
 use esvit_simd::panel::padded;
 
 use super::cpu::Head;
@@ -59,7 +59,7 @@ impl Tiles<'_> {
         self.max[..nq].fill(f32::NEG_INFINITY);
         let product =
             Product { steps: d.div_ceil(2), a: self.packed[1].as_ptr(), a_row: words(d), a_step: 1, b: self.qt.as_ptr(), b_step: LINE };
-        let bias = bias.map(|_| self.bias.as_ptr());
+        let bias = bias.map(|_| Lines { base: self.bias.as_mut_ptr(), starts: &[] });
         let scores = Scores { bias, masks: None, line: LINE, to: self.s.as_mut_ptr(), max: self.max.as_mut_ptr() };
         // SAFETY: these tiles are made only where the CPU multiplies bf16 (`rounds`); rows of q have the head's columns, and all tiles
         // are as large as the largest block, group and D make them.
@@ -195,7 +195,7 @@ impl<'s> Block<'s> for Tiles<'s> {
             dp: dp_tile,
             inverse: self.inverse.as_ptr(),
             along: self.along.as_ptr(),
-            dbias: (!dbias.is_empty()).then_some(self.dbias.as_mut_ptr()),
+            dbias: (!dbias.is_empty()).then_some(Lines { base: self.dbias.as_mut_ptr(), starts: &[] }),
             p: self.p.as_mut_ptr(),
             ds: self.ds.as_mut_ptr(),
             across: self.scores.as_mut_ptr(),

@@ -5,7 +5,8 @@
 
 use std::ops::Range;
 
-use esvit_graph::{Io, Precision};
+use esvit_graph::{Io, Precision, Prepared, Slice};
+use esvit_simd::pool::Scratch;
 use esvit_simd::lanes;
 use esvit_simd::vector::dispatch;
 use rayon::prelude::*;
@@ -15,44 +16,54 @@ use super::geometry::Geometry;
 use super::mixed;
 use super::single;
 use super::tiles::{Sizes, Tiles};
-use crate::aligned::{ALIGN, aligned};
 use crate::precision::rounds;
 
 /// Pieces of work to aim for: enough for many threads, fixed so that sums do not depend on their number.
 const TASKS: usize = 64;
-/// Windows of a task at least, where there are as many: below, its preparations take longer than its work.
-const WINDOWS: usize = 4;
-/// Bytes of the bias of all pairs that a task keeps at hand.
-const BIAS_BYTES: usize = 64 << 10;
+/// Multiplications of a task at least, where there are [`FEW`]: as many as 32 of Swin's windows of one head take. A task's first window is not
+/// asked for before.
+const LEAST: usize = 32 * 2 * 49 * 49 * 32;
+/// Pieces of the smallest work, so that two or four threads end together.
+const FEW: usize = 8;
+/// Heads of a task at most: their rows and results stay in the caches next to the core.
+const GROUP: usize = 6;
+
+/// Heads whose bias is made by one thread at a time.
+const EXPANDED: usize = 6;
 
 /// How work is cut: groups of heads, times ranges of windows.
 struct Cut {
     heads: usize,
-    group: usize,
+    groups: usize,
     ranges: usize,
     windows: usize,
 }
 
 impl Cut {
-    fn new(geometry: &Geometry, heads: usize) -> Cut {
+    fn new(geometry: &Geometry, heads: usize, d: usize) -> Cut {
         let windows = geometry.windows();
-        let tile = 4 * geometry.area * Sizes::new(geometry.area, 1).line;
-        // Groups of equal size.
-        let groups = heads.div_ceil((BIAS_BYTES / tile).clamp(1, heads));
-        let group = heads.div_ceil(groups);
-        let ranges = TASKS.div_ceil(heads.div_ceil(group)).min(windows.div_ceil(WINDOWS));
-        Cut { heads, group, ranges, windows }
+        let work = 2 * windows * heads * geometry.area.pow(2) * d;
+        // Powers of two, like the windows of most grids: ranges are equal, and whole rows of windows.
+        let tasks = (work / LEAST).next_power_of_two().clamp(FEW, TASKS);
+        let groups = heads.div_ceil(GROUP);
+        let ranges = (tasks / groups.next_power_of_two()).clamp(1, windows);
+        Cut { heads, groups: (tasks / ranges).clamp(groups, heads), ranges, windows }
     }
 
     fn tasks(&self) -> usize {
-        self.heads.div_ceil(self.group) * self.ranges
+        self.groups * self.ranges
+    }
+
+    /// Heads of a task at most.
+    fn group(&self) -> usize {
+        self.heads.div_ceil(self.groups)
     }
 
     /// Heads and windows of task `i`.
     fn task(&self, i: usize) -> (Range<usize>, Range<usize>) {
         let (group, range) = (i / self.ranges, i % self.ranges);
-        let heads = group * self.group..((group + 1) * self.group).min(self.heads);
-        (heads, range * self.windows / self.ranges..(range + 1) * self.windows / self.ranges)
+        let part = |i: usize, parts: usize, whole: usize| i * whole / parts..(i + 1) * whole / parts;
+        (part(group, self.groups, self.heads), part(range, self.ranges, self.windows))
     }
 }
 
@@ -77,8 +88,8 @@ pub(super) struct Operands<'a> {
     pub qkv: &'a [f32],
     pub bias: Option<&'a [f32]>,
     pub three_c: usize,
-    /// The bias of every pair, `[H, T, line]` for keys as rows and queries as columns, by [`expand_table`].
-    pub pairs: &'a [f32],
+    /// The bias of each head in [`Strips`](super::bias::Strips).
+    pub strips: &'a [f32],
 }
 
 impl Operands<'_> {
@@ -86,51 +97,67 @@ impl Operands<'_> {
         self.three_c / 3 / self.heads
     }
 
-    /// The bias of every pair of these heads.
-    pub fn pairs_of(&self, heads: &Range<usize>) -> &[f32] {
-        let one = self.pairs.len() / self.heads;
-        &self.pairs[heads.start * one..heads.end * one]
+    /// The bias of a head.
+    pub fn bias_of(&self, head: usize) -> &[f32] {
+        let one = self.geometry.strips.len();
+        &self.strips[head * one..][..one]
     }
 }
 
-/// Length of a row of scores, and the factor of scores: logarithms to the base 2 where products round.
-fn scores(area: usize, rounds: bool) -> (usize, f32) {
-    #[cfg(target_arch = "x86_64")]
-    if rounds {
-        return (esvit_simd::pairs::line(area), std::f32::consts::LOG2_E);
-    }
-    _ = rounds;
-    (Sizes::new(area, 1).line, 1.0)
+/// The bias of every pair, `[H, strips]`.
+struct Prebuilt(Vec<f32>);
+
+/// Brings the table into the form that the fast version reads, if that is all that is needed of it.
+pub(super) fn prepare(geometry: &Geometry, heads: usize, table: Option<Slice>, precision: Precision) -> Option<Prepared> {
+    let mut strips = vec![0.0; heads * geometry.strips.len()];
+    geometry.strips.expand(table?.f32(), heads, 0..heads, factor(rounds(precision)), &mut strips);
+    Some(Prepared { bytes: 4 * strips.len(), value: Box::new(Prebuilt(strips)), replaces: vec![1] })
 }
 
-/// Floats of the bias of every pair of all heads.
-fn pairs_len(geometry: &Geometry, heads: usize, rounds: bool) -> usize {
-    ALIGN + heads * geometry.area * scores(geometry.area, rounds).0
+/// Factor of scores: logarithms to the base 2 where products round.
+fn factor(rounds: bool) -> f32 {
+    if rounds { std::f32::consts::LOG2_E } else { 1.0 }
 }
 
-/// The bias of every pair: `pairs[h, j, i]` for key j and query i, times the factor of the scores, zeros up to the line.
-fn expand_table<'s>(pairs: &'s mut [f32], geometry: &Geometry, heads: usize, table: &[f32], rounds: bool) -> &'s [f32] {
-    let (area, (line, factor)) = (geometry.area, scores(geometry.area, rounds));
-    let pairs = &mut aligned(pairs)[..heads * area * line];
-    pairs.par_chunks_mut(area * line).enumerate().for_each(|(h, tile)| {
-        for (j, row) in tile.chunks_exact_mut(line).enumerate() {
-            row[area..].fill(0.0);
-            for (s, r) in row.iter_mut().zip(geometry.relative_to(j)) {
-                *s = factor * table[r * heads + h];
-            }
+/// The same for one call: as prepared, or made for it.
+enum Bias<'a> {
+    Given(&'a [f32]),
+    Made(Scratch<'a>),
+}
+
+impl<'a> Bias<'a> {
+    fn new(geometry: &Geometry, heads: usize, io: &Io<'a>) -> Bias<'a> {
+        if let Some(Prebuilt(strips)) = io.prepared.and_then(|p| p.downcast_ref()) {
+            return Bias::Given(strips);
         }
-    });
-    pairs
+        let (one, table, factor) = (geometry.strips.len(), io.f32(1), factor(rounds(io.precision)));
+        let mut strips = io.pool.scratch(heads * one);
+        strips.par_chunks_mut(EXPANDED * one).enumerate().for_each(|(i, to)| {
+            let first = i * EXPANDED;
+            geometry.strips.expand(table, heads, first..heads.min(first + EXPANDED), factor, to);
+        });
+        Bias::Made(strips)
+    }
+}
+
+impl std::ops::Deref for Bias<'_> {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        match self {
+            Bias::Given(strips) => strips,
+            Bias::Made(strips) => strips,
+        }
+    }
 }
 
 /// Floats of one task's tiles.
 fn floats(geometry: &Geometry, d: usize, group: usize, backward: bool, rounds: bool) -> usize {
     #[cfg(target_arch = "x86_64")]
     if rounds {
-        return mixed::Sizes::new(geometry.area, d).floats(group, backward);
+        return mixed::Sizes::new(geometry.area, d).floats(group, geometry.strips.len(), backward);
     }
     _ = rounds;
-    Sizes::new(geometry.area, d).floats(group, backward)
+    Sizes::new(geometry.area, d).floats(group, geometry.strips.len(), backward)
 }
 
 /// Floats of a task's sums in the backward pass.
@@ -140,59 +167,62 @@ fn sums_len(geometry: &Geometry, group: usize, d: usize) -> usize {
 
 /// Bytes of scratch memory a call takes, in either precision: each thread's tiles, and the tasks' sums of the backward pass.
 pub(super) fn scratch(geometry: &Geometry, heads: usize, three_c: usize, threads: usize, backward: bool) -> usize {
-    let (cut, d) = (Cut::new(geometry, heads), three_c / 3 / heads);
-    let sums = if backward { cut.tasks() * sums_len(geometry, cut.group, d) } else { 0 };
-    let of = |rounds| threads.min(cut.tasks()) * floats(geometry, d, cut.group, backward, rounds) + pairs_len(geometry, heads, rounds);
-    4 * (of(false).max(of(rounds(Precision::Mixed))) + sums)
+    let d = three_c / 3 / heads;
+    let cut = Cut::new(geometry, heads, d);
+    let sums = if backward { cut.tasks() * sums_len(geometry, cut.group(), d) } else { 0 };
+    let of = |rounds| threads.min(cut.tasks()) * floats(geometry, d, cut.group(), backward, rounds);
+    4 * (of(false).max(of(rounds(Precision::Mixed))) + heads * geometry.strips.len() + sums)
 }
 
 pub(super) fn forward(geometry: &Geometry, heads: usize, io: &mut Io) {
     let (_, three_c) = io.matrix(0);
-    let (cut, pool, rounds) = (Cut::new(geometry, heads), io.pool, rounds(io.precision));
-    let mut pairs = pool.scratch(pairs_len(geometry, heads, rounds));
-    let pairs = expand_table(&mut pairs, geometry, heads, io.f32(1), rounds);
-    let operands = Operands { geometry, heads, qkv: io.f32(0), bias: io.inputs.get(2).map(|b| b.f32()), three_c, pairs };
+    let (pool, rounds) = (io.pool, rounds(io.precision));
+    let strips = &*Bias::new(geometry, heads, io);
+    let operands = Operands { geometry, heads, qkv: io.f32(0), bias: io.inputs.get(2).map(|b| b.f32()), three_c, strips };
     let d = operands.d();
+    let cut = Cut::new(geometry, heads, d);
+    let group = cut.group();
     let y = io.out();
     let y = RowsMut { base: y.as_mut_ptr(), len: y.len() };
     (0..cut.tasks()).into_par_iter().for_each(|i| {
         let (heads, windows) = cut.task(i);
-        let mut scratch = pool.scratch(floats(geometry, d, cut.group, false, rounds));
+        let mut scratch = pool.scratch(floats(geometry, d, group, false, rounds));
         #[cfg(target_arch = "x86_64")]
         if rounds {
             // SAFETY: `rounds` asked whether the CPU multiplies bf16.
-            unsafe { mixed::Task::new(operands, heads, windows, cut.group, false, &mut scratch) }.forward(y);
+            unsafe { mixed::Task::new(operands, heads, windows, group, false, &mut scratch) }.forward(y);
             return;
         }
-        let tiles = Tiles::new(&mut scratch, Sizes::new(geometry.area, d), cut.group, false);
+        let tiles = Tiles::new(&mut scratch, Sizes::new(geometry.area, d), group, geometry.strips.len(), false);
         dispatch(single::Forward { operands, heads, windows, y, tiles });
     });
 }
 
 pub(super) fn gradient(geometry: &Geometry, heads: usize, io: &mut Io) {
     let (_, three_c) = io.matrix(0);
-    let bias = (io.inputs.len() == 4).then(|| io.f32(2));
-    let (cut, pool, rounds) = (Cut::new(geometry, heads), io.pool, rounds(io.precision));
-    let mut pairs = pool.scratch(pairs_len(geometry, heads, rounds));
-    let pairs = expand_table(&mut pairs, geometry, heads, io.f32(1), rounds);
-    let operands = Operands { geometry, heads, qkv: io.f32(0), bias, three_c, pairs };
+    let qkv_bias = (io.inputs.len() == 4).then(|| io.f32(2));
+    let (pool, rounds) = (io.pool, rounds(io.precision));
+    let strips = &*Bias::new(geometry, heads, io);
+    let operands = Operands { geometry, heads, qkv: io.f32(0), bias: qkv_bias, three_c, strips };
     let dy = io.f32(io.inputs.len() - 1);
     let d = operands.d();
-    let width = sums_len(geometry, cut.group, d);
+    let cut = Cut::new(geometry, heads, d);
+    let group = cut.group();
+    let width = sums_len(geometry, group, d);
     let mut partial = pool.scratch(cut.tasks() * width);
     let dqkv = io.outputs[0].f32();
     let dqkv = RowsMut { base: dqkv.as_mut_ptr(), len: dqkv.len() };
     partial.par_chunks_mut(width).enumerate().for_each(|(i, sums)| {
         sums.fill(0.0);
         let (heads, windows) = cut.task(i);
-        let mut scratch = pool.scratch(floats(geometry, d, cut.group, true, rounds));
+        let mut scratch = pool.scratch(floats(geometry, d, group, true, rounds));
         #[cfg(target_arch = "x86_64")]
         if rounds {
             // SAFETY: `rounds` asked whether the CPU multiplies bf16.
-            unsafe { mixed::Task::new(operands, heads, windows, cut.group, true, &mut scratch) }.backward(dy, dqkv, sums);
+            unsafe { mixed::Task::new(operands, heads, windows, group, true, &mut scratch) }.backward(dy, dqkv, sums);
             return;
         }
-        let tiles = Tiles::new(&mut scratch, Sizes::new(geometry.area, d), cut.group, true);
+        let tiles = Tiles::new(&mut scratch, Sizes::new(geometry.area, d), group, geometry.strips.len(), true);
         dispatch(single::Backward { operands, heads, windows, dy, dqkv, tiles, sums });
     });
     // A group's sums over its ranges of windows, in order; then to the columns of its heads.
@@ -214,7 +244,7 @@ pub(super) fn gradient(geometry: &Geometry, heads: usize, io: &mut Io) {
             }
         }
     }
-    if bias.is_some() {
+    if qkv_bias.is_some() {
         io.outputs[2].f32().copy_from_slice(&dbias);
     }
 }

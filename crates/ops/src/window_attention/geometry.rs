@@ -1,6 +1,8 @@
-//! Where the tokens of every window lie: computed once, when the program is built.
+//! Where the tokens of every window lie, and who is masked: computed once, when the program is built.
 
+use super::bias::Strips;
 use crate::Layout;
+use crate::aligned::ALIGN;
 
 /// A token of a window that is padding.
 pub(super) const PADDING: u32 = u32::MAX;
@@ -19,8 +21,8 @@ pub(super) struct Grid {
     pub index: Vec<u32>,
     /// `[windows, T]`: region of the shifted, padded grid; pairs of different regions are masked.
     pub region: Vec<u8>,
-    /// Whether a window holds more than one region.
-    pub mixed: Vec<bool>,
+    /// Where the masks of a window with more than one region begin in [`Geometry::masks`].
+    masks: Vec<Option<usize>>,
 }
 
 #[derive(Debug)]
@@ -41,6 +43,10 @@ pub(super) struct Geometry {
     pub grids: Vec<Grid>,
     /// `[T, T]`: row of the bias table for each pair.
     pub relative: Vec<u32>,
+    /// `[regions, line]` for each kind of window with more than one region: 1 where a query is in another one than the keys.
+    pub masks: Vec<f32>,
+    /// Where the bias of each pair lies in the fast version.
+    pub strips: Strips,
 }
 
 /// One window of one image.
@@ -50,14 +56,25 @@ pub(super) struct Window<'g> {
     pub first_token: usize,
     pub index: &'g [u32],
     pub region: &'g [u8],
-    pub mixed: bool,
+    /// `[regions, line]`: what the scores with keys of each region get, by how many [`MASK`](super::cpu::MASK)s; nothing where all keys
+    /// are in one region.
+    pub masks: Option<&'g [f32]>,
 }
+
+/// Length of a row of masks: whole registers of any kind.
+pub(super) const fn line(area: usize) -> usize {
+    area.next_multiple_of(2 * ALIGN)
+}
+
+/// Regions at most.
+const REGIONS: usize = 9;
 
 impl Geometry {
     /// Windows of a grid shifted by `shift`; with `roll` 0 its regions are masked though nothing moves.
     pub fn new(layout: &Layout, window: usize, shift: usize, roll: usize, table_window: usize) -> Geometry {
         let area = window * window;
         let mut first_token = 0;
+        let (mut masks, mut kinds) = (Vec::new(), Vec::<Vec<u8>>::new());
         let grids = layout.segments().iter().map(|s| {
             let (padded_h, padded_w) = (s.height.next_multiple_of(window), s.width.next_multiple_of(window));
             let (rows, cols) = (padded_h / window, padded_w / window);
@@ -70,7 +87,7 @@ impl Geometry {
                 windows: rows * cols,
                 index: Vec::with_capacity(rows * cols * area),
                 region: Vec::with_capacity(rows * cols * area),
-                mixed: Vec::with_capacity(rows * cols),
+                masks: Vec::with_capacity(rows * cols),
             };
             // The reference cuts each axis at −window and −shift; the last strip wraps around.
             let strip = |at: usize, side: usize| match () {
@@ -87,12 +104,20 @@ impl Geometry {
                     grid.region.push(strip(r, padded_h) * 3 + strip(c, padded_w));
                 }
                 let regions = &grid.region[w * area..];
-                grid.mixed.push(regions.iter().any(|&r| r != regions[0]));
+                let mixed = regions.iter().any(|&r| r != regions[0]);
+                grid.masks.push(mixed.then(|| {
+                    let kind = kinds.iter().position(|kind| kind == regions).unwrap_or_else(|| {
+                        masks.extend(expand_masks(regions));
+                        kinds.push(regions.to_vec());
+                        kinds.len() - 1
+                    });
+                    kind * REGIONS * line(area)
+                }));
             }
             first_token += s.tokens();
             grid
         });
-        let grids = grids.collect();
+        let grids = grids.collect::<Vec<_>>();
         let span = 2 * table_window - 1;
         let relative = (0..area * area).map(|p| {
             let (i, j) = (p / area, p % area);
@@ -100,14 +125,7 @@ impl Geometry {
             let dc = i % window + table_window - 1 - j % window;
             (dr * span + dc) as u32
         });
-        Geometry { window, roll, shift, span, scale: None, area, tokens: layout.tokens(), grids, relative: relative.collect() }
-    }
-
-    /// Rows of the bias table for key `j`, query by query.
-    pub fn relative_to(&self, j: usize) -> impl Iterator<Item = usize> + '_ {
-        // Both axes turn round when query and key change places.
-        let last = self.table_rows() - 1;
-        self.relative[j * self.area..][..self.area].iter().map(move |&r| last - r as usize)
+        Geometry { window, roll, shift, span, scale: None, area, tokens: layout.tokens(), grids, relative: relative.collect(), masks, strips: Strips::new(window, span) }
     }
 
     pub fn table_rows(&self) -> usize {
@@ -139,11 +157,20 @@ impl Geometry {
                     first_token: grid.first_token + image * grid.tokens_per_image,
                     index: &grid.index[tokens.clone()],
                     region: &grid.region[tokens],
-                    mixed: grid.mixed[w],
+                    masks: grid.masks[w].map(|at| &self.masks[at..at + REGIONS * line(self.area)]),
                 };
             }
             n -= grid.images * grid.windows;
         }
         unreachable!("window {n} of a geometry with {}", self.windows())
     }
+}
+
+/// One kind of window: `[regions, line]`.
+fn expand_masks(regions: &[u8]) -> impl Iterator<Item = f32> {
+    let padding = line(regions.len()) - regions.len();
+    (0..REGIONS).flat_map(move |keys| {
+        let row = regions.iter().map(move |&query| if usize::from(query) == keys { 0.0 } else { 1.0 });
+        row.chain(std::iter::repeat_n(0.0, padding))
+    })
 }

@@ -8,12 +8,12 @@ use std::ops::Range;
 
 use bytemuck::cast_slice_mut;
 use esvit_simd::pairs::softmax::{Gradient, Tile};
-use esvit_simd::pairs::{Part, Product, Scores, lanes, line, pack_across, pack_rows, pack_transposed, words};
+use esvit_simd::pairs::{Lines, Masks, Part, Product, Scores, lanes, line, pack_across, pack_rows, pack_transposed, words};
 
 use super::cpu::MASK;
 use super::fast::{Operands, RowsMut};
 use super::geometry::{PADDING, Window};
-use super::tiles::{Columns, add_to_tables, expand_masks};
+use super::tiles::Columns;
 use crate::aligned::{ALIGN, aligned};
 
 /// Queries whose scores with all keys are made at a time.
@@ -37,20 +37,19 @@ impl Sizes {
     }
 
     /// Floats of one task's tiles: see [`Tiles::new`].
-    pub fn floats(&self, group: usize, backward: bool) -> usize {
+    pub fn floats(&self, group: usize, strips: usize, backward: bool) -> usize {
         let &Sizes { area, d, token_pairs, channel_pairs, line } = self;
         let scores = area * line;
-        let shared = ALIGN + 12 * line + scores + channel_pairs * line + token_pairs * line;
+        let shared = ALIGN + 3 * line + scores + channel_pairs * line + token_pairs * line;
         let rows = if backward { [4, 3, 3] } else { [3, 1, 1] };
         let of_rows = rows[0] * group * area * words(d) + rows[1] * token_pairs * lanes(d) + rows[2] * group * area * d;
-        let more = if backward { (group + 1) * scores + channel_pairs * line + scores } else { 0 };
+        let more = if backward { group * strips + 2 * scores + channel_pairs * line } else { 0 };
         shared + of_rows + more
     }
 }
 
 /// One task's tiles: f32, and words of two bf16.
 struct Tiles<'s> {
-    masks: &'s mut [f32],       // [9, line]: what the scores with keys of each region get
     max: &'s mut [f32],         // [line]: of each query's scores
     inverse: &'s mut [f32],     // [line]
     along: &'s mut [f32],       // [line]
@@ -65,11 +64,11 @@ struct Tiles<'s> {
     dp: &'s mut [f32],    // [T, line]
     p: &'s mut [u32],     // rows
     ds: &'s mut [u32],    // rows
-    dbias: &'s mut [f32], // [group, T, line]
+    dbias: &'s mut [f32], // [group, strips]
 }
 
 impl<'s> Tiles<'s> {
-    fn new(scratch: &'s mut [f32], sizes: &Sizes, group: usize, backward: bool) -> Tiles<'s> {
+    fn new(scratch: &'s mut [f32], sizes: &Sizes, group: usize, strips: usize, backward: bool) -> Tiles<'s> {
         let &Sizes { area, d, token_pairs, channel_pairs, line } = sizes;
         let mut scratch = aligned(scratch);
         let mut take = |n: usize| {
@@ -85,7 +84,6 @@ impl<'s> Tiles<'s> {
         let (scores, rows, across) = (area * line, group * area * words(d), token_pairs * lanes(d));
         // Columns that no product writes are zero.
         Tiles {
-            masks: take(9 * line),
             max: take(line),
             inverse: zeroed(take(line)),
             along: zeroed(take(line)),
@@ -99,7 +97,7 @@ impl<'s> Tiles<'s> {
             dp: zeroed(take(on * scores)),
             p: cast_slice_mut(take(on * scores / 2)),
             ds: cast_slice_mut(take(on * scores / 2)),
-            dbias: zeroed(take(on * group * scores)),
+            dbias: zeroed(take(on * group * strips)),
         }
     }
 }
@@ -127,11 +125,11 @@ impl<'a> Task<'a> {
         scratch: &'a mut [f32],
     ) -> Task<'a> {
         let sizes = Sizes::new(operands.geometry.area, operands.three_c / 3 / operands.heads);
-        let tiles = Tiles::new(scratch, &sizes, group, backward);
+        let tiles = Tiles::new(scratch, &sizes, group, operands.geometry.strips.len(), backward);
         Task { operands, heads, windows, sizes, tiles, from: Default::default() }
     }
 
-    /// Packs the rows of a window, of all heads at once, so that memory is read in its order; makes its masks.
+    /// Packs the rows of a window, of all heads at once, so that memory is read in its order.
     fn begin(&mut self, window: &Window, dy: Option<&[f32]>) {
         let (o, d, heads) = (&self.operands, self.sizes.d, self.heads.len());
         let (c, column) = (o.three_c / 3, self.heads.start * d);
@@ -145,9 +143,6 @@ impl<'a> Task<'a> {
             place(&mut self.from[1], window, dy, c, std::ptr::null());
             // SAFETY: as above, rows of dy.
             unsafe { pack_rows(&self.from[1], d, heads, &[part(0, 1.0, packed_dy)]) };
-        }
-        if window.mixed {
-            expand_masks(self.tiles.masks, self.sizes.line, window, MASK * LOG2_E);
         }
     }
 
@@ -167,10 +162,12 @@ impl<'a> Task<'a> {
     fn scores(&mut self, g: usize, window: &Window, queries: Range<usize>) {
         let Sizes { area, line, .. } = self.sizes;
         let product = self.with_queries(1, g, self.tiles.qt);
-        let tiles = &mut self.tiles;
+        let (tiles, strips) = (&mut self.tiles, &self.operands.geometry.strips);
+        let bias = self.operands.bias_of(self.heads.start + g);
+        let mask = |shares: &[f32]| Masks { shares: shares.as_ptr(), value: MASK * LOG2_E, region: window.region };
         let scores = Scores {
-            bias: Some(self.operands.pairs_of(&self.heads)[g * area * line..].as_ptr()),
-            masks: window.mixed.then_some((tiles.masks.as_ptr(), window.region)),
+            bias: Some(Lines { base: bias.as_ptr().cast_mut(), starts: &strips.starts }),
+            masks: window.masks.map(mask),
             line,
             to: tiles.s.as_mut_ptr(),
             max: tiles.max.as_mut_ptr(),
@@ -197,25 +194,27 @@ impl<'a> Task<'a> {
         for n in self.windows.clone() {
             let window = o.geometry.window(n);
             let next = (n + 1 < self.windows.end).then(|| o.geometry.window(n + 1));
-            let look_ahead = |stage: usize| columns.look_ahead(next.as_ref(), (stage, 2 * group), &[(o.qkv, 3)], (y, 1));
+            let look_ahead = |stage: usize| columns.look_ahead(next.as_ref(), (stage, 4 * group), &[(o.qkv, 3)], (y, 1));
             self.begin(&window, None);
             for g in 0..group {
-                look_ahead(2 * g);
+                look_ahead(4 * g);
                 // SAFETY: the CPU multiplies bf16 (`Task::new`), and all tiles are as large as T tokens and D channels make them.
                 unsafe { pack_transposed(self.packed(0, g), area, d, self.tiles.qt.as_mut_ptr(), line) };
                 for queries in self.queries() {
                     self.scores(g, &window, queries.clone());
                     let (tile, tiles) = (self.tile(queries), &mut self.tiles);
+                    look_ahead(4 * g + 1);
                     // SAFETY: as above.
                     unsafe { tile.exponentials_across(tiles.max.as_ptr(), tiles.inverse.as_mut_ptr(), tiles.scores.as_mut_ptr()) };
                 }
-                look_ahead(2 * g + 1);
+                look_ahead(4 * g + 2);
                 let (v, tiles) = (self.packed(2, g), &mut self.tiles);
                 // SAFETY: as above.
                 unsafe {
                     pack_across(v, area, d, tiles.across[0].as_mut_ptr());
                     let (a, b) = (tiles.scores.as_ptr(), tiles.across[0].as_ptr());
                     let values = Product { steps: token_pairs, a, a_row: 1, a_step: line, b, b_step: lanes(d) };
+                    look_ahead(4 * g + 3);
                     values.rows(area, d, 1.0, Some(&tiles.inverse[..area]), false, tiles.results[g * d..].as_mut_ptr(), width);
                 }
             }
@@ -228,7 +227,8 @@ impl<'a> Task<'a> {
         let Sizes { area, d, token_pairs, line, .. } = self.sizes;
         let (o, group) = (self.operands, self.heads.len());
         let (columns, width) = (Columns::new(&o, &self.heads, d), group * d);
-        let (dtable, dpadding) = sums.split_at_mut(group * o.geometry.table_rows());
+        let (strips, rows) = (&o.geometry.strips, o.geometry.table_rows());
+        let (dtable, dpadding) = sums.split_at_mut(group * rows);
         for n in self.windows.clone() {
             let window = o.geometry.window(n);
             let next = (n + 1 < self.windows.end).then(|| o.geometry.window(n + 1));
@@ -255,7 +255,7 @@ impl<'a> Task<'a> {
                         dp: tiles.dp.as_ptr(),
                         inverse: tiles.inverse.as_ptr(),
                         along: tiles.along.as_ptr(),
-                        dbias: Some(tiles.dbias[g * area * line..].as_mut_ptr()),
+                        dbias: Some(Lines { base: tiles.dbias[g * strips.len()..].as_mut_ptr(), starts: &strips.starts }),
                         p: tiles.p.as_mut_ptr(),
                         ds: tiles.ds.as_mut_ptr(),
                         across: tiles.scores.as_mut_ptr(),
@@ -285,7 +285,9 @@ impl<'a> Task<'a> {
             }
             columns.deliver(&self.tiles.results[..area * 3 * width], 3, &window, dqkv, Some(dpadding));
         }
-        add_to_tables(self.tiles.dbias, line, &o, dtable);
+        for (dbias, dtable) in self.tiles.dbias.chunks_exact(strips.len()).zip(dtable.chunks_exact_mut(rows)) {
+            strips.collect(dbias, dtable);
+        }
     }
 }
 

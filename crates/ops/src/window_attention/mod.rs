@@ -13,6 +13,7 @@
 //!
 //! Source: Liu et al. 2021, <https://arxiv.org/abs/2103.14030>, eq. 4 and section 3.2.
 
+mod bias;
 mod cases;
 mod cpu;
 mod fast;
@@ -27,7 +28,7 @@ mod tiles;
 pub use cases::cases;
 
 use esvit_gpu::Recorder;
-use esvit_graph::{DType, Error, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
+use esvit_graph::{DType, Error, GpuIo, Graph, Io, Node, Op, Precision, Prepared, Result, Shape, Slice, Value};
 
 use crate::{Layout, check};
 use geometry::Geometry;
@@ -98,6 +99,10 @@ impl Op for WindowAttention {
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
         gpu::forward(&self.geometry, self.heads, io, rec)
+    }
+
+    fn prepare(&self, operands: &[Option<Slice>], _shapes: &[&Shape], precision: Precision) -> Option<Prepared> {
+        fast::prepare(&self.geometry, self.heads, operands[1], precision)
     }
 
     fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {

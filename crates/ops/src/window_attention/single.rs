@@ -8,10 +8,9 @@ use std::ops::Range;
 use esvit_simd::panel::{Product, padded};
 use esvit_simd::vector::{Kernel, Vector};
 
-use super::cpu::MASK;
 use super::fast::{Operands, RowsMut};
 use super::softmax::Softmax;
-use super::tiles::{Columns, Sizes, Tiles, add_to_tables, expand_masks, transpose};
+use super::tiles::{Columns, Sizes, Tiles, transpose};
 
 /// Queries whose scores with all keys are made at a time, so that they stay in the caches next to the core.
 const QUERIES: usize = 64;
@@ -52,14 +51,18 @@ struct Queries {
 }
 
 impl Queries {
-    fn all(tiles: &mut Tiles, pairs: &[f32]) -> Vec<Queries> {
+    fn all(tiles: &mut Tiles, o: &Operands, heads: &Range<usize>) -> Vec<Queries> {
         let Sizes { area, tp, line, .. } = tiles.sizes;
+        let bias = |at: usize| {
+            let rows = heads.clone().flat_map(|h| o.geometry.strips.starts.iter().map(move |&start| o.bias_of(h)[start as usize + at..].as_ptr()));
+            rows.collect()
+        };
         (0..area)
             .step_by(QUERIES)
             .map(|at| Queries {
                 columns: at..padded(area.min(at + QUERIES)).min(tp),
                 qt: rows_of(tiles.qt, line, at),
-                bias: rows_of(pairs, line, at),
+                bias: bias(at),
                 p: rows_of_mut(tiles.p, line, at),
                 dyt: rows_of(tiles.dyt, line, at),
                 ds: rows_of_mut(tiles.ds, line, at),
@@ -86,7 +89,8 @@ impl Kernel for Forward<'_> {
         let sizes = tiles.sizes;
         let Sizes { area, d, tp, line, dp } = sizes;
         let (scale, columns, group) = (o.geometry.scale(d), Columns::new(&o, &heads, dp), heads.len());
-        let queries = Queries::all(&mut tiles, o.pairs_of(&heads));
+        let queries = Queries::all(&mut tiles, &o, &heads);
+        let starts = &*o.geometry.strips.starts;
         let rows = rows_of_heads(&tiles.qkv[..tp * 3 * group * dp], 3 * group, dp);
         let results = rows_of_heads_mut(tiles.results, area, group, dp);
         let p_columns = columns_of(tiles.p, area);
@@ -95,10 +99,7 @@ impl Kernel for Forward<'_> {
             let next = (n + 1 < windows.end).then(|| o.geometry.window(n + 1));
             let look_ahead = |stage: usize| columns.look_ahead(next.as_ref(), (stage, 2 * group), &[(o.qkv, 3)], (y, 1));
             columns.gather(&window, o.qkv, 3, o.bias, tiles.qkv);
-            if window.mixed {
-                expand_masks(tiles.masks, line, &window, MASK);
-            }
-            let masks = window.mixed.then_some((tiles.masks.as_ptr(), window.region));
+            let masks = window.masks.map(|masks| (masks.as_ptr(), window.region));
             for g in 0..group {
                 let [q, k, v] = [0, 1, 2].map(|part| &rows[part * group + g]);
                 // SAFETY: Tp rows of Dp floats each.
@@ -114,7 +115,7 @@ impl Kernel for Forward<'_> {
                         scale: None,
                         out: &some.p,
                     };
-                    let softmax = Softmax { keys: area, columns: some.columns.clone(), line, p: tiles.p.as_mut_ptr(), masks };
+                    let softmax = Softmax { keys: area, columns: some.columns.clone(), line, p: tiles.p.as_mut_ptr(), masks, starts };
                     // SAFETY: rows of k hold D floats; rows of qt, bias, p and the masks are lines, and the columns are inside.
                     unsafe {
                         scores.compute::<V>();
@@ -160,8 +161,10 @@ impl Kernel for Backward<'_> {
         let sizes = tiles.sizes;
         let Sizes { area, d, tp, line, dp } = sizes;
         let (scale, columns, group) = (o.geometry.scale(d), Columns::new(&o, &heads, dp), heads.len());
-        let (dtable, dpadding) = sums.split_at_mut(group * o.geometry.table_rows());
-        let queries = Queries::all(&mut tiles, o.pairs_of(&heads));
+        let (strips, table_rows) = (&o.geometry.strips, o.geometry.table_rows());
+        let (dtable, dpadding) = sums.split_at_mut(group * table_rows);
+        let queries = Queries::all(&mut tiles, &o, &heads);
+        let starts = &*o.geometry.strips.starts;
         let rows = rows_of_heads(&tiles.qkv[..tp * 3 * group * dp], 3 * group, dp);
         let dy_rows = rows_of_heads(&tiles.dy[..tp * group * dp], group, dp);
         let results = rows_of_heads_mut(tiles.results, area, 3 * group, dp);
@@ -174,10 +177,7 @@ impl Kernel for Backward<'_> {
             let look_ahead = |stage: usize| columns.look_ahead(next.as_ref(), (stage, 4 * group), &[(o.qkv, 3), (dy, 1)], (dqkv, 3));
             columns.gather(&window, o.qkv, 3, o.bias, tiles.qkv);
             columns.gather(&window, dy, 1, None, tiles.dy);
-            if window.mixed {
-                expand_masks(tiles.masks, line, &window, MASK);
-            }
-            let masks = window.mixed.then_some((tiles.masks.as_ptr(), window.region));
+            let masks = window.masks.map(|masks| (masks.as_ptr(), window.region));
             for g in 0..group {
                 let [q, k, v] = [0, 1, 2].map(|part| &rows[part * group + g]);
                 // SAFETY: Tp rows of Dp floats each.
@@ -198,8 +198,8 @@ impl Kernel for Backward<'_> {
                     };
                     // dPᵀ = V·dYᵀ
                     let dp = Product { a: &v[..area], b: &some.dyt[..d], init: None, out: &some.ds, ..scores };
-                    let softmax = Softmax { keys: area, columns: some.columns.clone(), line, p: tiles.p.as_mut_ptr(), masks };
-                    let dbias = &mut tiles.dbias[g * area * line..][..area * line];
+                    let softmax = Softmax { keys: area, columns: some.columns.clone(), line, p: tiles.p.as_mut_ptr(), masks, starts };
+                    let dbias = &mut tiles.dbias[g * strips.len()..][..strips.len()];
                     // SAFETY: rows of k and v hold D floats; rows of all tiles and of the masks are lines, and the columns are inside.
                     unsafe {
                         scores.compute::<V>();
@@ -219,6 +219,8 @@ impl Kernel for Backward<'_> {
             }
             columns.deliver(tiles.results, 3, &window, dqkv, Some(dpadding));
         }
-        add_to_tables(tiles.dbias, line, &o, dtable);
+        for (dbias, dtable) in tiles.dbias.chunks_exact(strips.len()).zip(dtable.chunks_exact_mut(table_rows)) {
+            strips.collect(dbias, dtable);
+        }
     }
 }

@@ -5,14 +5,18 @@ use std::ops::Range;
 
 use esvit_simd::vector::{Vector, exp};
 
+use super::cpu::MASK;
+
 /// A tile of scores `[keys, line]`, and the columns of it that are meant: whole half registers.
 pub(super) struct Softmax<'a> {
     pub keys: usize,
     pub columns: Range<usize>,
     pub line: usize,
     pub p: *mut f32,
-    /// The masks of all regions, `[regions, line]`, and the region of each key.
+    /// Shares of the mask from keys of each region, `[regions, line]`, and the region of each key.
     pub masks: Option<(*const f32, &'a [u8])>,
+    /// Where the gradient of each key's biases begins.
+    pub starts: &'a [u32],
 }
 
 impl Softmax<'_> {
@@ -68,7 +72,7 @@ impl Softmax<'_> {
                 let row = self.p.add(j * self.line + at);
                 let mut s = V::load(row);
                 if let Some((masks, region)) = self.masks {
-                    s = s.add(V::load(masks.add(usize::from(region[j]) * self.line + at)));
+                    s = V::load(masks.add(usize::from(region[j]) * self.line + at)).mul_add(V::splat(MASK), s);
                     s.store(row);
                 }
                 max = max.max(s);
@@ -80,7 +84,7 @@ impl Softmax<'_> {
     /// Scores become probabilities, `ds ← p ⊙ (ds − Σ_j p·ds)`, and that is added to `dbias`.
     ///
     /// # Safety
-    /// As [`Softmax::forward`]; ds and dbias have the shape of p.
+    /// As [`Softmax::forward`]; ds has the shape of p, and dbias a row from each start on.
     #[inline(always)]
     pub unsafe fn gradient<V: Vector>(&self, ds: *mut f32, dbias: *mut f32) {
         // SAFETY: whole registers as long as there are some, then half of one.
@@ -116,8 +120,9 @@ impl Softmax<'_> {
             let inverse = reciprocal(sum);
             let along = along.mul(inverse);
             for j in 0..self.keys {
+                let dbias = dbias.add(self.starts[j] as usize + at);
                 let at = j * self.line + at;
-                let (p, ds, dbias) = (self.p.add(at), ds.add(at), dbias.add(at));
+                let (p, ds) = (self.p.add(at), ds.add(at));
                 let probability = V::load(p).mul(inverse);
                 probability.store(p);
                 let d = probability.mul(V::load(ds).sub(along));

@@ -7,7 +7,7 @@ use esvit_simd::panel::{PAD, padded};
 use esvit_simd::vector::{Vector, prefetch, stream, stream_end};
 
 use super::fast::{Operands, RowsMut};
-use super::geometry::{PADDING, Window};
+use super::geometry::{PADDING, Window, line};
 use crate::aligned::{ALIGN, aligned};
 
 /// Sizes of the tiles: `T` tokens, `D` channels a head, as they are and padded.
@@ -24,21 +24,20 @@ pub(super) struct Sizes {
 
 impl Sizes {
     pub fn new(area: usize, d: usize) -> Sizes {
-        Sizes { area, d, tp: padded(area), line: area.next_multiple_of(ALIGN), dp: padded(d) }
+        Sizes { area, d, tp: padded(area), line: line(area), dp: padded(d) }
     }
 
     /// Floats of one task's tiles: see [`Tiles::new`].
-    pub fn floats(&self, group: usize, backward: bool) -> usize {
+    pub fn floats(&self, group: usize, strips: usize, backward: bool) -> usize {
         let (rows, scores, transposed) = (group * self.tp * self.dp, self.area * self.line, self.dp * self.line);
-        let shared = ALIGN + 10 * self.line + transposed + 4 * rows + scores;
-        if backward { shared + group * scores + transposed + scores + 3 * rows } else { shared }
+        let shared = ALIGN + self.line + transposed + 4 * rows + scores;
+        if backward { shared + group * strips + transposed + scores + 3 * rows } else { shared }
     }
 }
 
 /// One task's tiles.
 pub(super) struct Tiles<'s> {
     pub sizes: Sizes,
-    pub masks: &'s mut [f32],   // [9, line]: what the scores with keys of each region get
     pub inverse: &'s mut [f32], // [line]
     pub qkv: &'s mut [f32],     // [Tp, 3, group, Dp], zeros where nothing is
     pub qt: &'s mut [f32],      // [Dp, line], scaled
@@ -48,11 +47,11 @@ pub(super) struct Tiles<'s> {
     pub dy: &'s mut [f32],    // [Tp, group, Dp]
     pub dyt: &'s mut [f32],   // [Dp, line]
     pub ds: &'s mut [f32],    // [T, line]
-    pub dbias: &'s mut [f32], // [group, T, line]
+    pub dbias: &'s mut [f32], // [group, strips]
 }
 
 impl<'s> Tiles<'s> {
-    pub fn new(scratch: &'s mut [f32], sizes: Sizes, group: usize, backward: bool) -> Tiles<'s> {
+    pub fn new(scratch: &'s mut [f32], sizes: Sizes, group: usize, strips: usize, backward: bool) -> Tiles<'s> {
         let mut scratch = aligned(scratch);
         let mut take = |n: usize| {
             let (head, tail) = std::mem::take(&mut scratch).split_at_mut(n);
@@ -63,7 +62,6 @@ impl<'s> Tiles<'s> {
         let (rows, scores, transposed) = (group * sizes.tp * sizes.dp, sizes.area * sizes.line, sizes.dp * sizes.line);
         let tiles = Tiles {
             sizes,
-            masks: take(9 * sizes.line),
             inverse: take(sizes.line),
             qkv: take(3 * rows),
             qt: take(transposed),
@@ -72,34 +70,12 @@ impl<'s> Tiles<'s> {
             dy: take(on * rows),
             dyt: take(on * transposed),
             ds: take(on * scores),
-            dbias: take(on * group * scores),
+            dbias: take(on * group * strips),
         };
         tiles.qkv.fill(0.0);
         tiles.dy.fill(0.0);
         tiles.dbias.fill(0.0);
         tiles
-    }
-}
-
-/// What the scores with keys of each region get in a window of more than one: `masks[region, i]` for query i.
-pub(super) fn expand_masks(masks: &mut [f32], line: usize, window: &Window, masked: f32) {
-    for (region, row) in masks.chunks_exact_mut(line).enumerate() {
-        row.fill(0.0);
-        for (m, &other) in row.iter_mut().zip(window.region) {
-            *m = if usize::from(other) == region { 0.0 } else { masked };
-        }
-    }
-}
-
-/// Adds the gradients of the bias of all pairs to those of the tables.
-pub(super) fn add_to_tables(dbias: &[f32], line: usize, o: &Operands, dtable: &mut [f32]) {
-    let area = o.geometry.area;
-    for (tile, dtable) in dbias.chunks_exact(area * line).zip(dtable.chunks_exact_mut(o.geometry.table_rows())) {
-        for (j, row) in tile.chunks_exact(line).enumerate() {
-            for (d, r) in row.iter().zip(o.geometry.relative_to(j)) {
-                dtable[r] += d;
-            }
-        }
     }
 }
 

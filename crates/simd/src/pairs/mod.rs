@@ -15,7 +15,7 @@ pub mod softmax;
 #[cfg(test)]
 mod tests;
 
-pub use product::{Product, Scores};
+pub use product::{Lines, Masks, Product, Scores};
 
 use std::arch::x86_64::*;
 
@@ -82,18 +82,29 @@ pub struct Part {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub unsafe fn pack_rows(rows: &[*const f32], n: usize, heads: usize, parts: &[Part]) {
     let words = words(n);
+    // What is left of a row of n behind its whole registers of words.
+    let (whole, left) = (n - n % (2 * LANES), n % (2 * LANES));
+    let (low_left, high_left) = (mask(left), mask(left.saturating_sub(LANES)));
     for (i, &row) in rows.iter().enumerate() {
         for part in parts {
             let scale = _mm512_set1_ps(part.scale);
             for h in 0..heads {
-                for at in (0..n).step_by(2 * LANES) {
-                    let from = row.wrapping_add(part.column + h * n + at);
-                    let (low, high) = if row.is_null() { (0, 0) } else { (mask(n - at), mask((n - at).saturating_sub(LANES))) };
-                    // SAFETY: the masks leave out what does not exist; the packed row is whole registers.
-                    unsafe {
-                        let (low, high) = (_mm512_maskz_loadu_ps(low, from), _mm512_maskz_loadu_ps(high, from.wrapping_add(LANES)));
-                        let packed = round(_mm512_mul_ps(low, scale), _mm512_mul_ps(high, scale));
-                        _mm512_storeu_si512(part.to.add((h * rows.len() + i) * words + at / 2).cast(), packed);
+                let to = part.to.wrapping_add((h * rows.len() + i) * words);
+                // SAFETY: the row has these columns, and the packed one is whole registers; the masks leave out what does not exist.
+                unsafe {
+                    if row.is_null() {
+                        (0..words).step_by(LANES).for_each(|at| _mm512_storeu_si512(to.add(at).cast(), _mm512_setzero_si512()));
+                        continue;
+                    }
+                    let from = row.add(part.column + h * n);
+                    for at in (0..whole).step_by(2 * LANES) {
+                        let (low, high) = (_mm512_loadu_ps(from.add(at)), _mm512_loadu_ps(from.add(at + LANES)));
+                        _mm512_storeu_si512(to.add(at / 2).cast(), round(_mm512_mul_ps(low, scale), _mm512_mul_ps(high, scale)));
+                    }
+                    if left > 0 {
+                        let low = _mm512_maskz_loadu_ps(low_left, from.add(whole));
+                        let high = _mm512_maskz_loadu_ps(high_left, from.wrapping_add(whole + LANES));
+                        _mm512_storeu_si512(to.add(whole / 2).cast(), round(_mm512_mul_ps(low, scale), _mm512_mul_ps(high, scale)));
                     }
                 }
             }

@@ -34,9 +34,9 @@ pub struct Product {
 #[derive(Clone, Copy)]
 pub struct Scores<'a> {
     /// `[rows, line]`; zeros without.
-    pub bias: Option<*const f32>,
-    /// What the queries get from keys of each region, `[regions, line]`, and the region of each key.
-    pub masks: Option<(*const f32, &'a [u8])>,
+    pub bias: Option<Lines<'a>>,
+    /// What is added besides.
+    pub masks: Option<Masks<'a>>,
     /// Distance of rows.
     pub line: usize,
     /// Where the scores go, `[rows, line]`.
@@ -45,11 +45,47 @@ pub struct Scores<'a> {
     pub max: *mut f32,
 }
 
+/// Rows of numbers, one for each key.
+#[derive(Clone, Copy)]
+pub struct Lines<'a> {
+    /// The first number.
+    pub base: *mut f32,
+    /// Where each row begins; a line after the one before where this is empty. Rows may overlap.
+    pub starts: &'a [u32],
+}
+
+impl Lines<'_> {
+    /// # Safety
+    /// There are starts for so many rows, or none.
+    #[inline(always)]
+    pub(super) unsafe fn row(&self, row: usize, line: usize) -> *mut f32 {
+        // SAFETY: the caller's promise.
+        self.base.wrapping_add(if self.starts.is_empty() { row * line } else { unsafe { *self.starts.get_unchecked(row) as usize } })
+    }
+}
+
+/// What queries get from keys of each region.
+#[derive(Clone, Copy)]
+pub struct Masks<'a> {
+    /// `[regions, line]`.
+    pub shares: *const f32,
+    /// Factor of the shares.
+    pub value: f32,
+    /// The region of each key.
+    pub region: &'a [u8],
+}
+
 /// Where sums begin and what becomes of them.
 trait Sums {
+    /// Begins `MR` rows from `row`.
+    ///
     /// # Safety
-    /// The CPU has the registers; the row and the lanes from column `at` exist.
-    unsafe fn begin<V: Vector>(&self, row: usize, at: usize) -> V;
+    /// The CPU has the registers; the rows and the lanes from column `at` exist.
+    #[inline(always)]
+    unsafe fn begin<V: Vector, const MR: usize>(&self, _row: usize, _at: usize) -> [V; MR] {
+        // SAFETY: the caller's promise.
+        unsafe { [V::splat(0.0); MR] }
+    }
 
     /// Takes `MR` rows from `row`.
     ///
@@ -60,17 +96,22 @@ trait Sums {
 
 impl Sums for Scores<'_> {
     #[inline(always)]
-    unsafe fn begin<V: Vector>(&self, row: usize, at: usize) -> V {
-        // SAFETY: row and columns of the bias and of a mask, by the caller's promise.
+    unsafe fn begin<V: Vector, const MR: usize>(&self, row: usize, at: usize) -> [V; MR] {
+        // SAFETY: rows and columns of the bias and of a mask, by the caller's promise.
         unsafe {
-            let bias = match self.bias {
-                Some(bias) => V::load(bias.add(row * self.line + at)),
-                None => V::splat(0.0),
-            };
-            match self.masks {
-                Some((masks, region)) => bias.add(V::load(masks.add(usize::from(region[row]) * self.line + at))),
-                None => bias,
+            let mut sums = [V::splat(0.0); MR];
+            if let Some(bias) = &self.bias {
+                for r in 0..MR {
+                    sums[r] = V::load(bias.row(row + r, self.line).add(at));
+                }
             }
+            if let Some(Masks { shares, value, region }) = &self.masks {
+                for r in 0..MR {
+                    let share = V::load(shares.add(usize::from(*region.get_unchecked(row + r)) * self.line + at));
+                    sums[r] = share.mul_add(V::splat(*value), sums[r]);
+                }
+            }
+            sums
         }
     }
 
@@ -98,12 +139,6 @@ struct Along {
 
 impl Sums for Along {
     #[inline(always)]
-    unsafe fn begin<V: Vector>(&self, _row: usize, _at: usize) -> V {
-        // SAFETY: the caller's promise.
-        unsafe { V::splat(0.0) }
-    }
-
-    #[inline(always)]
     unsafe fn end<V: Vector, const MR: usize>(&self, row: usize, at: usize, sums: [V; MR]) {
         // SAFETY: rows and columns of both tiles, by the caller's promise.
         unsafe {
@@ -129,12 +164,6 @@ struct Rows<'a> {
 }
 
 impl Sums for Rows<'_> {
-    #[inline(always)]
-    unsafe fn begin<V: Vector>(&self, _row: usize, _at: usize) -> V {
-        // SAFETY: the caller's promise.
-        unsafe { V::splat(0.0) }
-    }
-
     #[inline(always)]
     unsafe fn end<V: Vector, const MR: usize>(&self, row: usize, at: usize, sums: [V; MR]) {
         for r in 0..MR {
@@ -243,13 +272,11 @@ impl Product {
         // SAFETY: rows from `row` and columns from `at` exist, with `steps` words each, by the caller's promise.
         unsafe {
             let (mut sums, mut halves) = ([[F32x16::splat(0.0); MR]; NV], [F32x8::splat(0.0); MR]);
-            for r in 0..MR {
-                for v in 0..NV {
-                    sums[v][r] = out.begin(row + r, at + v * LANES);
-                }
-                if HALF {
-                    halves[r] = out.begin(row + r, at + NV * LANES);
-                }
+            for v in 0..NV {
+                sums[v] = out.begin(row, at + v * LANES);
+            }
+            if HALF {
+                halves = out.begin(row, at + NV * LANES);
             }
             let (mut a, mut b) = (a.add(row * a_row), b.add(at));
             for _ in 0..steps {

@@ -5,7 +5,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{LANES, interleave, round};
+use super::{LANES, Lines, interleave, round};
 use crate::vector::x86::{F32x8, F32x16};
 use crate::vector::{Vector, exp2};
 
@@ -23,7 +23,7 @@ pub struct Tile {
 }
 
 /// Operands and results of [`Tile::gradient`], all with the lines of the tile.
-pub struct Gradient {
+pub struct Gradient<'a> {
     /// Gradient of the probabilities, `[rows, line]`.
     pub dp: *const f32,
     /// Factors that make probabilities of the exponentials, `[line]`.
@@ -31,7 +31,7 @@ pub struct Gradient {
     /// `Σ_i e·dp` of each column, `[line]`.
     pub along: *const f32,
     /// Grows by the gradient of the scores, `[rows, line]`.
-    pub dbias: Option<*mut f32>,
+    pub dbias: Option<Lines<'a>>,
     /// P, packed rows, `[rows, line/2]` words.
     pub p: *mut u32,
     /// dS, packed rows.
@@ -183,13 +183,14 @@ impl Tile {
     unsafe fn gradient_of_row(&self, row: usize, at: usize, inverse: [__m512; 2], along: [__m512; 2], g: &Gradient) -> __m512i {
         let (mut p, mut ds) = ([_mm512_setzero_ps(); 2], [_mm512_setzero_ps(); 2]);
         for v in 0..2 {
-            let at = row * self.line + at + v * LANES;
-            // SAFETY: the row and these columns exist.
+            let column = at + v * LANES;
+            let at = row * self.line + column;
+            // SAFETY: the row and these columns exist, in the rows of dbias too.
             unsafe {
                 p[v] = _mm512_mul_ps(_mm512_loadu_ps(self.s.add(at)), inverse[v]);
                 ds[v] = _mm512_mul_ps(p[v], _mm512_sub_ps(_mm512_loadu_ps(g.dp.add(at)), along[v]));
-                if let Some(dbias) = g.dbias {
-                    let dbias = dbias.add(at);
+                if let Some(dbias) = &g.dbias {
+                    let dbias = dbias.row(row, self.line).add(column);
                     _mm512_storeu_ps(dbias, _mm512_add_ps(_mm512_loadu_ps(dbias), ds[v]));
                 }
             }

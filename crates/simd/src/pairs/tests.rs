@@ -60,7 +60,7 @@ fn scores_and_gradients_of_probabilities_agree_with_three_loops() {
         let (k, q) = (Matrix::new(t, d, 0.3, 1.0), Matrix::new(t, d, 0.17, 0.7));
         let line = line(t);
         let bias: Vec<f32> = (0..t * line).map(|i| (i as f32 * 0.05).cos()).collect();
-        let masks: Vec<f32> = (0..2 * line).map(|i| if i % 3 == 0 { -5.0 } else { 0.0 }).collect();
+        let masks: Vec<f32> = (0..2 * line).map(|i| if i % 3 == 0 { 1.0 } else { 0.0 }).collect();
         let region: Vec<u8> = (0..t).map(|i| (i % 2) as u8).collect();
         let product =
             Product { steps: d.div_ceil(2), a: k.packed.as_ptr(), a_row: words(d), a_step: 1, b: q.transposed.as_ptr(), b_step: line };
@@ -70,8 +70,8 @@ fn scores_and_gradients_of_probabilities_agree_with_three_loops() {
         unsafe {
             for at in (0..t).step_by(64) {
                 let scores = Scores {
-                    bias: Some(bias.as_ptr()),
-                    masks: Some((masks.as_ptr(), &region)),
+                    bias: Some(Lines { base: bias.as_ptr().cast_mut(), starts: &[] }),
+                    masks: Some(Masks { shares: masks.as_ptr(), value: -5.0, region: &region }),
                     line,
                     to: s.as_mut_ptr(),
                     max: max.as_mut_ptr(),
@@ -84,7 +84,7 @@ fn scores_and_gradients_of_probabilities_agree_with_three_loops() {
             let (mut largest, mut sum) = (f64::NEG_INFINITY, 0.0);
             for j in 0..t {
                 let product: f64 = (0..d).map(|c| q.get(i, c) * k.get(j, c)).sum();
-                let want = product + f64::from(bias[j * line + i] + masks[usize::from(region[j]) * line + i]);
+                let want = product + f64::from(bias[j * line + i] - 5.0 * masks[usize::from(region[j]) * line + i]);
                 assert!((f64::from(s[j * line + i]) - want).abs() < 1e-5, "{t} {d}: score {i} {j}");
                 assert!((f64::from(dp[j * line + i]) - product).abs() < 1e-5, "{t} {d}: sum {i} {j}");
                 largest = largest.max(want);
@@ -158,7 +158,7 @@ fn softmax_and_its_gradient_are_packed_as_products_take_them() {
         // SAFETY: as above.
         unsafe {
             let (p, ds, across) = (p.as_mut_ptr(), ds.as_mut_ptr(), across.as_mut_ptr());
-            let dbias = Some(dbias.as_mut_ptr());
+            let dbias = Some(Lines { base: dbias.as_mut_ptr(), starts: &[] });
             tile.gradient(&Gradient { dp: dp.as_ptr(), inverse: inverse.as_ptr(), along: along.as_ptr(), dbias, p, ds, across });
         }
         for i in 0..t {
