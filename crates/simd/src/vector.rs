@@ -112,6 +112,23 @@ pub trait Vector: Copy {
     /// Shifts the lanes' bits, as integers plus `add`, to the left by 23: exponents from integers.
     fn exponent(self, add: i32) -> Self;
 
+    /// The nearest whole number n of each lane, as [`Vector::times_power`] takes it: `n + 1.5·2²³`, whose low bits are n, and n. The first is
+    /// anything where that has an instruction of its own.
+    #[inline(always)]
+    fn nearest(self) -> [Self; 2] {
+        // SAFETY: `self` exists, so the CPU has the instruction set.
+        let round = unsafe { Self::splat(ROUND) };
+        let shifted = self.add(round);
+        [shifted, shifted.sub(round)]
+    }
+
+    /// `self·2ⁿ`.
+    #[inline(always)]
+    fn times_power(self, n: [Self; 2]) -> Self {
+        // The low bits of the rounding constant are zero: what is left is n, and 127 makes it an exponent.
+        self.mul(n[0].exponent(127))
+    }
+
     /// `to[c·ld + r] = scale·rows[r][c]` for 8 rows of 8 floats.
     ///
     /// # Safety
@@ -127,6 +144,9 @@ pub trait Vector: Copy {
     }
 }
 
+/// Added to a small number it leaves its nearest whole number in the low bits.
+const ROUND: f32 = 12_582_912.0;
+
 /// exp of lanes that lie in [−∞, 88], relative error below 2e-7; below −87.3 it is 1.2e-38, nothing beside the 1 of a softmax's
 /// maximum. The polynomial and the rounding of [`crate::math::exp`].
 ///
@@ -137,9 +157,8 @@ pub unsafe fn exp<V: Vector>(x: V) -> V {
     // SAFETY: the caller's promise.
     let of = |v: f32| unsafe { V::splat(v) };
     let x = x.max(of(-87.3));
-    let round = of(12_582_912.0);
-    let shifted = x.mul_add(of(std::f32::consts::LOG2_E), round);
-    let n = shifted.sub(round);
+    let shifted = x.mul_add(of(std::f32::consts::LOG2_E), of(ROUND));
+    let n = shifted.sub(of(ROUND));
     let r = n.mul_add(of(-0.693_359_4), x);
     let r = n.mul_add(of(2.121_944_4e-4), r);
     let p = of(1.987_569_1e-4).mul_add(r, of(1.398_2e-3));
@@ -148,8 +167,7 @@ pub unsafe fn exp<V: Vector>(x: V) -> V {
     let p = p.mul_add(r, of(1.666_666_5e-1));
     let p = p.mul_add(r, of(0.5));
     let y = p.mul_add(r.mul(r), r).add(of(1.0));
-    // The rounding constant's low bits are zero: what is left is n, and 127 makes it an exponent.
-    y.mul(shifted.exponent(127))
+    y.times_power([shifted, n])
 }
 
 /// 2 to the power of lanes in [−∞, 0], relative error below 4e-6: far below the rounding of what becomes bf16. Below −126 it is 1.2e-38.
@@ -161,15 +179,14 @@ pub unsafe fn exp2<V: Vector>(x: V) -> V {
     // SAFETY: the caller's promise.
     let of = |v: f32| unsafe { V::splat(v) };
     let x = x.max(of(-126.0));
-    let round = of(12_582_912.0);
-    let shifted = x.add(round);
-    let r = x.sub(shifted.sub(round));
+    let n = x.nearest();
+    let r = x.sub(n[1]);
     // Minimax over [−1/2, 1/2] in relative error.
     let p = of(9.575_988e-3).mul_add(r, of(5.591_835_5e-2));
     let p = p.mul_add(r, of(0.240_246));
     let p = p.mul_add(r, of(0.693_121_73));
     let p = p.mul_add(r, of(0.999_999_3));
-    p.mul(shifted.exponent(127))
+    p.times_power(n)
 }
 
 /// Eight floats without instructions of their own: baseline x86-64, NEON (which the compiler finds), WebAssembly.
@@ -383,6 +400,16 @@ pub(crate) mod x86 {
                 let bits = _mm512_add_epi32(_mm512_castps_si512(self.0), _mm512_set1_epi32(add));
                 F32x16(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(bits)))
             }
+        }
+        #[inline(always)]
+        fn nearest(self) -> [Self; 2] {
+            // SAFETY: `self` exists, so the CPU has AVX-512F.
+            [F32x16(unsafe { _mm512_roundscale_ps::<0>(self.0) }); 2]
+        }
+        #[inline(always)]
+        fn times_power(self, n: [Self; 2]) -> Self {
+            // SAFETY: `self` exists, so the CPU has AVX-512F.
+            F32x16(unsafe { _mm512_scalef_ps(self.0, n[1].0) })
         }
         #[inline(always)]
         unsafe fn transpose8(rows: [*const f32; 8], scale: f32, to: *mut f32, ld: usize) {
