@@ -143,6 +143,11 @@ pub(super) unsafe fn run<const BF16: bool>(how: &Product, a: Mat, b: Right, c: &
         let chunks = cut.part(part);
         for chunk in chunks.clone() {
             let (range, steps) = (inner.range(chunk), inner.steps_of(chunk));
+            let mut later = match b {
+                Right::Plain(b) if cut.parts > 1 && cut.groups == 1 && chunk + 1 < chunks.end => Later::chunk(&a, &b, inner.range(chunk + 1)),
+                _ if !own_b && !in_place && need.a == 0 && inner.chunks == 1 && first + 1 < cut.blocks => Later::rows(&a, cut.block(first + 1)),
+                _ => Later::default(),
+            };
             let b = match b {
                 Right::Plain(b) if own_b => {
                     for panel in panels(group.clone()) {
@@ -183,7 +188,7 @@ pub(super) unsafe fn run<const BF16: bool>(how: &Product, a: Mat, b: Right, c: &
                         avx512::pack_a::<BF16>(&a, rows.clone(), range.clone(), to);
                         Rows::packed(&a, steps, to)
                     };
-                    multiply::<BF16>(left, rows, steps, b, next_chunk, group.clone(), to, &ends);
+                    multiply::<BF16>(left, rows, steps, [b, next_chunk], group.clone(), to, &ends, &mut later);
                 }
             }
         }
@@ -235,7 +240,39 @@ impl<'a> Ends<'a> {
     }
 }
 
-/// Multiplies rows of a with the packed `columns` of b over so many steps; `follow` is what is used behind them.
+/// Memory that is packed next, asked for while this is multiplied: packing then waits for the nearer caches alone.
+#[derive(Default)]
+struct Later<'a> {
+    operands: [&'a [f32]; 2],
+}
+
+impl<'a> Later<'a> {
+    /// A chunk of a row-major b, and of an a that is the transpose of such a matrix.
+    fn chunk(a: &Mat<'a>, b: &Mat<'a>, inner: Range<usize>) -> Later<'a> {
+        Later { operands: [lines(&a.t(), inner.clone()), lines(b, inner)] }
+    }
+
+    /// Rows of a row-major a, which the next job probably packs.
+    fn rows(a: &Mat<'a>, rows: Range<usize>) -> Later<'a> {
+        Later { operands: [lines(a, rows), &[]] }
+    }
+
+    /// Where the next so many floats begin.
+    fn take(&mut self, floats: usize) -> Option<*const u32> {
+        let from = self.operands.iter_mut().find(|rest| !rest.is_empty())?;
+        let (piece, rest) = from.split_at(floats.min(from.len()));
+        *from = rest;
+        Some(piece.as_ptr().cast())
+    }
+}
+
+/// Rows of a matrix that lies in one piece; nothing of another.
+fn lines<'a>(mat: &Mat<'a>, rows: Range<usize>) -> &'a [f32] {
+    let whole = mat.col_stride == 1 && mat.row_stride == mat.cols;
+    if whole { &mat.data[rows.start * mat.cols..rows.end * mat.cols] } else { &[] }
+}
+
+/// Multiplies rows of a with the packed `columns` of b over so many steps; `follow` is what is used behind them, `later` what is packed then.
 ///
 /// # Safety
 /// As [`run`]; `b` holds the panels of `columns`, `a` the rows, and nobody else uses this piece of c.
@@ -243,11 +280,11 @@ unsafe fn multiply<const BF16: bool>(
     a: Rows,
     rows: Range<usize>,
     steps: usize,
-    b: *const u32,
-    follow: *const u32,
+    [b, follow]: [*const u32; 2],
     columns: Range<usize>,
     c: Target,
     ends: &Ends,
+    later: &mut Later,
 ) {
     for panel in panels(columns.clone()) {
         let row = ends.row.map_or(std::ptr::null(), |row| row[panel.start..].as_ptr());
@@ -277,7 +314,7 @@ unsafe fn multiply<const BF16: bool>(
                     base: Base { row, block },
                     gelu: ends.gelu,
                     // A panel is as many vectors of words a step as blocks bring.
-                    ahead: if i < VECTORS { next.wrapping_add(i * steps * LANES) } else { here },
+                    ahead: if i < VECTORS { next.wrapping_add(i * steps * LANES) } else { later.take(steps * LANES).unwrap_or(here) },
                 };
                 avx512::block::<BF16>(ROWS.min(rows.end - first), panel.len(), &block);
             }
