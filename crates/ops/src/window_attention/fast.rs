@@ -6,8 +6,8 @@
 use std::ops::Range;
 
 use esvit_graph::{Io, Precision, Prepared, Slice};
-use esvit_simd::pool::Scratch;
 use esvit_simd::lanes;
+use esvit_simd::pool::Scratch;
 use esvit_simd::vector::dispatch;
 use rayon::prelude::*;
 

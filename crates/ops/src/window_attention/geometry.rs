@@ -125,7 +125,19 @@ impl Geometry {
             let dc = i % window + table_window - 1 - j % window;
             (dr * span + dc) as u32
         });
-        Geometry { window, roll, shift, span, scale: None, area, tokens: layout.tokens(), grids, relative: relative.collect(), masks, strips: Strips::new(window, span) }
+        Geometry {
+            window,
+            roll,
+            shift,
+            span,
+            scale: None,
+            area,
+            tokens: layout.tokens(),
+            grids,
+            relative: relative.collect(),
+            masks,
+            strips: Strips::new(window, span),
+        }
     }
 
     pub fn table_rows(&self) -> usize {

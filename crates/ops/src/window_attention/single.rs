@@ -54,7 +54,8 @@ impl Queries {
     fn all(tiles: &mut Tiles, o: &Operands, heads: &Range<usize>) -> Vec<Queries> {
         let Sizes { area, tp, line, .. } = tiles.sizes;
         let bias = |at: usize| {
-            let rows = heads.clone().flat_map(|h| o.geometry.strips.starts.iter().map(move |&start| o.bias_of(h)[start as usize + at..].as_ptr()));
+            let rows =
+                heads.clone().flat_map(|h| o.geometry.strips.starts.iter().map(move |&start| o.bias_of(h)[start as usize + at..].as_ptr()));
             rows.collect()
         };
         (0..area)

@@ -144,8 +144,12 @@ pub(super) unsafe fn run<const BF16: bool>(how: &Product, a: Mat, b: Right, c: &
         for chunk in chunks.clone() {
             let (range, steps) = (inner.range(chunk), inner.steps_of(chunk));
             let mut later = match b {
-                Right::Plain(b) if cut.parts > 1 && cut.groups == 1 && chunk + 1 < chunks.end => Later::chunk(&a, &b, inner.range(chunk + 1)),
-                _ if !own_b && !in_place && need.a == 0 && inner.chunks == 1 && first + 1 < cut.blocks => Later::rows(&a, cut.block(first + 1)),
+                Right::Plain(b) if cut.parts > 1 && cut.groups == 1 && chunk + 1 < chunks.end => {
+                    Later::chunk(&a, &b, inner.range(chunk + 1))
+                }
+                _ if !own_b && !in_place && need.a == 0 && inner.chunks == 1 && first + 1 < cut.blocks => {
+                    Later::rows(&a, cut.block(first + 1))
+                }
                 _ => Later::default(),
             };
             let b = match b {
