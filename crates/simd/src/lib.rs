@@ -2,7 +2,8 @@
 //!
 //! - [`cpu`]: which instruction set was chosen, once, at the first use.
 //! - [`multiversion!`]: one loop body, built for each instruction set.
-//! - [`math`]: exp, erf and GELU over slices.
+//! - [`math`]: exp and erf.
+//! - [`gelu`]: GELU and its slope over slices.
 //! - [`lanes`]: sums, dot products and other one-pass loops in a fixed order of additions.
 //! - [`gemm`]: large products, one of them packed before if it is used often.
 //! - [`panel`]: products of matrices that fit in the first-level cache (attention tiles).
@@ -13,6 +14,7 @@
 mod affinity;
 mod buffer;
 pub mod cpu;
+pub mod gelu;
 pub mod gemm;
 pub mod lanes;
 pub mod math;

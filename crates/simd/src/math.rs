@@ -1,4 +1,4 @@
-//! exp, erf and GELU over slices, accurate to a few units in the last place of f32.
+//! exp and erf, accurate to a few units in the last place of f32.
 
 use crate::cpu::madd;
 use crate::multiversion;
@@ -31,10 +31,9 @@ pub fn exp<const FMA: bool>(x: f32) -> f32 {
 }
 
 /// Coefficients of P and Q in [`erf`], highest power first.
-pub(crate) const ERF_P: [f32; 7] =
-    [-2.726_142_3e-10, 2.770_681_4e-8, -2.101_024e-6, -5.692_506_6e-5, -7.349_906_4e-4, -2.954_6e-3, -1.609_603_3e-2];
+const ERF_P: [f32; 7] = [-2.726_142_3e-10, 2.770_681_4e-8, -2.101_024e-6, -5.692_506_6e-5, -7.349_906_4e-4, -2.954_6e-3, -1.609_603_3e-2];
 /// The same of Q.
-pub(crate) const ERF_Q: [f32; 5] = [-1.456_607_2e-5, -2.133_740_5e-4, -1.682_827e-3, -7.373_329e-3, -1.426_474e-2];
+const ERF_Q: [f32; 5] = [-1.456_607_2e-5, -2.133_740_5e-4, -1.682_827e-3, -7.373_329e-3, -1.426_474e-2];
 
 /// erf(x), absolute error below 3e-7: the rational approximation x·P(x²)/Q(x²) on |x| ≤ 4 that Eigen
 /// and XLA use; beyond, ±1 to within f32.
@@ -51,39 +50,6 @@ pub fn erf<const FMA: bool>(x: f32) -> f32 {
         q = madd::<FMA>(q, x2, *coefficient);
     }
     x * p / q
-}
-
-const FRAC_1_SQRT_2PI: f32 = 0.398_942_3;
-
-multiversion! {
-    /// `y = x·Φ(x)`, the exact (erf) GELU.
-    pub fn gelu(x: &[f32], y: &mut [f32]) {
-        for (y, &x) in y.iter_mut().zip(x) {
-            let half = 0.5 * x;
-            *y = madd::<FMA>(half, erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2), half);
-        }
-    }
-}
-
-multiversion! {
-    /// The same in place.
-    pub fn gelu_in_place(x: &mut [f32]) {
-        for x in x {
-            let half = 0.5 * *x;
-            *x = madd::<FMA>(half, erf::<FMA>(*x * std::f32::consts::FRAC_1_SQRT_2), half);
-        }
-    }
-}
-
-multiversion! {
-    /// `dx = dy·(Φ(x) + x·φ(x))`.
-    pub fn gelu_backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
-        for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
-            let cdf = madd::<FMA>(0.5, erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2), 0.5);
-            let pdf = FRAC_1_SQRT_2PI * exp::<FMA>(-0.5 * x * x);
-            *dx = dy * madd::<FMA>(x, pdf, cdf);
-        }
-    }
 }
 
 multiversion! {
@@ -120,21 +86,5 @@ mod tests {
         }
         let mut row = [f32::NEG_INFINITY, -100.0];
         assert_eq!(exp_sum(&mut row, 1.0, 0.0), 0.0);
-    }
-
-    #[test]
-    fn gelu_and_its_derivative_match_the_library_erf() {
-        let x: Vec<f32> = (-1200..1200).map(|i| i as f32 / 200.0).collect();
-        let ones = vec![1.0; x.len()];
-        let (mut y, mut dx) = (vec![0.0; x.len()], vec![0.0; x.len()]);
-        gelu(&x, &mut y);
-        gelu_backward(&x, &ones, &mut dx);
-        for i in 0..x.len() {
-            let v = x[i] as f64;
-            let cdf = 0.5 * (1.0 + libm::erf(v / std::f64::consts::SQRT_2));
-            let slope = cdf + v * (-0.5 * v * v).exp() / (2.0 * std::f64::consts::PI).sqrt();
-            assert!((y[i] as f64 - v * cdf).abs() < 1e-6, "gelu({v}) = {} not {}", y[i], v * cdf);
-            assert!((dx[i] as f64 - slope).abs() < 1e-6, "gelu'({v}) = {} not {slope}", dx[i]);
-        }
     }
 }

@@ -8,7 +8,7 @@ pub(crate) mod gpu;
 
 use esvit_gpu::Recorder;
 use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
-use esvit_simd::math;
+use esvit_simd::gelu;
 
 use crate::Input::Wave;
 use crate::{Case, check};
@@ -46,7 +46,7 @@ impl Op for Gelu {
     fn fast(&self, io: &mut Io) {
         let x = io.f32(0);
         let pool = io.pool;
-        pool.for_rows(io.out(), 1, PIECE, |first, y| math::gelu(&x[first..first + y.len()], y));
+        pool.for_rows(io.out(), 1, PIECE, |first, y| gelu::gelu(&x[first..first + y.len()], y));
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
@@ -83,7 +83,7 @@ impl Op for GeluGradient {
         let pool = io.pool;
         pool.for_rows(io.out(), 1, PIECE, |first, dx| {
             let range = first..first + dx.len();
-            math::gelu_backward(&x[range.clone()], &dy[range], dx);
+            gelu::gelu_backward(&x[range.clone()], &dy[range], dx);
         });
     }
 

@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 
 use super::Mat;
-use crate::math;
+use crate::gelu;
 
 /// Lanes of a vector.
 pub(super) const LANES: usize = 16;
@@ -98,32 +98,19 @@ pub(super) unsafe fn block<const BF16: bool>(rows: usize, columns: usize, block:
     }
 }
 
-/// GELU of a block, as [`crate::math::gelu`] has it, but with a reciprocal (to 2⁻²⁶) in the place of the division.
+/// GELU of a block.
 ///
 /// # Safety
 /// As [`block`].
 #[target_feature(enable = "avx512f")]
 unsafe fn gelu(rows: usize, vectors: usize, last: __mmask16, c: *mut f32, c_row: usize) {
-    let of = |coefficients: &[f32], x2: __m512| {
-        let horner = |sum, &coefficient| _mm512_fmadd_ps(sum, x2, _mm512_set1_ps(coefficient));
-        coefficients[1..].iter().fold(_mm512_set1_ps(coefficients[0]), horner)
-    };
     for i in 0..rows {
         for v in 0..vectors {
             let mask = if v + 1 == vectors { last } else { !0 };
             // SAFETY: the mask leaves out columns that do not exist; row i exists.
             unsafe {
                 let at = c.add(i * c_row).wrapping_add(v * LANES);
-                let x = _mm512_maskz_loadu_ps(mask, at);
-                let t = _mm512_mul_ps(x, _mm512_set1_ps(std::f32::consts::FRAC_1_SQRT_2));
-                let t = _mm512_max_ps(_mm512_set1_ps(-4.0), _mm512_min_ps(_mm512_set1_ps(4.0), t));
-                let t2 = _mm512_mul_ps(t, t);
-                let q = of(&math::ERF_Q, t2);
-                let r = _mm512_rcp14_ps(q);
-                let r = _mm512_mul_ps(r, _mm512_fnmadd_ps(q, r, _mm512_set1_ps(2.0))); // a step of Newton's
-                let erf = _mm512_mul_ps(_mm512_mul_ps(t, of(&math::ERF_P, t2)), r);
-                let half = _mm512_mul_ps(x, _mm512_set1_ps(0.5));
-                _mm512_mask_storeu_ps(at, mask, _mm512_fmadd_ps(half, erf, half));
+                _mm512_mask_storeu_ps(at, mask, gelu::avx512::value(_mm512_maskz_loadu_ps(mask, at)));
             }
         }
     }

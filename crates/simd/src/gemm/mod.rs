@@ -15,7 +15,7 @@ mod tests;
 use rayon::prelude::*;
 
 use crate::buffer::Buffer;
-use crate::{Pool, cpu, lanes, math};
+use crate::{Pool, cpu, gelu, lanes};
 
 /// A matrix in a slice: `rows × cols`, element (r, c) at `r·row_stride + c·col_stride`.
 #[derive(Clone, Copy)]
@@ -201,7 +201,7 @@ impl Product<'_> {
     fn finish(&self, first: usize, c: &mut [f32]) {
         match self.after {
             After::Nothing => {}
-            After::Gelu => math::gelu_in_place(c),
+            After::Gelu => gelu::gelu_in_place(c),
             After::Add(x) => lanes::accumulate(&x[first..first + c.len()], c),
         }
     }
