@@ -1,6 +1,6 @@
 use esvit_graph::{Io, Precision, Prepared, Shape, Slice};
 use esvit_simd::gemm::{After, Packed, Product};
-use esvit_simd::{Mat, MatMut, lanes};
+use esvit_simd::{Mat, MatMut, Pool, lanes};
 
 use crate::partial::column_sums;
 use crate::precision::rounding;
@@ -53,6 +53,7 @@ pub(super) fn input_gradient(io: &mut Io) {
     how.run(Mat::new(dy, rows, out), Mat::new(weight, out, width), MatMut::new(io.out(), rows, width), pool);
 }
 
+/// With two results the second is `db`.
 pub(super) fn weight_gradient_reference(io: &mut Io) {
     let (dy, x) = (io.f32(0), io.f32(1));
     let ((rows, out), (_, width)) = (io.matrix(0), io.matrix(1));
@@ -62,29 +63,44 @@ pub(super) fn weight_gradient_reference(io: &mut Io) {
             dw[o * width + i] = (0..rows).map(|r| dy[r * out + o] as f64 * x[r * width + i] as f64).sum::<f64>() as f32;
         }
     }
+    if let [_, db] = &mut io.outputs[..] {
+        column_sum_plain(dy, db.f32());
+    }
 }
 
+/// The sums of dy's columns on the way, where the product packs them anyway.
 pub(super) fn weight_gradient(io: &mut Io) {
     let (dy, x) = (io.f32(0), io.f32(1));
     let ((rows, out), (_, width)) = (io.matrix(0), io.matrix(1));
     let pool = io.pool;
     let how = Product { rounding: rounding(io.precision), parallel: true, ..Default::default() };
-    how.run(Mat::new(dy, rows, out).t(), Mat::new(x, rows, width), MatMut::new(io.out(), out, width), pool);
+    let (a, b) = (Mat::new(dy, rows, out).t(), Mat::new(x, rows, width));
+    if let [dw, db] = &mut io.outputs[..] {
+        if how.run_and_sum(a, b, MatMut::new(dw.f32(), out, width), db.f32(), pool) {
+            return;
+        }
+        column_sum_fast(pool, dy, out, db.f32());
+    }
+    how.run(a, b, MatMut::new(io.out(), out, width), pool);
 }
 
 pub(super) fn column_sum_reference(io: &mut Io) {
-    let x = io.f32(0);
-    let (_, cols) = io.matrix(0);
-    for (c, y) in io.out().iter_mut().enumerate() {
-        *y = x.iter().skip(c).step_by(cols).map(|&v| v as f64).sum::<f64>() as f32;
-    }
+    column_sum_plain(io.f32(0), io.out());
 }
 
 pub(super) fn column_sum(io: &mut Io) {
-    let x = io.f32(0);
-    let (rows, cols) = io.matrix(0);
-    let pool = io.pool;
-    column_sums(pool, rows, cols, io.out(), |range, sums| {
+    column_sum_fast(io.pool, io.f32(0), io.matrix(0).1, io.out());
+}
+
+fn column_sum_plain(x: &[f32], sums: &mut [f32]) {
+    let cols = sums.len();
+    for (c, sum) in sums.iter_mut().enumerate() {
+        *sum = x.iter().skip(c).step_by(cols).map(|&v| v as f64).sum::<f64>() as f32;
+    }
+}
+
+fn column_sum_fast(pool: &Pool, x: &[f32], cols: usize, sums: &mut [f32]) {
+    column_sums(pool, x.len() / cols, cols, sums, |range, sums| {
         for row in x[range.start * cols..range.end * cols].chunks(cols) {
             lanes::accumulate(row, sums);
         }

@@ -17,7 +17,11 @@ pub(super) fn input_gradient(io: &GpuIo, rec: &mut Recorder) -> Result<()> {
 pub(super) fn weight_gradient(io: &GpuIo, rec: &mut Recorder) -> Result<()> {
     let ((rows, out), (_, width)) = (io.matrix(0), io.matrix(1));
     let (dy, x) = (Operand::transposed(&io.inputs[0]), Operand::plain(&io.inputs[1]));
-    Ok(Product::new(dy, x, &io.outputs[0], [out, width, rows]).half(io.half()).record(rec)?)
+    Product::new(dy, x, &io.outputs[0], [out, width, rows]).half(io.half()).record(rec)?;
+    match io.outputs.get(1) {
+        Some(db) => Ok(reduce::column_sum(rec, &io.inputs[0], db, rows, out)?),
+        None => Ok(()),
+    }
 }
 
 pub(super) fn column_sum(io: &GpuIo, rec: &mut Recorder) -> Result<()> {

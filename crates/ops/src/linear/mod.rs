@@ -46,11 +46,16 @@ impl Op for Linear {
         let Some(dy) = dys[0] else { return Ok(vec![None; node.inputs.len()]) };
         let (x, weight) = (node.inputs[0], node.inputs[1]);
         let mut grads = vec![None; node.inputs.len()];
-        if wants[1] {
-            grads[1] = Some(g.apply1(WeightGradient, &[dy, x])?);
-        }
-        if wants.get(2) == Some(&true) {
-            grads[2] = Some(g.apply1(ColumnSum, &[dy])?);
+        match (wants[1], wants.get(2) == Some(&true)) {
+            (true, bias) => {
+                let results = g.apply(WeightGradient { bias }, &[dy, x])?;
+                grads[1] = Some(results[0]);
+                if bias {
+                    grads[2] = Some(results[1]);
+                }
+            }
+            (false, true) => grads[2] = Some(g.apply1(ColumnSum, &[dy])?),
+            (false, false) => {}
         }
         if wants[0] {
             grads[0] = Some(g.apply1(InputGradient, &[dy, weight])?);
@@ -126,9 +131,11 @@ impl Op for InputGradient {
     }
 }
 
-/// `dW[O, I] = dy[N, O]ᵀ·x[N, I]`.
+/// `dW[O, I] = dy[N, O]ᵀ·x[N, I]`, and where there is a bias `db[O] = Σ_rows dy`: one pass over dy.
 #[derive(Debug)]
-struct WeightGradient;
+struct WeightGradient {
+    bias: bool,
+}
 
 impl Op for WeightGradient {
     fn name(&self) -> &'static str {
@@ -140,7 +147,11 @@ impl Op for WeightGradient {
         let (rows, out) = check::matrix("linear_dw", "dy", inputs[0])?;
         let (_, width) = check::matrix("linear_dw", "x", inputs[1])?;
         check::shape("linear_dw", "x", inputs[1], &[rows, width])?;
-        Ok(vec![(vec![out, width], DType::F32)])
+        let mut results = vec![(vec![out, width], DType::F32)];
+        if self.bias {
+            results.push((vec![out], DType::F32));
+        }
+        Ok(results)
     }
 
     fn reference(&self, io: &mut Io) {
@@ -156,7 +167,9 @@ impl Op for WeightGradient {
     }
 
     fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
-        esvit_simd::gemm::scratch(inputs[0][1], inputs[1][1], inputs[0][0], threads)
+        let (rows, out) = (inputs[0][0], inputs[0][1]);
+        let sums = esvit_simd::gemm::row_sums_scratch(out, rows).max(crate::partial::scratch(rows, out));
+        esvit_simd::gemm::scratch(out, inputs[1][1], rows, threads) + if self.bias { sums } else { 0 }
     }
 
     fn flops(&self, inputs: &[&Shape]) -> u64 {

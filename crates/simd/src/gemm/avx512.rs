@@ -5,8 +5,10 @@
 //! products to each f32 sum. Ends of the inner dimension are filled with zeros.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::Mat;
+use super::cut::BLOCK_ROWS;
 use crate::gelu;
 
 /// Lanes of a vector.
@@ -298,12 +300,14 @@ impl Rows {
     }
 }
 
-/// Packs rows `rows` and elements `inner` of a.
+/// Packs rows `rows` (at most [`BLOCK_ROWS`]) and elements `inner` of a. With `sums`, which may be null, also sums each row over `inner`, without
+/// rounding, where rows do not lie along memory.
 ///
 /// # Safety
-/// The CPU has the features of [`crate::cpu::bf16`]; the ranges are inside `a`; `to` has `rows · row_words(steps)` words, rows rounded up to 8.
+/// The CPU has the features of [`crate::cpu::bf16`]; the ranges are inside `a`; `to` has `rows · row_words(steps)` words, rows rounded up to 8; `sums` is null
+/// or has as many elements as there are rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) unsafe fn pack_a<const BF16: bool>(a: &Mat, rows: std::ops::Range<usize>, inner: std::ops::Range<usize>, to: *mut u32) {
+pub(super) unsafe fn pack_a<const BF16: bool>(a: &Mat, rows: Range<usize>, inner: Range<usize>, to: *mut u32, sums: *mut f32) {
     let per = per_step::<BF16>();
     let steps = inner.len().div_ceil(per);
     if a.col_stride == 1 {
@@ -320,21 +324,53 @@ pub(super) unsafe fn pack_a<const BF16: bool>(a: &Mat, rows: std::ops::Range<usi
         }
         return;
     }
-    // Rows lie side by side in memory: two blocks of eight at a time, step after step, so that memory is read in its order.
+    // SAFETY: the caller's promise.
+    unsafe {
+        match sums.is_null() {
+            true => pack_across::<BF16, false>(a, rows, inner, to, sums),
+            false => pack_across::<BF16, true>(a, rows, inner, to, sums),
+        }
+    }
+}
+
+/// [`pack_a`] where rows lie side by side in memory: two blocks of eight at a time, step after step, so that memory is read in its order.
+///
+/// # Safety
+/// As [`pack_a`].
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn pack_across<const BF16: bool, const SUMS: bool>(a: &Mat, rows: Range<usize>, inner: Range<usize>, to: *mut u32, sums: *mut f32) {
+    let per = per_step::<BF16>();
+    let steps = inner.len().div_ceil(per);
+    let mut of_rows = [_mm512_setzero_ps(); BLOCK_ROWS / LANES];
     for p in 0..steps {
         let k = inner.start + p * per;
-        for first in (0..rows.len()).step_by(LANES) {
+        let second = k + 1 < inner.end;
+        for (first, sum) in (0..rows.len()).step_by(LANES).zip(&mut of_rows) {
             let left = rows.len() - first;
-            // SAFETY: row `k` of the transposed view has `left` elements from here; the second block is there if it has any.
+            // SAFETY: row `k` of the transposed view has `left` elements from here, and so has the next where it is inside `inner`; the second block is
+            // there if it has any.
             unsafe {
                 let from = a.data.as_ptr().add(k * a.col_stride + rows.start + first);
-                let words = across::<BF16>(from, a.col_stride, k + 1 < inner.end, left);
+                let words = across::<BF16>(from, a.col_stride, second, left);
                 let low = to.add(first * row_words(steps) + p * ROWS);
                 _mm256_storeu_si256(low.cast(), _mm512_castsi512_si256(words));
                 if left > ROWS {
                     _mm256_storeu_si256(low.add(ROWS * row_words(steps)).cast(), _mm512_extracti64x4_epi64::<1>(words));
                 }
+                if SUMS {
+                    *sum = _mm512_add_ps(*sum, _mm512_maskz_loadu_ps(lanes(left), from));
+                    if BF16 {
+                        let mask = if second { lanes(left) } else { 0 };
+                        *sum = _mm512_add_ps(*sum, _mm512_maskz_loadu_ps(mask, from.wrapping_add(a.col_stride)));
+                    }
+                }
             }
+        }
+    }
+    if SUMS {
+        for (first, sum) in (0..rows.len()).step_by(LANES).zip(of_rows) {
+            // SAFETY: there is a sum for each row.
+            unsafe { _mm512_mask_storeu_ps(sums.add(first), lanes(rows.len() - first), sum) };
         }
     }
 }
@@ -344,7 +380,7 @@ pub(super) unsafe fn pack_a<const BF16: bool>(a: &Mat, rows: std::ops::Range<usi
 /// # Safety
 /// The CPU has the features of [`crate::cpu::bf16`]; the ranges are inside `b`; `to` has `steps` words for each column, columns rounded up to 16.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) unsafe fn pack_b<const BF16: bool>(b: &Mat, inner: std::ops::Range<usize>, columns: std::ops::Range<usize>, to: *mut u32) {
+pub(super) unsafe fn pack_b<const BF16: bool>(b: &Mat, inner: Range<usize>, columns: Range<usize>, to: *mut u32) {
     let per = per_step::<BF16>();
     let steps = inner.len().div_ceil(per);
     let vectors = columns.len().div_ceil(LANES);

@@ -9,7 +9,7 @@ pub(super) const PANEL: usize = VECTORS * LANES;
 /// Steps (words) of the inner dimension between two visits of the result: 48 columns of packed b are then 48 KB.
 const STEPS: usize = 256;
 /// Rows of a block at most: its packed a is then 136 KB.
-const BLOCK_ROWS: usize = 128;
+pub(super) const BLOCK_ROWS: usize = 128;
 /// Rows of a block at least, where there are more: a panel of b is worth fetching for so many.
 const LEAST_ROWS: usize = 48;
 /// Panels of a group at most.
@@ -146,6 +146,11 @@ impl Cut {
     /// Where a block begins in an a that is packed once.
     pub fn a_place(&self, chunk: usize, block: usize) -> usize {
         chunk * self.a_words(self.m) + self.block(block).start * avx512::row_words(self.inner.steps)
+    }
+
+    /// Where the sums of a block's rows over a chunk are, of all chunks and rows.
+    pub fn row_sums_place(&self, chunk: usize, block: usize) -> usize {
+        chunk * self.m + self.block(block).start
     }
 
     /// Scratch memory.

@@ -138,7 +138,7 @@ impl Product<'_> {
         #[cfg(target_arch = "x86_64")]
         if cpu::bf16() && c.rows * c.cols * a.cols > 0 {
             // SAFETY: `cpu::bf16` said that the CPU has the features; the shapes fit.
-            unsafe { how.run_own(a, product::Right::Plain(b), c, pool) };
+            unsafe { how.run_own(a, product::Right::Plain(b), c, None, pool) };
             return;
         }
         let (rows, cols) = (c.rows, c.cols);
@@ -156,7 +156,27 @@ impl Product<'_> {
         }
     }
 
-    /// The same with a packed b. Sums over long inner dimensions are in another order than those of [`Product::run`].
+    /// [`Product::run`], and the sums of a's rows, in single precision and without rounding, where they cost no pass over memory: where a is packed, row
+    /// beside row. Elsewhere nothing is done, and the answer is false.
+    ///
+    /// # Panics
+    /// When the dimensions do not fit: a broken invariant of the caller.
+    pub fn run_and_sum(&self, a: Mat, b: Mat, c: MatMut, row_sums: &mut [f32], pool: &Pool) -> bool {
+        fit(&a, [b.rows, b.cols], &c);
+        self.check(&c);
+        assert!(row_sums.len() == a.rows, "{} sums of {} rows", row_sums.len(), a.rows);
+        #[cfg(target_arch = "x86_64")]
+        if cpu::bf16() && c.rows * c.cols * a.cols > 0 && a.col_stride != 1 {
+            let how = Product { parallel: self.parallel && worthwhile(&a, &c, pool), ..*self };
+            // SAFETY: `cpu::bf16` said that the CPU has the features; the shapes fit.
+            unsafe { how.run_own(a, product::Right::Plain(b), c, Some(row_sums), pool) };
+            return true;
+        }
+        _ = pool;
+        false
+    }
+
+    /// [`Product::run`] with a packed b. Sums over long inner dimensions are in another order than there.
     ///
     /// # Panics
     /// When the dimensions do not fit or b was rounded otherwise: a broken invariant of the caller.
@@ -168,7 +188,7 @@ impl Product<'_> {
         #[cfg(target_arch = "x86_64")]
         if c.rows > 0 {
             // SAFETY: there is a packed operand, so the CPU has the features; the shapes and the rounding fit.
-            unsafe { how.run_own(a, product::Right::Packed(&b.words), c, pool) };
+            unsafe { how.run_own(a, product::Right::Packed(&b.words), c, None, pool) };
         }
         _ = how;
     }
@@ -186,13 +206,13 @@ impl Product<'_> {
     /// # Safety
     /// As [`product::run`]; the shapes fit.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn run_own(&self, a: Mat, b: product::Right, c: MatMut, pool: &Pool) {
+    unsafe fn run_own(&self, a: Mat, b: product::Right, c: MatMut, row_sums: Option<&mut [f32]>, pool: &Pool) {
         let (n, c) = (c.cols, &mut c.data[..c.rows * c.cols]);
         // SAFETY: the caller's promise.
         unsafe {
             match self.rounding {
-                Rounding::F32 => product::run::<false>(self, a, b, c, n, pool),
-                Rounding::Bf16 => product::run::<true>(self, a, b, c, n, pool),
+                Rounding::F32 => product::run::<false>(self, a, b, c, n, row_sums, pool),
+                Rounding::Bf16 => product::run::<true>(self, a, b, c, n, row_sums, pool),
             }
         }
     }
@@ -220,6 +240,16 @@ pub fn scratch(m: usize, n: usize, k: usize, threads: usize) -> usize {
         return product::scratch(m, n, k, threads);
     }
     _ = (m, n, k, threads);
+    0
+}
+
+/// What [`Product::run_and_sum`] takes besides for the sums of m rows of k elements, at most.
+pub fn row_sums_scratch(m: usize, k: usize) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if cpu::bf16() {
+        return product::row_sums_scratch(m, k);
+    }
+    _ = (m, k);
     0
 }
 

@@ -30,6 +30,14 @@ pub(super) fn scratch(m: usize, n: usize, k: usize, threads: usize) -> usize {
     [1, 2].map(|per_step| Cut::new([m, n, k], per_step, false).scratch(false).bytes(threads)).into_iter().max().unwrap_or(0)
 }
 
+/// Bytes of scratch memory that sums of m rows of k elements take besides.
+pub(super) fn row_sums_scratch(m: usize, k: usize) -> usize {
+    if m * k == 0 {
+        return 0;
+    }
+    [1, 2].map(|per_step| 4 * m * Inner::new(k, per_step).chunks).into_iter().max().unwrap_or(0)
+}
+
 /// The result, written in pieces by several threads.
 #[derive(Clone, Copy)]
 struct Target {
@@ -99,12 +107,20 @@ unsafe fn pack_panel<const BF16: bool>(b: &Mat, inner: &Inner, chunk: usize, pan
     unsafe { avx512::pack_b::<BF16>(b, inner.range(chunk), columns, to.at(place)) };
 }
 
-/// The product; all dimensions above 0.
+/// The product; all dimensions above 0. With `row_sums` also the sums of a's rows, whose neighbours must lie side by side in memory.
 ///
 /// # Safety
 /// The CPU has the features of [`crate::cpu::bf16`]; `c` is row-major of as many rows as a and `n` columns; packed words are those of a b with that
 /// many columns and a's inner dimension, in this rounding.
-pub(super) unsafe fn run<const BF16: bool>(how: &Product, a: Mat, b: Right, c: &mut [f32], n: usize, pool: &Pool) {
+pub(super) unsafe fn run<const BF16: bool>(
+    how: &Product,
+    a: Mat,
+    b: Right,
+    c: &mut [f32],
+    n: usize,
+    row_sums: Option<&mut [f32]>,
+    pool: &Pool,
+) {
     let cut = Cut::new([a.rows, n, a.cols], avx512::per_step::<BF16>(), matches!(b, Right::Packed(_)));
     let inner = cut.inner;
     let in_place = avx512::in_place::<BF16>(&a);
@@ -114,6 +130,11 @@ pub(super) unsafe fn run<const BF16: bool>(how: &Product, a: Mat, b: Right, c: &
     let mut sums = pool.scratch(need.sums);
     let partial = Target { c: sums.as_mut_ptr(), row: n };
     let c = Target { c: c.as_mut_ptr(), row: n };
+    // Each chunk of a block is summed by the one job that packs it for the first group.
+    let mut chunk_sums = pool.scratch(if row_sums.is_some() { inner.chunks * cut.m } else { 0 });
+    let sums_to = (!chunk_sums.is_empty()).then_some(Target { c: chunk_sums.as_mut_ptr(), row: 1 });
+    // SAFETY: there is a sum for each chunk of each row.
+    let sums_at = |chunk, block| sums_to.map_or(std::ptr::null_mut(), |to| unsafe { to.at(cut.row_sums_place(chunk, block)) });
 
     // What all jobs share.
     // SAFETY: `Cut::scratch` counts a before b.
@@ -127,8 +148,9 @@ pub(super) unsafe fn run<const BF16: bool>(how: &Product, a: Mat, b: Right, c: &
         }
         _ => {
             let (chunk, block) = (job / cut.blocks, job % cut.blocks);
+            let to = cut.a_place(chunk, block);
             // SAFETY: each job has a block of its own.
-            unsafe { avx512::pack_a::<BF16>(&a, cut.block(block), inner.range(chunk), packed.at(cut.a_place(chunk, block))) };
+            unsafe { avx512::pack_a::<BF16>(&a, cut.block(block), inner.range(chunk), packed.at(to), sums_at(chunk, block)) };
         }
     });
 
@@ -189,7 +211,8 @@ pub(super) unsafe fn run<const BF16: bool>(how: &Product, a: Mat, b: Right, c: &
                         Rows::packed(&a, steps, packed.at(cut.a_place(chunk, block)))
                     } else {
                         let to = own_words.add(need.each_b);
-                        avx512::pack_a::<BF16>(&a, rows.clone(), range.clone(), to);
+                        let sums = if group.start == 0 { sums_at(chunk, block) } else { std::ptr::null_mut() };
+                        avx512::pack_a::<BF16>(&a, rows.clone(), range.clone(), to, sums);
                         Rows::packed(&a, steps, to)
                     };
                     multiply::<BF16>(left, rows, steps, [b, next_chunk], group.clone(), to, &ends, &mut later);
@@ -215,6 +238,10 @@ pub(super) unsafe fn run<const BF16: bool>(how: &Product, a: Mat, b: Right, c: &
                 how.finish(row * n, to);
             }
         });
+    }
+    if let Some(row_sums) = row_sums {
+        row_sums.copy_from_slice(&chunk_sums[..cut.m]);
+        chunk_sums.chunks(cut.m).skip(1).for_each(|sums| lanes::accumulate(sums, row_sums));
     }
 }
 

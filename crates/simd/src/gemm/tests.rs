@@ -107,6 +107,35 @@ fn agrees_with_three_loops_in_both_roundings_for_every_layout_and_any_number_of_
 }
 
 #[test]
+fn rows_are_summed_once_without_rounding_and_the_product_is_the_same() {
+    let (one, two) = (Pool::new(1).unwrap(), Pool::new(2).unwrap());
+    // Among them: a packed once for several groups, several groups that pack it each, one row.
+    for &(m, n, k) in SHAPES.iter().chain(&[(300, 1700, 40), (600, 900, 700), (1, 40, 30)]) {
+        let (a, b) = (Operand::new(m, k, 0.13), Operand::new(k, n, 0.07));
+        for rounding in [Rounding::F32, Rounding::Bf16] {
+            let run = |pool: &Pool, a_t: bool| {
+                let (mut c, mut sums) = (vec![0.0; m * n], vec![0.0; m]);
+                let how = Product { rounding, parallel: true, ..Default::default() };
+                let (a, b) = (a.mat(a_t), b.mat(false));
+                let summed = pool.install(|| how.run_and_sum(a, b, MatMut::new(&mut c, m, n), &mut sums, pool));
+                let mut plain = vec![0.0; m * n];
+                pool.install(|| how.run(a, b, MatMut::new(&mut plain, m, n), pool));
+                assert!(!summed || c == plain, "{rounding:?} {m}x{n}x{k}: summing changes the product");
+                (summed, sums)
+            };
+            assert!(k == 1 || !run(&one, false).0, "rows along memory are not packed");
+            let (summed, sums) = run(&two, true);
+            assert_eq!(summed, cpu::bf16() && m > 1);
+            assert_eq!(sums, run(&one, true).1, "{rounding:?} {m}x{n}x{k}: threads change the sums");
+            for (i, sum) in sums.iter().enumerate().take(if summed { m } else { 0 }) {
+                let want: f64 = a.plain[i * k..][..k].iter().map(|&v| f64::from(v)).sum();
+                assert!((f64::from(*sum) - want).abs() < 3e-6 * (k as f64).sqrt(), "{rounding:?} {m}x{n}x{k} row {i}: {sum} not {want}");
+            }
+        }
+    }
+}
+
+#[test]
 fn takes_the_scratch_memory_it_says() {
     for &(m, n, k) in SHAPES {
         for rounding in [Rounding::F32, Rounding::Bf16] {
@@ -115,6 +144,11 @@ fn takes_the_scratch_memory_it_says() {
             let mut c = vec![0.0; m * n];
             Product { rounding, parallel: true, ..Default::default() }.run(a.mat(false), b.mat(false), MatMut::new(&mut c, m, n), &pool);
             assert!(pool.scratch_peak() <= scratch(m, n, k, 1), "{rounding:?} {m}x{n}x{k}: {} bytes", pool.scratch_peak());
+            let (pool, mut sums) = (Pool::new(1).unwrap(), vec![0.0; m]);
+            let how = Product { rounding, parallel: true, ..Default::default() };
+            how.run_and_sum(a.mat(true), b.mat(false), MatMut::new(&mut c, m, n), &mut sums, &pool);
+            let most = scratch(m, n, k, 1) + row_sums_scratch(m, k);
+            assert!(pool.scratch_peak() <= most, "{rounding:?} {m}x{n}x{k} with sums: {} bytes", pool.scratch_peak());
         }
     }
 }
