@@ -129,6 +129,9 @@ impl Encoder {
         if self.weights == Weights::Placed {
             return;
         }
+        if let Device::Cpu { constants, .. } = &mut self.device {
+            *constants = Constants::default(); // The old ones go before the new ones come.
+        }
         if let Weights::Drawn(seed) = self.weights {
             self.store = Store::new(&self.forward.parameters, TEACHER, seed);
         }
@@ -167,11 +170,7 @@ impl Encoder {
     /// When a name or a shape does not fit; then nothing is changed.
     pub fn load(&mut self, mut weights: Vec<Tensor>) -> Result<LoadReport> {
         weights.retain(|t| !t.name.starts_with("head.") && !t.name.starts_with("head_dense."));
-        let report = self.store.check(&weights, false)?;
-        if let Device::Cpu { constants, .. } = &mut self.device {
-            *constants = Constants::default(); // Before the others come.
-        }
-        self.store.load(weights, false)?;
+        let report = self.store.load(weights, false)?;
         self.weights = Weights::Stored;
         Ok(report)
     }

@@ -15,7 +15,6 @@ pub struct Store {
     values: Vec<Vec<f32>>,
     leaf_names: Vec<String>,
     index: HashMap<String, usize>,
-    leaf_index: HashMap<String, usize>,
 }
 
 /// What became of a set of weights.
@@ -44,10 +43,9 @@ impl Store {
     pub(crate) fn without_values(parameters: &Parameters, network: &str) -> Store {
         let entries = parameters.entries.clone();
         let values = vec![Vec::new(); entries.len()];
-        let leaf_names: Vec<String> = entries.iter().map(|e| leaf_name(network, &e.name)).collect();
+        let leaf_names = entries.iter().map(|e| leaf_name(network, &e.name)).collect();
         let index = entries.iter().enumerate().map(|(i, e)| (e.name.clone(), i)).collect();
-        let leaf_index = leaf_names.iter().enumerate().map(|(i, name)| (name.clone(), i)).collect();
-        Store { entries, values, leaf_names, index, leaf_index }
+        Store { entries, values, leaf_names, index }
     }
 
     /// The entries, in the reference's order.
@@ -172,11 +170,11 @@ impl Store {
 /// Values that are kept elsewhere are freed. Until all are loaded again the state dict is not complete.
 impl Leaves for Store {
     fn slice(&self, leaf: &str) -> Option<Slice<'_>> {
-        self.leaf_index.get(leaf).map(|&i| Slice::F32(&self.values[i]))
+        self.leaf_names.iter().position(|name| name == leaf).map(|i| Slice::F32(&self.values[i]))
     }
 
     fn release(&mut self, leaf: &str) {
-        if let Some(&i) = self.leaf_index.get(leaf) {
+        if let Some(i) = self.leaf_names.iter().position(|name| name == leaf) {
             self.values[i] = Vec::new();
         }
     }

@@ -3,10 +3,10 @@
 #[cfg(target_os = "linux")]
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// Keeps the calling thread, number `i` of a pool of `threads`, to the `i`th processor of those the process may use, if there are just as many;
-/// says whether it did. Where processors are left over the scheduler finds an idle one by itself, and where there are too few it has to share.
+/// Keeps the calling thread, number `i` of a pool of `threads`, to the `i`th processor of those the process may use, if there are just as many.
+/// Where processors are left over the scheduler finds an idle one by itself, and where there are too few it has to share.
 /// Linux only: other systems were not seen to need it.
-pub(crate) fn keep(i: usize, threads: usize) -> bool {
+pub(crate) fn keep(i: usize, threads: usize) {
     #[cfg(target_os = "linux")]
     if threads > 1
         && let Ok(all) = sched_getaffinity(None)
@@ -16,10 +16,9 @@ pub(crate) fn keep(i: usize, threads: usize) -> bool {
         let mut own = CpuSet::new();
         own.set(processor);
         // A refusal costs time, nothing else.
-        return sched_setaffinity(None, &own).is_ok();
+        _ = sched_setaffinity(None, &own);
     }
     _ = (i, threads);
-    false
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -188,6 +188,7 @@ pub(crate) mod avx512 {
     use std::arch::x86_64::*;
 
     use super::pieces::{COUNT, DEGREE, Pieces, SLOPE, TAIL, WIDTH};
+    use crate::vector::x86::mask;
 
     /// |x|, not above the last centre, and its polynomial. What is not a number stays none.
     #[inline]
@@ -227,17 +228,12 @@ pub(crate) mod avx512 {
         _mm512_add_ps(_mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(away), sign)), _mm512_set1_ps(0.5))
     }
 
-    /// The first `n` lanes, or all of them.
-    fn lanes(n: usize) -> __mmask16 {
-        if n >= 16 { !0 } else { (1 << n) - 1 }
-    }
-
     /// # Safety
     /// The CPU has AVX-512; `n` elements can be read and written, and results lie apart from elements or over them.
     #[target_feature(enable = "avx512f")]
     pub unsafe fn values(x: *const f32, y: *mut f32, n: usize) {
         for at in (0..n).step_by(16) {
-            let mask = lanes(n - at);
+            let mask = mask(n - at);
             // SAFETY: the mask leaves out what does not exist.
             unsafe { _mm512_mask_storeu_ps(y.add(at), mask, value(_mm512_maskz_loadu_ps(mask, x.add(at)))) };
         }
@@ -248,7 +244,7 @@ pub(crate) mod avx512 {
     #[target_feature(enable = "avx512f")]
     pub unsafe fn slopes(x: *const f32, dy: *const f32, dx: *mut f32, n: usize) {
         for at in (0..n).step_by(16) {
-            let mask = lanes(n - at);
+            let mask = mask(n - at);
             // SAFETY: the mask leaves out what does not exist.
             unsafe {
                 let (x, dy) = (_mm512_maskz_loadu_ps(mask, x.add(at)), _mm512_maskz_loadu_ps(mask, dy.add(at)));

@@ -41,10 +41,7 @@ impl Pool {
     pub fn new(threads: usize) -> Result<Pool, PoolError> {
         let threads = Pool::threads_for(threads);
         let builder = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("esvit-{i}"));
-        let keep = move |i| {
-            affinity::keep(i, threads);
-        };
-        let threads = builder.start_handler(keep).build().map_err(PoolError)?;
+        let threads = builder.start_handler(move |i| affinity::keep(i, threads)).build().map_err(PoolError)?;
         Ok(Pool { threads, free: Mutex::new(Vec::new()), held: AtomicUsize::new(0), peak: AtomicUsize::new(0) })
     }
 

@@ -257,6 +257,11 @@ pub(crate) mod x86 {
 
     use super::{Kernel, Vector};
 
+    /// The first `n` of sixteen lanes, or all of them.
+    pub(crate) fn mask(n: usize) -> __mmask16 {
+        if n >= 16 { !0 } else { (1 << n) - 1 }
+    }
+
     /// An AVX2 register.
     #[derive(Clone, Copy)]
     pub struct F32x8(pub(crate) __m256);

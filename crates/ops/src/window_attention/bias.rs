@@ -56,12 +56,14 @@ impl Strips {
         }
     }
 
-    /// Adds the gradients of a head's strips to those of its column of the table, `[(2w − 1)²]`.
-    pub fn collect(&self, strips: &[f32], table: &mut [f32]) {
-        self.rows(|at, first| {
-            for (to, from) in table[first..][..self.window].iter_mut().zip(&strips[at..]) {
-                *to += from;
-            }
-        });
+    /// Adds the gradients of some heads' strips, `[heads, strips]`, to those of their columns of the table, `[heads, (2w − 1)²]`.
+    pub fn collect(&self, strips: &[f32], tables: &mut [f32]) {
+        for (strips, table) in strips.chunks_exact(self.len()).zip(tables.chunks_exact_mut(self.span * self.span)) {
+            self.rows(|at, first| {
+                for (to, from) in table[first..][..self.window].iter_mut().zip(&strips[at..]) {
+                    *to += from;
+                }
+            });
+        }
     }
 }

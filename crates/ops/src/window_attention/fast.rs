@@ -109,8 +109,9 @@ struct Prebuilt(Vec<f32>);
 
 /// Brings the table into the form that the fast version reads, if that is all that is needed of it.
 pub(super) fn prepare(geometry: &Geometry, heads: usize, table: Option<Slice>, precision: Precision) -> Option<Prepared> {
+    let table = table?.f32();
     let mut strips = vec![0.0; heads * geometry.strips.len()];
-    geometry.strips.expand(table?.f32(), heads, 0..heads, factor(rounds(precision)), &mut strips);
+    geometry.strips.expand(table, heads, 0..heads, factor(rounds(precision)), &mut strips);
     Some(Prepared { bytes: 4 * strips.len(), value: Box::new(Prebuilt(strips)), replaces: vec![1] })
 }
 

@@ -227,8 +227,8 @@ impl<'a> Task<'a> {
         let Sizes { area, d, token_pairs, line, .. } = self.sizes;
         let (o, group) = (self.operands, self.heads.len());
         let (columns, width) = (Columns::new(&o, &self.heads, d), group * d);
-        let (strips, rows) = (&o.geometry.strips, o.geometry.table_rows());
-        let (dtable, dpadding) = sums.split_at_mut(group * rows);
+        let strips = &o.geometry.strips;
+        let (dtable, dpadding) = sums.split_at_mut(group * o.geometry.table_rows());
         for n in self.windows.clone() {
             let window = o.geometry.window(n);
             let next = (n + 1 < self.windows.end).then(|| o.geometry.window(n + 1));
@@ -285,9 +285,7 @@ impl<'a> Task<'a> {
             }
             columns.deliver(&self.tiles.results[..area * 3 * width], 3, &window, dqkv, Some(dpadding));
         }
-        for (dbias, dtable) in self.tiles.dbias.chunks_exact(strips.len()).zip(dtable.chunks_exact_mut(rows)) {
-            strips.collect(dbias, dtable);
-        }
+        strips.collect(self.tiles.dbias, dtable);
     }
 }
 

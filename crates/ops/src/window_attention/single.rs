@@ -162,10 +162,10 @@ impl Kernel for Backward<'_> {
         let sizes = tiles.sizes;
         let Sizes { area, d, tp, line, dp } = sizes;
         let (scale, columns, group) = (o.geometry.scale(d), Columns::new(&o, &heads, dp), heads.len());
-        let (strips, table_rows) = (&o.geometry.strips, o.geometry.table_rows());
-        let (dtable, dpadding) = sums.split_at_mut(group * table_rows);
+        let strips = &o.geometry.strips;
+        let (dtable, dpadding) = sums.split_at_mut(group * o.geometry.table_rows());
         let queries = Queries::all(&mut tiles, &o, &heads);
-        let starts = &*o.geometry.strips.starts;
+        let starts = &*strips.starts;
         let rows = rows_of_heads(&tiles.qkv[..tp * 3 * group * dp], 3 * group, dp);
         let dy_rows = rows_of_heads(&tiles.dy[..tp * group * dp], group, dp);
         let results = rows_of_heads_mut(tiles.results, area, 3 * group, dp);
@@ -220,8 +220,6 @@ impl Kernel for Backward<'_> {
             }
             columns.deliver(tiles.results, 3, &window, dqkv, Some(dpadding));
         }
-        for (dbias, dtable) in tiles.dbias.chunks_exact(strips.len()).zip(dtable.chunks_exact_mut(table_rows)) {
-            strips.collect(dbias, dtable);
-        }
+        strips.collect(tiles.dbias, dtable);
     }
 }

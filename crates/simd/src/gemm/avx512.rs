@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::Mat;
 use super::cut::BLOCK_ROWS;
 use crate::gelu;
+use crate::vector::x86::mask;
 
 /// Lanes of a vector.
 pub(super) const LANES: usize = 16;
@@ -76,12 +77,7 @@ static BF16_KERNELS: [[Kernel; ROWS]; VECTORS] = kernels!(true);
 
 /// The lanes of the last of `vectors` vectors that hold `columns` columns.
 fn last_lanes(columns: usize, vectors: usize) -> __mmask16 {
-    lanes(columns - (vectors - 1) * LANES)
-}
-
-/// The first `n` lanes, or all of them.
-fn lanes(n: usize) -> __mmask16 {
-    if n >= LANES { !0 } else { (1u16 << n) - 1 }
+    mask(columns - (vectors - 1) * LANES)
 }
 
 /// Computes a block of `rows ≤ 8` rows and `columns ≤ 48` columns.
@@ -183,11 +179,11 @@ unsafe fn kernel<const BF16: bool, const MR: usize, const NV: usize>(block: &Blo
 unsafe fn along<const BF16: bool>(from: *const f32, left: usize) -> __m512i {
     // SAFETY: the masks leave out what does not exist.
     unsafe {
-        let low = _mm512_maskz_loadu_ps(lanes(left), from);
+        let low = _mm512_maskz_loadu_ps(mask(left), from);
         if !BF16 {
             return _mm512_castps_si512(low);
         }
-        let high = _mm512_maskz_loadu_ps(lanes(left.saturating_sub(LANES)), from.wrapping_add(LANES));
+        let high = _mm512_maskz_loadu_ps(mask(left.saturating_sub(LANES)), from.wrapping_add(LANES));
         std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
     }
 }
@@ -202,7 +198,7 @@ const AHEAD: usize = 12;
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn across<const BF16: bool>(from: *const f32, stride: usize, second: bool, columns: usize) -> __m512i {
-    let mask = lanes(columns);
+    let mask = mask(columns);
     // Rows of a memory that is read across lie apart, so that nobody guesses the next ones.
     for row in 0..per_step::<BF16>() {
         _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add((AHEAD * per_step::<BF16>() + row) * stride).cast());
@@ -358,9 +354,9 @@ unsafe fn pack_across<const BF16: bool, const SUMS: bool>(a: &Mat, rows: Range<u
                     _mm256_storeu_si256(low.add(ROWS * row_words(steps)).cast(), _mm512_extracti64x4_epi64::<1>(words));
                 }
                 if SUMS {
-                    *sum = _mm512_add_ps(*sum, _mm512_maskz_loadu_ps(lanes(left), from));
+                    *sum = _mm512_add_ps(*sum, _mm512_maskz_loadu_ps(mask(left), from));
                     if BF16 {
-                        let mask = if second { lanes(left) } else { 0 };
+                        let mask = if second { mask(left) } else { 0 };
                         *sum = _mm512_add_ps(*sum, _mm512_maskz_loadu_ps(mask, from.wrapping_add(a.col_stride)));
                     }
                 }
@@ -370,7 +366,7 @@ unsafe fn pack_across<const BF16: bool, const SUMS: bool>(a: &Mat, rows: Range<u
     if SUMS {
         for (first, sum) in (0..rows.len()).step_by(LANES).zip(of_rows) {
             // SAFETY: there is a sum for each row.
-            unsafe { _mm512_mask_storeu_ps(sums.add(first), lanes(rows.len() - first), sum) };
+            unsafe { _mm512_mask_storeu_ps(sums.add(first), mask(rows.len() - first), sum) };
         }
     }
 }

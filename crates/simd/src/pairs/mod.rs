@@ -19,6 +19,8 @@ pub use product::{Lines, Masks, Product, Scores};
 
 use std::arch::x86_64::*;
 
+use crate::vector::x86::mask;
+
 use crate::gemm::avx512::transpose;
 
 /// Lanes of a register.
@@ -37,11 +39,6 @@ pub const fn lanes(n: usize) -> usize {
 /// Length of a row of `n` scores: its packed row is whole registers too.
 pub const fn line(n: usize) -> usize {
     2 * words(n)
-}
-
-/// The first `n` lanes, or all of them.
-fn mask(n: usize) -> __mmask16 {
-    if n >= LANES { !0 } else { (1 << n) - 1 }
 }
 
 /// Thirty-two floats to bf16, to the nearest, ties to even.
