@@ -16,7 +16,7 @@ use crate::{Case, Machine, Measurement, Pace};
 /// The view term and, where the specification has it, the region term; gradients of rows and prototypes.
 pub(crate) fn measure(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace) -> Result<Measurement> {
     let begun = Begun::new();
-    let (workload, gflop) = workload(spec, machine.target().kept_logits())?;
+    let (workload, gflop) = workload(spec, spec.kept_logits(machine.target()))?;
     let planned = workload.planned_bytes(machine.pool().threads());
     let mut ready = workload.on(machine)?;
     let times = pace.drive(|| ready.run(1))?;
@@ -122,7 +122,7 @@ mod tests {
         let rows = (crop_tokens.len() + crop_tokens.iter().sum::<usize>()) * spec.crops.batch;
         let gradients = 4 * (rows + 2 * spec.head.out_dim) * spec.head.bottleneck_dim;
         let beside = |keep| -> Result<usize> { Ok(workload(&spec, keep)?.0.planned_bytes(2) as usize - gradients) };
-        let (recomputed, kept) = (beside([0, 0])?, beside(esvit_engine::spec::Device::Cpu.kept_logits())?);
+        let (recomputed, kept) = (beside([0, 0])?, beside(spec.kept_logits(esvit_engine::spec::Device::Cpu))?);
         assert!(recomputed <= 64_000_000, "{recomputed} bytes");
         assert!(kept > recomputed, "{kept} bytes with kept logits");
         Ok(())

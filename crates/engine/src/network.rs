@@ -83,13 +83,13 @@ struct Half {
     draw_until: f64,
 }
 
-impl Device {
+impl TrainerSpec {
     /// Bytes of logits that the view and the region loss keep for the backward pass. On a CPU what they save of recomputation is worth more than
-    /// they cost, up to about here; a GPU keeps none.
-    pub fn kept_logits(self) -> [usize; 2] {
-        match self {
-            Device::Cpu => [8 << 20, 48 << 20],
-            Device::Gpu => [0; 2],
+    /// they cost, up to about here; a GPU keeps none, and neither does who would rather compute twice.
+    pub fn kept_logits(&self, device: Device) -> [usize; 2] {
+        match device {
+            Device::Cpu if !self.checkpointing => [8 << 20, 48 << 20],
+            Device::Cpu | Device::Gpu => [0; 2],
         }
     }
 }
@@ -104,7 +104,7 @@ pub fn step_program(spec: &TrainerSpec, device: Device) -> Result<Program> {
 
 /// The step as a device runs it.
 pub(crate) fn build(spec: &TrainerSpec, pixels: DType, device: Device) -> Result<Step> {
-    let (crops, keep) = (&spec.crops, device.kept_logits());
+    let (crops, keep) = (&spec.crops, spec.kept_logits(device));
     check(spec)?;
     let batch = crops.batch;
     let square = |images, side| Segment { images, height: side, width: side };

@@ -211,7 +211,7 @@ fn a_gpu_keeps_no_logits() -> Outcome {
     let spec = TrainerSpec { head: HeadSpec { out_dim: 70_000, ..spec(1, false).head }, ..spec(1, false) };
     let [cpu, gpu] = [Device::Cpu, Device::Gpu].map(|device| Plan::new(&spec, device).map(|plan| plan.memory.arena));
     // It keeps all gradients instead: here those of the prototypes, `[70,000, 16]` twice, of which the CPU has one at a time.
-    let (kept, gradients): (usize, usize) = (Device::Cpu.kept_logits().iter().sum(), 2 * 4 * 70_000 * 16);
+    let (kept, gradients): (usize, usize) = (spec.kept_logits(Device::Cpu).iter().sum(), 2 * 4 * 70_000 * 16);
     let (cpu, gpu) = (cpu?, gpu?);
     assert!(gpu + kept / 2 < cpu + gradients, "{gpu} bytes on a GPU, {cpu} on the CPU");
     Ok(())

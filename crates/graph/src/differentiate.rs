@@ -38,11 +38,10 @@ impl Graph {
             }
             grads[value.index()].push(seed);
         }
-        // Results that are computed again for those who read them here, the nodes that give them, and what was computed so far.
+        // Results that are computed again for those who read them here, and the nodes that give them.
         let cheap = self.cheap_results();
-        let mut recomputed = HashMap::new();
-        // The segment that was repeated last, and its new results.
-        let (mut repeated, mut again) = (0..0, HashMap::new());
+        // What was computed again so far, and the segment that was repeated last.
+        let (mut again, mut repeated) = (HashMap::new(), 0..0);
         for index in (0..forward_nodes).rev() {
             let mut node = self.nodes[index].clone();
             if !node.inputs.iter().any(|v| needs[v.index()]) {
@@ -55,22 +54,28 @@ impl Graph {
             if dys.iter().all(Option::is_none) {
                 continue;
             }
-            if !repeated.contains(&index) {
-                // The nodes that come now read what their forward nodes left, or what a repetition right before them does.
-                (repeated, again) = match self.segments.iter().find(|segment| segment.contains(&index)).cloned() {
-                    Some(segment) => (segment.clone(), self.repeat(segment, &HashMap::new())?),
-                    None => (0..0, HashMap::new()),
-                };
-            }
-            let operands = node.inputs.clone();
-            if repeated.is_empty() {
-                for value in &operands {
-                    self.recompute(*value, &cheap, &mut recomputed)?;
+            if !repeated.contains(&index)
+                && let Some(segment) = self.segments.iter().find(|segment| segment.contains(&index)).cloned()
+            {
+                // The nodes that come now read what a repetition right before them leaves, but for what is cheap: that waits for its readers. What the
+                // repetition reads is there, cheap or not.
+                let operands = self.nodes[segment.clone()].iter().flat_map(|node| node.inputs.clone());
+                let there: Vec<Value> = operands.filter(|value| !again.contains_key(value)).collect();
+                again.extend(there.into_iter().map(|value| (value, value)));
+                repeated = segment.clone();
+                for (value, result) in self.repeat(segment, &HashMap::new())? {
+                    match cheap.contains_key(&value) {
+                        true => again.remove(&value),
+                        false => again.insert(value, result),
+                    };
                 }
             }
-            let known = if repeated.is_empty() { &recomputed } else { &again };
+            let operands = node.inputs.clone();
+            for value in &operands {
+                self.recompute(*value, &cheap, &mut again)?;
+            }
             for value in node.inputs.iter_mut().chain(&mut node.outputs) {
-                *value = *known.get(value).unwrap_or(value);
+                *value = *again.get(value).unwrap_or(value);
             }
             let wants: Vec<bool> = operands.iter().map(|v| needs[v.index()]).collect();
             let contributions = node.op.gradient(self, &node, &dys, &wants)?;
@@ -86,13 +91,13 @@ impl Graph {
     }
 
     /// Adds the node of a cheap result once more, and before it those of its own cheap operands, unless that was done.
-    fn recompute(&mut self, value: Value, cheap: &HashMap<Value, usize>, recomputed: &mut HashMap<Value, Value>) -> Result<()> {
-        let Some(&index) = cheap.get(&value).filter(|_| !recomputed.contains_key(&value)) else { return Ok(()) };
+    fn recompute(&mut self, value: Value, cheap: &HashMap<Value, usize>, again: &mut HashMap<Value, Value>) -> Result<()> {
+        let Some(&index) = cheap.get(&value).filter(|_| !again.contains_key(&value)) else { return Ok(()) };
         for operand in self.nodes[index].inputs.clone() {
-            self.recompute(operand, cheap, recomputed)?;
+            self.recompute(operand, cheap, again)?;
         }
-        let again = self.repeat(index..index + 1, recomputed)?;
-        recomputed.extend(again);
+        let results = self.repeat(index..index + 1, again)?;
+        again.extend(results);
         Ok(())
     }
 

@@ -184,15 +184,13 @@ impl Backbone for Swin {
     }
 
     fn forward(&self, g: &mut Graph, input: &Input) -> Result<Features> {
-        let patches = g.apply1(input.crops.clone(), &[input.pixels])?; // [N, 3·P·P]
         let mut layout = input.crops.tokens();
-        let mut x = self.embedding.forward(g, patches)?; // [N, C]
-        if let Some(norm) = self.embedding_norm {
-            x = norm.forward(g, x)?;
-        }
-        if let Some(table) = self.position {
-            x = g.apply1(AddPosition, &[x, table])?;
-        }
+        let mut x = g.segment(|g| {
+            let patches = g.apply1(input.crops.clone(), &[input.pixels])?; // [N, 3·P·P]
+            let x = self.embedding.forward(g, patches)?; // [N, C]
+            let x = self.embedding_norm.map_or(Ok(x), |norm| norm.forward(g, x))?;
+            self.position.map_or(Ok(x), |table| g.apply1(AddPosition, &[x, table]))
+        })?;
         let mut drop_path = input.drop_path.iter().copied();
         let (mut blocks, mut attention) = (Vec::new(), Vec::new());
         for (s, stage) in self.stages.iter().enumerate() {

@@ -140,13 +140,15 @@ impl Backbone for Vit {
     }
 
     fn forward(&self, g: &mut Graph, input: &Input) -> Result<Features> {
-        let patches = g.apply1(input.crops.clone(), &[input.pixels])?; // [N, 3·P·P]
         let grids = input.crops.tokens();
         let layout = grids.map(|h, w| (1, 1 + h * w));
-        let x = self.embedding.forward(g, patches)?; // [N, C]
-        let x = g.apply1(GatherRows::padded(&grids, 1, 0), &[x])?; // [images + N, C]
-        let positions = self.positions(g, &grids)?;
-        let mut x = g.apply1(AddPositions { layout: layout.clone() }, &[x, positions])?;
+        let mut x = g.segment(|g| {
+            let patches = g.apply1(input.crops.clone(), &[input.pixels])?; // [N, 3·P·P]
+            let x = self.embedding.forward(g, patches)?; // [N, C]
+            let x = g.apply1(GatherRows::padded(&grids, 1, 0), &[x])?; // [images + N, C]
+            let positions = self.positions(g, &grids)?;
+            g.apply1(AddPositions { layout: layout.clone() }, &[x, positions])
+        })?;
         let mut drop_path = input.drop_path.iter().copied();
         let (mut blocks, mut attention) = (Vec::new(), Vec::new());
         for block in &self.blocks {

@@ -182,7 +182,7 @@ impl Backbone for Vil {
                 0 => grids.clone(),
                 globals => grids.map(|h, w| (1, globals + h * w)),
             };
-            x = stage.embedding.forward(g, x, &grids, &layout)?;
+            x = g.segment(|g| stage.embedding.forward(g, x, &grids, &layout))?;
             for block in &stage.blocks {
                 let draw = if block.attention.draws() { draws.next() } else { None };
                 let map;
