@@ -194,8 +194,11 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType, device: Device) -> Result
             Some((i, Consumed { value: (*value)?, leaves }))
         })
         .unzip();
-    let program = Program::compile_with_stops(&g, &outputs, &pairs, &losses).with_precision(spec.precision.into());
     let everything: Vec<Value> = outputs.iter().copied().chain(gradients.iter().flatten().copied()).collect();
+    if device == Device::Cpu {
+        g.fuse(&everything);
+    }
+    let program = Program::compile_with_stops(&g, &outputs, &pairs, &losses).with_precision(spec.precision.into());
     let kept = (!summed).then(|| Program::compile(&g, &everything).with_precision(spec.precision.into()));
     Ok(Step {
         program,

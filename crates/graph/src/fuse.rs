@@ -1,4 +1,4 @@
-//! Neighbours that one operator can do at once, for graphs that are only run forward.
+//! Neighbours that one operator can do at once, for graphs that are complete.
 
 use std::collections::HashMap;
 
@@ -6,12 +6,9 @@ use crate::{Graph, Node, Value};
 
 impl Graph {
     /// Joins every node whose only result is read by one other node alone with that, where its operator [absorbs](crate::Op::absorb) it. It changes
-    /// no more than the rounding of results; gradients can be taken no more. `outputs` are values that are wanted as they are.
-    ///
-    /// # Panics
-    /// When parts of the graph are to be computed again in a backward pass.
+    /// no more than the rounding of results; gradients can be taken no more, so it comes behind them. `outputs` are values that are wanted as they are.
     pub fn fuse(&mut self, outputs: &[Value]) {
-        assert!(self.segments.is_empty(), "a graph with a backward pass is not fused");
+        self.segments.clear();
         let mut readers: HashMap<Value, Vec<usize>> = HashMap::new();
         for (index, node) in self.nodes.iter().enumerate() {
             node.inputs.iter().for_each(|v| readers.entry(*v).or_default().push(index));

@@ -44,6 +44,18 @@ pub fn gelu_backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
     slopes(x, dy, dx);
 }
 
+/// The same in place: dy becomes dx.
+pub fn multiply_by_slope(x: &[f32], dy: &mut [f32]) {
+    assert!(x.len() == dy.len(), "{} slopes for {} elements", x.len(), dy.len());
+    #[cfg(target_arch = "x86_64")]
+    if isa() == Isa::Avx512 {
+        // SAFETY: the CPU has AVX-512; as many elements in both, and each is read before it is written.
+        unsafe { avx512::slopes(x.as_ptr(), dy.as_ptr(), dy.as_mut_ptr(), x.len()) };
+        return;
+    }
+    slopes_in_place(x, dy);
+}
+
 #[inline(always)]
 fn value<const FMA: bool>(x: f32) -> f32 {
     let half = 0.5 * x;
@@ -62,13 +74,22 @@ multiversion! {
     }
 }
 
+#[inline(always)]
+fn slope<const FMA: bool>(x: f32) -> f32 {
+    let cdf = madd::<FMA>(0.5, erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2), 0.5);
+    let pdf = FRAC_1_SQRT_2PI as f32 * exp::<FMA>(-0.5 * x * x);
+    madd::<FMA>(x, pdf, cdf)
+}
+
 multiversion! {
     fn slopes(x: &[f32], dy: &[f32], dx: &mut [f32]) {
-        for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
-            let cdf = madd::<FMA>(0.5, erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2), 0.5);
-            let pdf = FRAC_1_SQRT_2PI as f32 * exp::<FMA>(-0.5 * x * x);
-            *dx = dy * madd::<FMA>(x, pdf, cdf);
-        }
+        for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) { *dx = dy * slope::<FMA>(x); }
+    }
+}
+
+multiversion! {
+    fn slopes_in_place(x: &[f32], dy: &mut [f32]) {
+        for (dy, &x) in dy.iter_mut().zip(x) { *dy *= slope::<FMA>(x); }
     }
 }
 
@@ -222,7 +243,7 @@ pub(crate) mod avx512 {
     /// Φ(x) + x·φ(x), which is odd around 1/2.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn slope(x: __m512) -> __m512 {
+    pub fn slope(x: __m512) -> __m512 {
         let (_, away) = polynomial(&SLOPE, x);
         let sign = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(i32::MIN));
         _mm512_add_ps(_mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(away), sign)), _mm512_set1_ps(0.5))
@@ -333,6 +354,9 @@ mod tests {
                 assert!((f64::from(*y) - f64::from(x) * exact(x)[1]).abs() < 1e-6, "at {x}: {y}");
             }
             assert_eq!(y[n], 7.0);
+            let mut dx = vec![1.0; n];
+            multiply_by_slope(&x, &mut dx);
+            assert!(dx.iter().zip(&x).zip(&y).all(|((slope, x), y)| (slope * x - y).abs() < 1e-6), "{n} slopes");
         }
         let (mut y, mut dx) = ([0.0; 3], [0.0; 3]);
         let x = [f32::INFINITY, f32::NAN, 1e30];

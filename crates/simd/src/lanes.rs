@@ -75,6 +75,13 @@ multiversion! {
 }
 
 multiversion! {
+    /// `y = x + a·y`.
+    pub fn scale_and_add(a: f32, x: &[f32], y: &mut [f32]) {
+        for (y, &x) in y.iter_mut().zip(x) { *y = madd::<FMA>(a, *y, x); }
+    }
+}
+
+multiversion! {
     /// `y = a·x`.
     pub fn scale(a: f32, x: &[f32], y: &mut [f32]) {
         for (y, &x) in y.iter_mut().zip(x) { *y = a * x; }

@@ -56,7 +56,12 @@ impl Op for Gelu {
 
 /// The gradient: `dx` from `x` and `dy`.
 #[derive(Debug)]
-struct GeluGradient;
+pub(crate) struct GeluGradient;
+
+impl GeluGradient {
+    /// The number of the operand `dy`.
+    pub const DY: usize = 1;
+}
 
 impl Op for GeluGradient {
     fn name(&self) -> &'static str {
@@ -72,9 +77,7 @@ impl Op for GeluGradient {
     fn reference(&self, io: &mut Io) {
         let (x, dy) = (io.f32(0), io.f32(1));
         for ((dx, &x), &dy) in io.out().iter_mut().zip(x).zip(dy) {
-            let x = x as f64;
-            let pdf = (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
-            *dx = dy * (normal_cdf(x) + x * pdf) as f32;
+            *dx = dy * plain_slope(x);
         }
     }
 
@@ -95,6 +98,13 @@ impl Op for GeluGradient {
 /// One element, as it is defined.
 pub(crate) fn plain(x: f32) -> f32 {
     (x as f64 * normal_cdf(x as f64)) as f32
+}
+
+/// The slope at one element.
+pub(crate) fn plain_slope(x: f32) -> f32 {
+    let x = x as f64;
+    let pdf = (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
+    (normal_cdf(x) + x * pdf) as f32
 }
 
 /// Elements of one piece of parallel work.

@@ -45,11 +45,12 @@ pub(super) fn input_gradient_reference(io: &mut Io) {
     }
 }
 
-pub(super) fn input_gradient(io: &mut Io) {
+/// `dx = dy·W`, and what follows.
+pub(super) fn input_gradient(io: &mut Io, after: After) {
     let (dy, weight) = (io.f32(0), io.f32(1));
     let ((rows, _), (out, width)) = (io.matrix(0), io.matrix(1));
     let pool = io.pool;
-    let how = Product { rounding: rounding(io.precision), parallel: true, ..Default::default() };
+    let how = Product { rounding: rounding(io.precision), after, parallel: true, ..Default::default() };
     how.run(Mat::new(dy, rows, out), Mat::new(weight, out, width), MatMut::new(io.out(), rows, width), pool);
 }
 

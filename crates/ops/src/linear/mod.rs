@@ -115,7 +115,11 @@ impl Op for InputGradient {
     }
 
     fn fast(&self, io: &mut Io) {
-        cpu::input_gradient(io);
+        cpu::input_gradient(io, After::Nothing);
+    }
+
+    fn absorb(&self, _operands: usize, next: &dyn Op, _nexts: usize, operand: usize) -> Option<Arc<dyn Op>> {
+        fused::absorb_gradient(next, operand)
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {

@@ -33,6 +33,29 @@ pub(super) struct Base {
     pub block: *const f32,
 }
 
+/// What is done to the elements c of a block when they are complete. Pointers are to values that lie as the block does.
+#[derive(Clone, Copy, Default)]
+pub(super) enum Then {
+    #[default]
+    Nothing,
+    /// GELU.
+    Gelu,
+    /// Multiplied by the slope of GELU at x.
+    Slope { x: *const f32 },
+    /// x + s·c, with a factor for each row of the block.
+    Residual { x: *const f32, scale: *const f32 },
+}
+
+impl Then {
+    /// What else is read.
+    fn operand(self) -> *const f32 {
+        match self {
+            Then::Nothing | Then::Gelu => std::ptr::null(),
+            Then::Slope { x } | Then::Residual { x, .. } => x,
+        }
+    }
+}
+
 /// One block of results: `rows × columns` at `c`, over `steps` steps.
 #[derive(Clone, Copy)]
 pub(super) struct Block {
@@ -46,8 +69,8 @@ pub(super) struct Block {
     pub c: *mut f32,
     pub c_row: usize,
     pub base: Base,
-    /// GELU of each element at the end.
-    pub gelu: bool,
+    /// At the end.
+    pub then: Then,
     /// Words that are used next, brought into the second-level cache meanwhile: a vector each step. Any address will do.
     pub ahead: *const u32,
 }
@@ -90,27 +113,70 @@ pub(super) unsafe fn block<const BF16: bool>(rows: usize, columns: usize, block:
     let kernels = if BF16 { &BF16_KERNELS } else { &F32_KERNELS };
     // SAFETY: the caller's promise; the mask limits the last vector to the columns that exist.
     unsafe { kernels[vectors - 1][rows - 1](block, last_lanes(columns, vectors)) };
-    if block.gelu {
-        // SAFETY: as above.
-        unsafe { gelu(rows, vectors, last_lanes(columns, vectors), block.c, block.c_row) };
+    // SAFETY: as above; what follows lies as the block does.
+    unsafe {
+        let at = Elements { rows, vectors, last: last_lanes(columns, vectors), c: block.c, c_row: block.c_row };
+        match block.then {
+            Then::Nothing => {}
+            Then::Gelu => gelu(&at),
+            Then::Slope { x } => slope(&at, x),
+            Then::Residual { x, scale } => residual(&at, x, scale),
+        }
     }
 }
 
-/// GELU of a block.
-///
+/// The elements of a block.
+struct Elements {
+    rows: usize,
+    vectors: usize,
+    /// Lanes of the last vector of each row.
+    last: __mmask16,
+    c: *mut f32,
+    c_row: usize,
+}
+
+impl Elements {
+    /// Changes each vector of elements: `f` gets the row, where the vector is in the block, and which of its lanes exist.
+    ///
+    /// # Safety
+    /// The elements exist.
+    #[inline(always)]
+    unsafe fn each(&self, f: impl Fn(usize, usize, __mmask16, __m512) -> __m512) {
+        for i in 0..self.rows {
+            for v in 0..self.vectors {
+                let mask = if v + 1 == self.vectors { self.last } else { !0 };
+                let at = i * self.c_row + v * LANES;
+                let to = self.c.wrapping_add(at);
+                // SAFETY: the mask leaves out columns that do not exist; row i exists.
+                unsafe { _mm512_mask_storeu_ps(to, mask, f(i, at, mask, _mm512_maskz_loadu_ps(mask, to))) };
+            }
+        }
+    }
+}
+
 /// # Safety
 /// As [`block`].
 #[target_feature(enable = "avx512f")]
-unsafe fn gelu(rows: usize, vectors: usize, last: __mmask16, c: *mut f32, c_row: usize) {
-    for i in 0..rows {
-        for v in 0..vectors {
-            let mask = if v + 1 == vectors { last } else { !0 };
-            // SAFETY: the mask leaves out columns that do not exist; row i exists.
-            unsafe {
-                let at = c.add(i * c_row).wrapping_add(v * LANES);
-                _mm512_mask_storeu_ps(at, mask, gelu::avx512::value(_mm512_maskz_loadu_ps(mask, at)));
-            }
-        }
+unsafe fn gelu(elements: &Elements) {
+    // SAFETY: the caller's promise.
+    unsafe { elements.each(|_, _, _, c| gelu::avx512::value(c)) };
+}
+
+/// # Safety
+/// As [`block`].
+#[target_feature(enable = "avx512f")]
+unsafe fn slope(elements: &Elements, x: *const f32) {
+    // SAFETY: the caller's promise.
+    unsafe { elements.each(|_, at, mask, c| _mm512_mul_ps(c, gelu::avx512::slope(_mm512_maskz_loadu_ps(mask, x.wrapping_add(at))))) };
+}
+
+/// # Safety
+/// As [`block`].
+#[target_feature(enable = "avx512f")]
+unsafe fn residual(elements: &Elements, x: *const f32, scale: *const f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        elements.each(|i, at, mask, c| _mm512_fmadd_ps(_mm512_set1_ps(*scale.add(i)), c, _mm512_maskz_loadu_ps(mask, x.wrapping_add(at))));
     }
 }
 
@@ -118,14 +184,16 @@ unsafe fn gelu(rows: usize, vectors: usize, last: __mmask16, c: *mut f32, c_row:
 /// As [`block`], with `MR` rows, `NV` vectors of which the last has the lanes of `last`.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn kernel<const BF16: bool, const MR: usize, const NV: usize>(block: &Block, last: __mmask16) {
-    let &Block { steps, a, a_row, a_step, b, c, c_row, base, ahead, .. } = block;
+    let &Block { steps, a, a_row, a_step, b, c, c_row, base, then, ahead } = block;
+    // What is read at the end, the cache wants as early.
+    let later = [base.block, then.operand()];
     let mut sums = [[_mm512_setzero_ps(); NV]; MR];
     for i in 0..MR {
         for v in 0..NV {
             // Where the result goes is not read before it is written, but the cache wants it.
             _mm_prefetch::<_MM_HINT_ET0>(c.wrapping_add(i * c_row + v * LANES).cast());
-            if !base.block.is_null() {
-                _mm_prefetch::<_MM_HINT_T0>(base.block.wrapping_add(i * c_row + v * LANES).cast());
+            for at in later.into_iter().filter(|at| !at.is_null()) {
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(i * c_row + v * LANES).cast());
             }
         }
     }

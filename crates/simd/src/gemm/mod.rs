@@ -73,8 +73,17 @@ pub enum After<'a> {
     Nothing,
     /// GELU of each element.
     Gelu,
+    /// Multiplies by the slope of GELU at the elements of a matrix of the result's shape.
+    GeluSlope(&'a [f32]),
     /// Adds a matrix of the result's shape.
     Add(&'a [f32]),
+    /// Multiplies each row by a factor of its own, then adds a matrix of the result's shape.
+    Residual {
+        /// The matrix.
+        x: &'a [f32],
+        /// The factors.
+        scale: &'a [f32],
+    },
 }
 
 /// How a product is done: `c = a·b`, `c = a·b + bias` or `c += a·b`.
@@ -151,8 +160,11 @@ impl Product<'_> {
         const PIECE: usize = 4096;
         match (self.after, how.parallel) {
             (After::Nothing, _) => {}
-            (_, true) => data.par_chunks_mut(PIECE).enumerate().for_each(|(i, piece)| self.finish(i * PIECE, piece)),
-            (_, false) => self.finish(0, data),
+            (_, true) => {
+                let rows = (PIECE / cols.max(1)).max(1);
+                data.par_chunks_mut((rows * cols).max(1)).enumerate().for_each(|(i, piece)| self.finish(i * rows, cols, piece));
+            }
+            (_, false) => self.finish(0, cols, data),
         }
     }
 
@@ -198,8 +210,11 @@ impl Product<'_> {
             assert!(bias.len() == c.cols, "a bias of {} for {} columns", bias.len(), c.cols);
         }
         assert!(!self.accumulate || matches!(self.after, After::Nothing), "nothing follows a product that is added up");
-        if let After::Add(x) = self.after {
-            assert!(x.len() >= c.rows * c.cols, "{} elements to add to {}x{}", x.len(), c.rows, c.cols);
+        if let After::Add(x) | After::GeluSlope(x) | After::Residual { x, .. } = self.after {
+            assert!(x.len() >= c.rows * c.cols, "{} elements behind a product of {}x{}", x.len(), c.rows, c.cols);
+        }
+        if let After::Residual { scale, .. } = self.after {
+            assert!(scale.len() >= c.rows, "{} factors for {} rows", scale.len(), c.rows);
         }
     }
 
@@ -217,12 +232,19 @@ impl Product<'_> {
         }
     }
 
-    /// What follows on the elements from `first` on.
-    fn finish(&self, first: usize, c: &mut [f32]) {
+    /// What follows on rows from `first` on, of so many columns.
+    fn finish(&self, first: usize, cols: usize, c: &mut [f32]) {
+        let range = first * cols..first * cols + c.len();
         match self.after {
             After::Nothing => {}
             After::Gelu => gelu::gelu_in_place(c),
-            After::Add(x) => lanes::accumulate(&x[first..first + c.len()], c),
+            After::GeluSlope(x) => gelu::multiply_by_slope(&x[range], c),
+            After::Add(x) => lanes::accumulate(&x[range], c),
+            After::Residual { x, scale } => {
+                for (i, (c, x)) in c.chunks_mut(cols.max(1)).zip(x[range].chunks(cols.max(1))).enumerate() {
+                    lanes::scale_and_add(scale[first + i], x, c);
+                }
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::avx512::{self, Base, Block, LANES, ROWS, Rows, VECTORS};
+use super::avx512::{self, Base, Block, LANES, ROWS, Rows, Then, VECTORS};
 use super::cut::{Cut, Inner, PANEL, panels};
 use super::{After, Mat, Product};
 use crate::buffer::Buffer;
@@ -235,7 +235,7 @@ pub(super) unsafe fn run<const BF16: bool>(
                 for part in 1..cut.parts {
                     lanes::accumulate(&sums[(part * cut.m + row) * n..][..n], to);
                 }
-                how.finish(row * n, to);
+                how.finish(row, n, to);
             }
         });
     }
@@ -253,7 +253,8 @@ struct Ends<'a> {
     matrix: Option<&'a [f32]>,
     /// What the result holds.
     result: bool,
-    gelu: bool,
+    /// What is done to complete elements.
+    then: After<'a>,
 }
 
 impl<'a> Ends<'a> {
@@ -266,7 +267,17 @@ impl<'a> Ends<'a> {
                 _ => None,
             },
             result,
-            gelu: last && matches!(how.after, After::Gelu),
+            then: if last { how.after } else { After::Nothing },
+        }
+    }
+
+    /// The same for the block that begins with this row, at this offset.
+    fn then(&self, row: usize, at: usize) -> Then {
+        match self.then {
+            After::Nothing | After::Add(_) => Then::Nothing,
+            After::Gelu => Then::Gelu,
+            After::GeluSlope(x) => Then::Slope { x: x[at..].as_ptr() },
+            After::Residual { x, scale } => Then::Residual { x: x[at..].as_ptr(), scale: scale[row..].as_ptr() },
         }
     }
 }
@@ -343,7 +354,7 @@ unsafe fn multiply<const BF16: bool>(
                     c: c.at(at),
                     c_row: c.row,
                     base: Base { row, block },
-                    gelu: ends.gelu,
+                    then: ends.then(first, at),
                     // A panel is as many vectors of words a step as blocks bring.
                     ahead: if i < VECTORS { next.wrapping_add(i * steps * LANES) } else { later.take(steps * LANES).unwrap_or(here) },
                 };

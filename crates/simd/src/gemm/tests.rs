@@ -48,9 +48,11 @@ struct Kind<'a> {
     want: Box<dyn Fn(f64, usize) -> f64 + 'a>,
 }
 
-fn kinds<'a>(bias: &'a [f32], add: &'a [f32]) -> Vec<Kind<'a>> {
+fn kinds<'a>(bias: &'a [f32], add: &'a [f32], scale: &'a [f32]) -> Vec<Kind<'a>> {
     let row = |i: usize| f64::from(bias[i % bias.len()]);
     let gelu = |x: f64| 0.5 * x * (1.0 + libm::erf(x / std::f64::consts::SQRT_2));
+    let slope =
+        |x: f64| 0.5 * (1.0 + libm::erf(x / std::f64::consts::SQRT_2)) + x * (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
     let with = |bias, after| Product { bias, after, ..Default::default() };
     vec![
         Kind { how: with(None, After::Nothing), want: Box::new(|sum, _| sum) },
@@ -61,6 +63,11 @@ fn kinds<'a>(bias: &'a [f32], add: &'a [f32]) -> Vec<Kind<'a>> {
         Kind { how: with(Some(bias), After::Nothing), want: Box::new(move |sum, i| sum + row(i)) },
         Kind { how: with(Some(bias), After::Gelu), want: Box::new(move |sum, i| gelu(sum + row(i))) },
         Kind { how: with(None, After::Add(add)), want: Box::new(move |sum, i| sum + f64::from(add[i])) },
+        Kind { how: with(None, After::GeluSlope(add)), want: Box::new(move |sum, i| sum * slope(f64::from(add[i]))) },
+        Kind {
+            how: with(Some(bias), After::Residual { x: add, scale }),
+            want: Box::new(move |sum, i| f64::from(scale[i / bias.len()]) * (sum + row(i)) + f64::from(add[i])),
+        },
     ]
 }
 
@@ -71,6 +78,7 @@ fn agrees_with_three_loops_in_both_roundings_for_every_layout_and_any_number_of_
         let (a, b) = (Operand::new(m, k, 0.13), Operand::new(k, n, 0.07));
         let bias: Vec<f32> = (0..n).map(|j| j as f32 * 0.01 - 1.0).collect();
         let add: Vec<f32> = (0..m * n).map(|i| (i as f32 * 0.3).cos()).collect();
+        let scale: Vec<f32> = (0..m).map(|i| (i % 3) as f32 * 0.6).collect();
         for rounding in [Rounding::F32, Rounding::Bf16] {
             let round = |x: f32| if rounding == Rounding::Bf16 && cpu::bf16() { rounded(x) } else { f64::from(x) };
             let columns: Vec<Vec<f64>> = (0..n).map(|j| (0..k).map(|p| round(b.plain[p * n + j])).collect()).collect();
@@ -79,7 +87,7 @@ fn agrees_with_three_loops_in_both_roundings_for_every_layout_and_any_number_of_
             for (a_t, b_t) in [(false, false), (false, true), (true, false), (true, true)] {
                 let packed = Packed::new(b.mat(b_t), rounding);
                 assert_eq!(packed.is_some(), cpu::bf16());
-                for (kind, Kind { how, want }) in kinds(&bias, &add).into_iter().enumerate() {
+                for (kind, Kind { how, want }) in kinds(&bias, &add, &scale).into_iter().enumerate() {
                     let run = |pool: &Pool, parallel: bool, b_packed: Option<&Packed>| {
                         let mut c = vec![3.0f32; m * n];
                         let (how, a, to) = (Product { rounding, parallel, ..how }, a.mat(a_t), MatMut::new(&mut c, m, n));
