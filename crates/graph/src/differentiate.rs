@@ -1,6 +1,7 @@
 //! Reverse-mode differentiation as a graph rewrite: the backward pass is more nodes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use esvit_gpu::Recorder;
 
@@ -40,8 +41,8 @@ impl Graph {
         }
         // Results that are computed again for those who read them here, and the nodes that give them.
         let cheap = self.cheap_results();
-        // What was computed again so far, and the segment that was repeated last.
-        let (mut again, mut repeated) = (HashMap::new(), 0..0);
+        // What was computed again so far, and the segments that the node at hand is part of, the outermost first.
+        let (mut again, mut open) = (HashMap::new(), Vec::<Range<usize>>::new());
         for index in (0..forward_nodes).rev() {
             let mut node = self.nodes[index].clone();
             if !node.inputs.iter().any(|v| needs[v.index()]) {
@@ -54,21 +55,11 @@ impl Graph {
             if dys.iter().all(Option::is_none) {
                 continue;
             }
-            if !repeated.contains(&index)
-                && let Some(segment) = self.segments.iter().find(|segment| segment.contains(&index)).cloned()
-            {
-                // The nodes that come now read what a repetition right before them leaves, but for what is cheap: that waits for its readers. What the
-                // repetition reads is there, cheap or not.
-                let operands = self.nodes[segment.clone()].iter().flat_map(|node| node.inputs.clone());
-                let there: Vec<Value> = operands.filter(|value| !again.contains_key(value)).collect();
-                again.extend(there.into_iter().map(|value| (value, value)));
-                repeated = segment.clone();
-                for (value, result) in self.repeat(segment, &HashMap::new())? {
-                    match cheap.contains_key(&value) {
-                        true => again.remove(&value),
-                        false => again.insert(value, result),
-                    };
-                }
+            open.retain(|segment| segment.contains(&index));
+            while let Some(segment) = self.segments.iter().find(|s| s.contains(&index) && !open.contains(s)).cloned() {
+                // The nodes that come now read what a repetition right before them leaves, but for what is cheap: that waits for its readers.
+                self.repeat_segment(segment.clone(), !open.is_empty(), &cheap, &mut again)?;
+                open.push(segment);
             }
             let operands = node.inputs.clone();
             for value in &operands {
@@ -88,6 +79,34 @@ impl Graph {
             }
         }
         wrt.iter().map(|w| self.total(std::mem::take(&mut grads[w.index()]))).collect()
+    }
+
+    /// Adds the nodes of a segment once more. What the outermost segment reads is there, cheap or not; what an inner one reads that is cheap is computed
+    /// again.
+    fn repeat_segment(
+        &mut self,
+        segment: Range<usize>,
+        inner: bool,
+        cheap: &HashMap<Value, usize>,
+        again: &mut HashMap<Value, Value>,
+    ) -> Result<()> {
+        let given: HashSet<Value> = self.nodes[segment.clone()].iter().flat_map(|node| node.outputs.clone()).collect();
+        let mut operands: Vec<Value> = self.nodes[segment.clone()].iter().flat_map(|node| node.inputs.clone()).collect();
+        operands.retain(|value| !given.contains(value));
+        for value in operands {
+            match inner {
+                true => self.recompute(value, cheap, again)?,
+                false => _ = again.entry(value).or_insert(value),
+            }
+        }
+        let results = self.repeat(segment, again)?;
+        for (value, result) in results {
+            match cheap.contains_key(&value) {
+                true => again.remove(&value),
+                false => again.insert(value, result),
+            };
+        }
+        Ok(())
     }
 
     /// Adds the node of a cheap result once more, and before it those of its own cheap operands, unless that was done.

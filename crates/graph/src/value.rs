@@ -79,7 +79,7 @@ pub struct Graph {
     pub(crate) values: Vec<ValueInfo>,
     pub(crate) leaves: Vec<Leaf>,
     pub(crate) nodes: Vec<Node>,
-    /// Ranges of nodes whose results are computed again in the backward pass, in order, apart from each other.
+    /// Ranges of nodes whose results are computed again in the backward pass: apart from each other, or one inside another that comes first.
     pub(crate) segments: Vec<Range<usize>>,
     checkpointing: bool,
     phase: &'static str,
@@ -102,16 +102,16 @@ impl Graph {
     }
 
     /// Adds a part of the network whose inner results can be computed again from its operands: a block of a backbone. It changes no
-    /// number, only what is kept in memory. A segment inside another belongs to the outer one.
+    /// number, only what is kept in memory. A segment inside another is computed again with that, and on its own when its gradients come: its
+    /// results do not wait through the gradients of what follows it there.
     ///
     /// # Errors
     /// Those of `build`.
     pub fn segment<T>(&mut self, build: impl FnOnce(&mut Graph) -> Result<T>) -> Result<T> {
-        let (first, outer) = (self.nodes.len(), std::mem::take(&mut self.checkpointing));
+        let (first, at) = (self.nodes.len(), self.segments.len());
         let built = build(self);
-        self.checkpointing = outer;
-        if outer && self.nodes.len() > first {
-            self.segments.push(first..self.nodes.len());
+        if self.checkpointing && self.nodes.len() > first {
+            self.segments.insert(at, first..self.nodes.len());
         }
         built
     }

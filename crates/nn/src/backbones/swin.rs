@@ -135,23 +135,29 @@ impl Block {
         Ok(Block { norm1, bias_table, qkv, proj, norm2, mlp, heads, window, shift })
     }
 
-    /// The block's output and its attention. `drop_path` gives the factors of the attention branch, then of the MLP branch.
+    /// The block's output and its attention. `drop_path` gives the factors of the attention branch, then of the MLP branch. With `apart` the attention
+    /// branch is a segment of its own.
     fn forward(
         &self,
         g: &mut Graph,
         x: Value,
         layout: &Layout,
+        apart: bool,
         drop_path: &mut impl Iterator<Item = Option<Value>>,
     ) -> Result<(Value, Value)> {
-        let normed = self.norm1.forward(g, x)?; // [N, C]
-        let qkv = self.qkv.forward(g, normed)?; // [N, 3·C]
-        let mut operands = vec![qkv, self.bias_table];
-        operands.extend(self.qkv.bias); // what padding tokens hold
-        let attention = WindowAttention::new(layout, self.heads, self.window, self.shift);
-        let map = g.apply1(AttentionMap(attention.clone()), &operands)?;
-        let y = g.apply1(attention, &operands)?; // [N, C]
-        let y = self.proj.forward(g, y)?;
-        let x = residual(g, x, y, layout, drop_path.next().flatten())?;
+        let factor = drop_path.next().flatten();
+        let attend = |g: &mut Graph| {
+            let normed = self.norm1.forward(g, x)?; // [N, C]
+            let qkv = self.qkv.forward(g, normed)?; // [N, 3·C]
+            let mut operands = vec![qkv, self.bias_table];
+            operands.extend(self.qkv.bias); // what padding tokens hold
+            let attention = WindowAttention::new(layout, self.heads, self.window, self.shift);
+            let map = g.apply1(AttentionMap(attention.clone()), &operands)?;
+            let y = g.apply1(attention, &operands)?; // [N, C]
+            let y = self.proj.forward(g, y)?;
+            Ok((residual(g, x, y, layout, factor)?, map))
+        };
+        let (x, map) = if apart { g.segment(attend) } else { attend(g) }?;
         let normed = self.norm2.forward(g, x)?;
         let y = self.mlp.forward(g, normed)?;
         Ok((residual(g, x, y, layout, drop_path.next().flatten())?, map))
@@ -196,7 +202,8 @@ impl Backbone for Swin {
         for (s, stage) in self.stages.iter().enumerate() {
             for block in &stage.blocks {
                 let map;
-                (x, map) = g.segment(|g| block.forward(g, x, &layout, &mut drop_path))?;
+                // Where rows are the most, a block's gradient decides what a step needs at most: an attention more is small beside that.
+                (x, map) = g.segment(|g| block.forward(g, x, &layout, s == 0, &mut drop_path))?;
                 attention.push(map);
                 // Only the last stage's outputs are normed, as the reference's linear evaluation does.
                 let normed = if s + 1 == self.stages.len() { self.norm.forward(g, x)? } else { x };
