@@ -1,7 +1,7 @@
 /**
  * Compares the engine with PyTorch on this machine, and writes the ratios to docs/benchmarks.md. The two programs take turns, run by run.
  *
- *   npm run bench:peer -- [--quick] [--cases step,loss,attention,inference] [--precision f32,mixed] [--batch-size 2,4] [--rounds 5]
+ *   npm run bench:peer -- [--quick] [--cases step,checkpointing,loss,attention,inference] [--precision f32,mixed] [--batch-size 2,4] [--rounds 5]
  *                         [--threads 2] [--device cpu|gpu] [--modes eager,fused,compile] [--prototypes 65536] [--python FILE] [--json] [--no-write]
  */
 import { spawnSync } from "node:child_process";
@@ -9,7 +9,7 @@ import { availableParallelism, cpus, loadavg } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { comparisons, groups } from "./peer/comparisons.mjs";
+import { argumentsOf, comparisons, groups } from "./peer/comparisons.mjs";
 import { startPaced } from "./peer/paced.mjs";
 import { installedPython, PeerError } from "./peer/python.mjs";
 import { markdown, rewriteSection, summary } from "./peer/report.mjs";
@@ -83,11 +83,13 @@ const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 /** One comparison: all programs loaded and warm, then one run of each in every round, the first one changing. */
 async function compare(comparison, options, bench, python) {
   const { batch, precision, modes } = comparison;
+  const { ours, theirs } = argumentsOf(comparison.case);
   const common = [
-    comparison.case, "--device", options.device, "--precision", precision, "--batch-size", String(batch), "--threads", String(options.threads),
+    "--device", options.device, "--precision", precision, "--batch-size", String(batch), "--threads", String(options.threads),
     "--prototypes", String(options.prototypes),
   ];
-  const programs = [[bench, common], ...modes.map((mode) => [python, [join(here, "peer", "peer.py"), ...common, "--mode", mode]])];
+  const peer = join(here, "peer", "peer.py");
+  const programs = [[bench, [...ours, ...common]], ...modes.map((mode) => [python, [peer, ...theirs, ...common, "--mode", mode]])];
   const started = [];
   try {
     for (const [command, args] of programs) started.push(await startPaced(command, args));
@@ -99,8 +101,8 @@ async function compare(comparison, options, bench, python) {
         await pause(50);
       }
     }
-    const [ours, ...theirs] = await Promise.all(started.map((program) => program.end()));
-    return { ...comparison, ours, theirs };
+    const [first, ...others] = await Promise.all(started.map((program) => program.end()));
+    return { ...comparison, ours: first, theirs: others };
   } finally {
     for (const program of started) program.kill();
   }

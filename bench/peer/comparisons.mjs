@@ -1,8 +1,9 @@
 /** What is compared: cases, batches, precisions and the programs that take turns. */
 
-/** Names on the command line, and the cases of `esvit-bench` and `peer.py` behind them. */
+/** Names on the command line, and the cases behind them. */
 export const groups = {
   step: ["step"],
+  checkpointing: ["step_checkpointing"],
   loss: ["loss"],
   attention: ["window_attention", "window_attention_forward", "window_attention_core", "window_attention_core_forward"],
   inference: ["inference"],
@@ -11,6 +12,7 @@ export const groups = {
 /** Batches by default: all of them, and those of a short run. */
 const batches = {
   step: { full: [2, 4, 8], quick: [2] },
+  checkpointing: { full: [2], quick: [2] },
   loss: { full: [2, 8], quick: [2] },
   attention: { full: [8], quick: [8] },
   inference: { full: [1, 8, 32], quick: [1, 8] },
@@ -18,9 +20,14 @@ const batches = {
 
 /** The name a ratio has in JSON; `mixed` ones carry an ending. */
 export function ratioName(caseName, precision) {
-  if (caseName === "step") return `step_${precision}`;
+  if (caseName.startsWith("step")) return `${caseName}_${precision}`;
   const name = { loss: "region_loss", inference: "inference_224" }[caseName] ?? caseName;
   return precision === "mixed" ? `${name}_mixed` : name;
+}
+
+/** What `esvit-bench` and `peer.py` are asked for. Ours alone computes blocks twice in `step_checkpointing`: it is about memory. */
+export function argumentsOf(caseName) {
+  return caseName === "step_checkpointing" ? { ours: ["step", "--checkpointing", "on"], theirs: ["step"] } : { ours: [caseName], theirs: [caseName] };
 }
 
 /** Programs other than ours for a case. */

@@ -22,7 +22,7 @@ describe("the command line", () => {
   test("a short run has every ratio that is asked for, once", () => {
     const names = comparisons(readOptions(["--quick"])).map(({ name }) => name);
     expect(new Set(names)).toEqual(new Set([
-      "step_f32", "step_mixed", "region_loss", "region_loss_mixed", "window_attention", "window_attention_mixed", "inference_224", "inference_224_mixed",
+      "step_f32", "step_mixed", "step_checkpointing_f32", "step_checkpointing_mixed", "region_loss", "region_loss_mixed", "window_attention", "window_attention_mixed", "inference_224", "inference_224_mixed",
     ]));
   });
 
@@ -38,7 +38,7 @@ describe("the command line", () => {
   });
 
   test.each([
-    [["--cases", "stepp"], "--cases takes step, loss, attention, inference, with commas between; got stepp"],
+    [["--cases", "stepp"], "--cases takes step, checkpointing, loss, attention, inference, with commas between; got stepp"],
     [["--rounds", "0"], "--rounds takes whole numbers from 1, got 0"],
     [["--precision", ""], "--precision takes f32, mixed, with commas between; got nothing"],
     [["--fast"], "Unknown option '--fast'"],

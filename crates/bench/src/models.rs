@@ -54,3 +54,20 @@ pub fn swin(backbone: &BackboneSpec) -> Option<&SwinSpec> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use esvit_engine::Plan;
+    use esvit_engine::spec::Device;
+
+    use super::*;
+
+    #[test]
+    fn a_step_of_swin_t_that_computes_twice_needs_an_eighth_more_than_its_parameters() {
+        // What PyTorch needs for the same step (docs/benchmarks.md) is three times that.
+        let spec = training("swin_tiny", 7).unwrap();
+        let spec = TrainerSpec { checkpointing: true, crops: CropSpec { batch: 2, ..spec.crops }, ..spec };
+        let memory = Plan::new(&spec, Device::Cpu).unwrap().memory;
+        assert!(8 * (memory.arena + memory.workspace) < memory.parameters, "{memory:?}");
+    }
+}

@@ -28,6 +28,7 @@ esvit-bench: what the engine costs on this machine
   --local-size PX          side of the local crops (96)
   --local-count N          local crops an image (8)
   --region on|off          the region loss (on)
+  --checkpointing on|off   of step: blocks are computed again in the backward pass, and no logits are kept (off)
   --runs N                 runs that count (5)
   --warm-up N              runs before them (1)
   --only NAME              of ops: those whose name begins so
@@ -110,6 +111,10 @@ fn read(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, lexopt::Err
                 let region = choice(&flag, &parser.value()?.string()?, [("on", true), ("off", false)])?;
                 changes.push(Box::new(move |spec| spec.loss.region = region));
             }
+            "checkpointing" => {
+                let checkpointing = choice(&flag, &parser.value()?.string()?, [("on", true), ("off", false)])?;
+                changes.push(Box::new(move |spec| spec.checkpointing = checkpointing));
+            }
             "threads" => threads = list(&mut parser, 0)?,
             "batch-size" => batches = list(&mut parser, 1)?,
             "arch" => arch = parser.value()?.string()?,
@@ -190,7 +195,7 @@ mod tests {
     #[test]
     fn every_option_acts() {
         let line = "loss -d gpu --precision mixed --threads 1,2 --batch-size 3 --arch swin_base --window 14 --prototypes 512 --global-size 112 \
-                    --local-size 48 --local-count 2 --region off --runs 7 --warm-up 0 --json";
+                    --local-size 48 --local-count 2 --region off --checkpointing on --runs 7 --warm-up 0 --json";
         let o = options(line).unwrap();
         assert_eq!(o.subjects, [Subject::Case(Case::Loss)]);
         assert_eq!((o.gpu, o.json, o.paced, o.runs, o.warm_up), (true, true, false, 7, 0));
@@ -199,7 +204,7 @@ mod tests {
         assert_eq!((swin.dim, swin.window, o.spec.head.out_dim), (128, 14, 512));
         let crops = &o.spec.crops;
         assert_eq!((crops.global_size, crops.local_size, crops.local_count), (112, 48, 2));
-        assert_eq!((o.spec.precision, o.spec.loss.region), (Precision::Mixed, false));
+        assert_eq!((o.spec.precision, o.spec.loss.region, o.spec.checkpointing), (Precision::Mixed, false, true));
         assert_eq!(options("ops --only linear").unwrap().only.as_deref(), Some("linear"));
         assert!(options("step --batch-size 2 --paced").unwrap().paced);
     }
