@@ -120,6 +120,16 @@ fn check(spec: &SwinSpec) -> Result<()> {
     Ok(())
 }
 
+impl Swin {
+    /// Patches to tokens, `[N, C]`.
+    fn embed(&self, g: &mut Graph, input: &Input) -> Result<Value> {
+        let patches = g.apply1(input.crops.clone(), &[input.pixels])?; // [N, 3·P·P]
+        let x = self.embedding.forward(g, patches)?; // [N, C]
+        let x = self.embedding_norm.map_or(Ok(x), |norm| norm.forward(g, x))?;
+        self.position.map_or(Ok(x), |table| g.apply1(AddPosition, &[x, table]))
+    }
+}
+
 impl Block {
     fn new(spec: &SwinSpec, g: &mut Graph, scope: &mut Scope, width: usize, heads: usize, window: usize, shift: usize) -> Result<Block> {
         let span = 2 * window - 1;
@@ -191,32 +201,32 @@ impl Backbone for Swin {
 
     fn forward(&self, g: &mut Graph, input: &Input) -> Result<Features> {
         let mut layout = input.crops.tokens();
-        let mut x = g.segment(|g| {
-            let patches = g.apply1(input.crops.clone(), &[input.pixels])?; // [N, 3·P·P]
-            let x = self.embedding.forward(g, patches)?; // [N, C]
-            let x = self.embedding_norm.map_or(Ok(x), |norm| norm.forward(g, x))?;
-            self.position.map_or(Ok(x), |table| g.apply1(AddPosition, &[x, table]))
-        })?;
+        // Embedded patches belong to the segment of the first block: they are more to keep than to compute again.
+        let mut x = None;
         let mut drop_path = input.drop_path.iter().copied();
         let (mut blocks, mut attention) = (Vec::new(), Vec::new());
         for (s, stage) in self.stages.iter().enumerate() {
             for block in &stage.blocks {
-                let map;
-                // Where rows are the most, a block's gradient decides what a step needs at most: an attention more is small beside that.
-                (x, map) = g.segment(|g| block.forward(g, x, &layout, s == 0, &mut drop_path))?;
+                let (y, map) = g.segment(|g| {
+                    let x = x.map_or_else(|| g.segment(|g| self.embed(g, input)), Ok)?;
+                    // Where rows are the most, a block's gradient decides what a step needs at most: an attention more is small beside that.
+                    block.forward(g, x, &layout, s == 0, &mut drop_path)
+                })?;
+                x = Some(y);
                 attention.push(map);
                 // Only the last stage's outputs are normed, as the reference's linear evaluation does.
-                let normed = if s + 1 == self.stages.len() { self.norm.forward(g, x)? } else { x };
+                let normed = if s + 1 == self.stages.len() { self.norm.forward(g, y)? } else { y };
                 blocks.push(g.apply1(TokenMean { layout: layout.clone() }, &[normed])?);
             }
-            if let Some((reduction, norm)) = &stage.downsample {
+            if let (Some(y), Some((reduction, norm))) = (x, &stage.downsample) {
                 let merge = PatchMerge { layout: layout.clone() };
                 layout = merge.merged();
-                let merged = g.apply1(merge, &[x])?; // [N/4, 4·C]
+                let merged = g.apply1(merge, &[y])?; // [N/4, 4·C]
                 let merged = norm.forward(g, merged)?;
-                x = reduction.forward(g, merged)?; // [N/4, 2·C]
+                x = Some(reduction.forward(g, merged)?); // [N/4, 2·C]
             }
         }
+        let x = x.expect("`check` wants a block in every stage");
         let regions = self.norm.forward(g, x)?;
         let view = g.apply1(TokenMean { layout: layout.clone() }, &[regions])?;
         Ok(Features { view, regions: Tokens { value: regions, layout }, blocks, attention, statistics: Vec::new() })
