@@ -176,42 +176,6 @@ impl Program {
         Program { nodes, places, shapes, leaf_names, leaf_index, leaf_types, stops, arena_bytes, residents, precision: Precision::F32 }
     }
 
-    /// TEMPORARY
-    pub fn dump(&self, peaks: usize) {
-        let n = self.nodes.len();
-        let mb = |b: usize| b as f64 / 1048576.0;
-        let live: Vec<usize> =
-            (0..n).map(|t| self.residents.iter().filter(|(_, l)| l.first <= t && t <= l.last).map(|(_, l)| l.bytes).sum()).collect();
-        eprintln!("bound {:.1} arena {:.1}", mb(*live.iter().max().unwrap()), mb(self.arena_bytes));
-        let mut seen: Vec<usize> = Vec::new();
-        let mut order: Vec<usize> = (0..n).collect();
-        order.sort_by_key(|&t| std::cmp::Reverse(live[t]));
-        for t in order {
-            if seen.iter().any(|&s| s.abs_diff(t) < 6) {
-                continue;
-            }
-            seen.push(t);
-            if seen.len() > peaks {
-                break;
-            }
-            eprintln!("-- node {t} of {n} {} ({}): {:.1}", self.nodes[t].op.name(), self.nodes[t].phase, mb(live[t]));
-            let mut here: Vec<_> = self.residents.iter().filter(|(_, l)| l.first <= t && t <= l.last).collect();
-            here.sort_by_key(|(_, l)| std::cmp::Reverse(l.bytes));
-            for (v, l) in here.iter().take(14) {
-                eprintln!(
-                    "   {:7.1} {:?} made by {} ({}) at {}, last read by {} at {}",
-                    mb(l.bytes),
-                    self.shapes[v.index()],
-                    self.nodes[l.first].op.name(),
-                    self.nodes[l.first].phase,
-                    l.first,
-                    self.nodes.get(l.last).map_or("end", |n| n.op.name()),
-                    l.last
-                );
-            }
-        }
-    }
-
     /// The same program with its matrix products rounded like this.
     #[must_use]
     pub fn with_precision(self, precision: Precision) -> Program {
