@@ -1,7 +1,7 @@
 /** An engine that learns nothing, but whose state is a function of all crops and knobs it was given, in order. */
 import { createHash } from "node:crypto";
 import type {
-  Encoder, GpuAdapter, KnnResult, Mixup, Native, StepKnobs, StepStats, TensorData, Trainer, TrainerPlan, TrainerSpec, TrainerState,
+  Encoder, GpuAdapter, KnnResult, Mixup, Native, StepKnobs, StepStats, TensorData, Trainer, TrainerPlan, StatePart, TrainerSpec, TrainerState,
 } from "../../ts/src/native/index.js";
 import { EngineError } from "../../ts/src/native/index.js";
 import { FakeEngine } from "../data/fake-engine.js";
@@ -68,6 +68,17 @@ export class FakeTrainer implements Trainer {
     return Promise.resolve(this.state_);
   }
 
+  outline(): Promise<TrainerState> {
+    const bare = (tensors: TensorData[]): TensorData[] => tensors.map((tensor) => ({ ...tensor, data: new Uint8Array() }));
+    const { student, teacher, loss, optimizer } = this.state_;
+    return Promise.resolve({ student: bare(student), teacher: bare(teacher), loss: bare(loss), optimizer: { ...optimizer, slots: bare(optimizer.slots) } });
+  }
+
+  read(part: StatePart, index: number, target: Uint8Array): void {
+    const tensors = part === "slots" ? this.state_.optimizer.slots : this.state_[part];
+    target.set(tensors[index]!.data);
+  }
+
   load(state: TrainerState): Promise<void> {
     const { kind, decayed, notDecayed, steps, slots } = state.optimizer;
     const order = (a: { name: string }, b: { name: string }): number => (a.name < b.name ? -1 : 1);
@@ -107,7 +118,7 @@ export class FakeNative extends FakeEngine implements Native {
 
   planTrainer({ crops }: TrainerSpec): TrainerPlan {
     this.planned.push(crops.batch);
-    return { memory: { arena: 1000 + 100 * crops.batch, parameters: 500, workspace: 10 * crops.batch }, parameterCount: 14, gflop: 1 };
+    return { memory: { arena: 1000 + 100 * crops.batch, parameters: 500, workspace: 10 * crops.batch, largestTensor: 50 }, parameterCount: 14, gflop: 1 };
   }
 
   createTrainer(spec: TrainerSpec): Trainer {

@@ -38,19 +38,23 @@ describe("memory", () => {
   const gib = 2 ** 30;
   const mib = 2 ** 20;
 
-  test("counts one batch more than are kept ready, and two copies of the state", () => {
-    expect(runMemory({ arena: 10, parameters: 5, workspace: 1 }, { batchBytes: 100, depth: 2 }, "cpu")).toEqual(
-      { arena: 10, parameters: 5, workspace: 1, loader: 300, checkpoint: 10, gpu: 0, total: 326 },
-    );
-    expect(runMemory({ arena: 10, parameters: 5, workspace: 1 }, { batchBytes: 100, depth: 2 }, "gpu")).toEqual(
-      { arena: 0, parameters: 5, workspace: 1, loader: 300, checkpoint: 10, gpu: 15, total: 316 },
-    );
+  test("counts one batch more than are kept ready, and of a checkpoint one tensor", () => {
+    const plan = { arena: 10, parameters: 20, workspace: 1, largestTensor: 2 };
+    const loader = { batchBytes: 100, depth: 2 };
+    expect(runMemory(plan, loader, "cpu")).toEqual({ arena: 10, parameters: 20, workspace: 1, loader: 300, checkpoint: 2, gpu: 0, total: 333 });
+    expect(runMemory(plan, loader, "gpu")).toEqual({ arena: 0, parameters: 20, workspace: 1, loader: 300, checkpoint: 2, gpu: 30, total: 323 });
+  });
+
+  test("of a run that goes on holds its checkpoint and a copy of it first, or activations if they are more", () => {
+    const plan = { arena: 10, parameters: 20, workspace: 1, largestTensor: 2 };
+    expect(runMemory(plan, { batchBytes: 0, depth: 2 }, "cpu", true)).toMatchObject({ checkpoint: 29, total: 60 });
+    expect(runMemory({ ...plan, arena: 70 }, { batchBytes: 0, depth: 2 }, "cpu", true)).toMatchObject({ checkpoint: 2, total: 93 });
   });
 
   const config = completeConfig({ batchSize: 64 });
   const planner = {
     planTrainer: ({ crops }: TrainerSpec) => ({
-      memory: { arena: 1000 * mib + 100 * mib * crops.batch, parameters: 100 * mib, workspace: 0 }, parameterCount: 1, gflop: 1,
+      memory: { arena: 1000 * mib + 100 * mib * crops.batch, parameters: 100 * mib, workspace: 0, largestTensor: 10 * mib }, parameterCount: 1, gflop: 1,
     }),
   };
 
@@ -60,8 +64,8 @@ describe("memory", () => {
     expect(() => requireMemory(config, 4 * gib, planner, "cpu")).toThrow(new RegExp(`^the run needs \\d+ MiB of memory and 4096 MiB are free; batchSize ${fits} would fit$`));
     expect(() => requireMemory({ ...config, batchSize: fits }, 4 * gib, planner, "cpu")).not.toThrow();
     expect(() => requireMemory({ ...config, batchSize: fits + 1 }, 4 * gib, planner, "cpu")).toThrow(MemoryError);
-    // 4096 MiB less 128 for Node, 1000 that do not depend on the batch, 300 for parameters and copies, and 105 an image.
-    expect(fits).toBe(25);
+    // 4096 MiB less 128 for Node, 1000 that do not depend on the batch, 110 for parameters and a copy of the largest, and 105 an image.
+    expect(fits).toBe(27);
     expect(() => requireMemory(config, gib, planner, "cpu")).toThrow("not even one image a step would fit");
   });
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use esvit_engine::spec::OptimizerKind;
-use esvit_engine::{LossScaler, OptimizerState, Tensor, TensorValues, TrainerState};
+use esvit_engine::{LossScaler, OptimizerState, StatePart, Tensor, TensorValues, TrainerState};
 use napi::Result;
 use napi::bindgen_prelude::Uint8Array;
 use napi_derive::napi;
@@ -51,6 +51,17 @@ pub struct OptimizerData {
     pub not_decayed: Vec<String>,
     pub steps: HashMap<String, u32>,
     pub slots: Vec<TensorData>,
+}
+
+/// A list of tensors in a state, by its field.
+pub fn state_part(field: &str) -> Result<StatePart> {
+    match field {
+        "student" => Ok(StatePart::Student),
+        "teacher" => Ok(StatePart::Teacher),
+        "loss" => Ok(StatePart::Loss),
+        "slots" => Ok(StatePart::Slots),
+        other => Err(failure(STATE, format_args!("`{other}` is no part of a state"))),
+    }
 }
 
 fn dimensions(shape: &[usize]) -> Vec<u32> {

@@ -9,9 +9,9 @@ use napi::bindgen_prelude::{AsyncTask, Object, Uint8Array};
 use napi::{Env, Result, Task};
 use napi_derive::napi;
 
-use crate::failure::{CONFIG, failure, from_engine};
+use crate::failure::{CONFIG, STATE, failure, from_engine};
 use crate::functions::{Device, open_gpu};
-use crate::tensors::{TensorData, TensorShape, TrainerStateData, describe, give_state, take_all, take_state};
+use crate::tensors::{TensorData, TensorShape, TrainerStateData, describe, give_state, state_part, take_all, take_state};
 use crate::worker::Worker;
 
 #[napi(object)]
@@ -56,6 +56,7 @@ pub struct MemoryPlan {
     pub arena: f64,
     pub parameters: f64,
     pub workspace: f64,
+    pub largest_tensor: f64,
 }
 
 #[napi(object)]
@@ -162,7 +163,7 @@ pub fn create_trainer(spec: serde_json::Value, device: Device) -> Result<JsTrain
         Device::gpu => Trainer::new(spec).and_then(|trainer| trainer.on_gpu(open_gpu()?)),
     };
     let trainer = trainer.map_err(from_engine)?;
-    let shapes = describe(&trainer.student().tensors());
+    let shapes = describe(&trainer.student().tensors_with(|view| view.to_no_values()));
     Ok(JsTrainer { plan: *trainer.plan(), shapes, worker: Worker::new("esvit-trainer", trainer)? })
 }
 
@@ -172,9 +173,14 @@ fn read_spec(spec: serde_json::Value) -> Result<TrainerSpec> {
 
 impl From<Plan> for TrainerPlan {
     fn from(plan: Plan) -> TrainerPlan {
-        let esvit_engine::MemoryPlan { arena, parameters, workspace } = plan.memory;
+        let esvit_engine::MemoryPlan { arena, parameters, workspace, largest_tensor } = plan.memory;
         TrainerPlan {
-            memory: MemoryPlan { arena: arena as f64, parameters: parameters as f64, workspace: workspace as f64 },
+            memory: MemoryPlan {
+                arena: arena as f64,
+                parameters: parameters as f64,
+                workspace: workspace as f64,
+                largest_tensor: largest_tensor as f64,
+            },
             parameter_count: plan.parameter_count as f64,
             gflop: plan.flops as f64 / 1e9,
         }
@@ -231,6 +237,32 @@ impl JsTrainer {
     #[napi(ts_return_type = "Promise<TrainerState>")]
     pub fn state<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
         self.worker.call(env, |trainer| trainer.state().map(give_state).map_err(from_engine))
+    }
+
+    #[napi(ts_return_type = "Promise<TrainerState>")]
+    pub fn outline<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
+        self.worker.call(env, |trainer| trainer.outline().map(give_state).map_err(from_engine))
+    }
+
+    /// Copies the values of a tensor of the last outline into an array of their size, a piece at a time.
+    #[napi]
+    pub fn read(&self, part: String, index: u32, mut target: Uint8Array) -> Result<()> {
+        const PIECE: usize = 4 << 20;
+        let part = state_part(&part)?;
+        // SAFETY: JavaScript, which could touch the array, runs on this thread alone.
+        let target = unsafe { target.as_mut() };
+        let size = target.len();
+        for (i, piece) in target.chunks_mut(PIECE).enumerate() {
+            let range = i * PIECE..i * PIECE + piece.len();
+            let bytes = self.worker.wait(move |trainer| {
+                let view = trainer.read(part, index as usize);
+                let bytes = view.as_ref().map(|view| view.bytes()).filter(|bytes| bytes.len() == size);
+                let wrong = || failure(STATE, format_args!("the state has no tensor {index} of {size} bytes there"));
+                Ok(bytes.ok_or_else(wrong)?[range].to_vec())
+            })?;
+            piece.copy_from_slice(&bytes);
+        }
+        Ok(())
     }
 
     #[napi(ts_return_type = "Promise<void>")]

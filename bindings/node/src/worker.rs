@@ -68,6 +68,22 @@ impl<T: Send + 'static> Worker<T> {
         }
     }
 
+    /// Runs `work` on the thread and waits for it, and for what was sent before: for work that takes no time to speak of.
+    pub fn wait<R: Send + 'static>(&self, work: impl FnOnce(&mut T) -> Result<R> + Send + 'static) -> Result<R> {
+        let sender = self.sender.as_ref().ok_or_else(|| failure(ENGINE, "the engine was disposed of"))?;
+        let (answer, result) = sync_channel(1);
+        let job: Job<T> = Box::new(move |value| {
+            let Some(value) = value else { return false };
+            let done = catch_unwind(AssertUnwindSafe(|| work(value)));
+            let fine = done.is_ok();
+            // Whoever waits is there until it has an answer; after a panic there is none.
+            done.into_iter().for_each(|result| _ = answer.send(result));
+            fine
+        });
+        sender.send(job).map_err(|_| failure(ENGINE, "the engine's thread has ended"))?;
+        result.recv().map_err(|_| failure(ENGINE, "the engine stopped after an internal error"))?
+    }
+
     /// Ends the thread after the commands already sent, and frees the value.
     pub fn dispose(&mut self) {
         self.sender = None;

@@ -35,7 +35,7 @@ pub use plan::{MemoryPlan, Plan};
 pub use profile::ProfileRow;
 pub use scaler::LossScaler;
 pub use staging::Pixels;
-pub use state::{Tensor, TensorValues, TrainerState};
+pub use state::{StatePart, Tensor, TensorValues, TensorView, TrainerState};
 pub use step::{Knobs, StepStats};
 pub use store::{LoadReport, Store};
 pub use trainer::Trainer;

@@ -16,7 +16,7 @@ use esvit_simd::{Pool, lanes, multiversion};
 use rayon::prelude::*;
 
 use crate::spec::OptimizerKind;
-use crate::{Error, Knobs, Result, Store, Tensor, TensorValues};
+use crate::{Error, Knobs, Result, Store, Tensor, TensorValues, TensorView};
 
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
@@ -158,17 +158,21 @@ impl Optimizer {
         &mut self.moments[i][slot]
     }
 
-    pub fn state(&self, store: &Store) -> OptimizerState {
-        let trained = || store.entries().iter().enumerate().filter(|(_, e)| is_trained(e));
-        let steps = trained().map(|(i, e)| (e.name.clone(), self.steps[i])).collect();
-        let slots = trained().filter(|(i, _)| self.steps[*i] > 0).flat_map(|(i, e)| {
-            self.kind.slots().iter().zip(&self.moments[i]).map(move |(slot, values)| Tensor {
-                name: format!("{slot}/{}", e.name),
-                shape: e.shape.clone(),
-                values: TensorValues::F32(values.clone()),
-            })
+    /// The state, with what `values` makes of the moments.
+    pub fn state(&self, store: &Store, values: impl Fn(TensorView) -> TensorValues) -> OptimizerState {
+        let steps =
+            store.entries().iter().enumerate().filter(|(_, e)| is_trained(e)).map(|(i, e)| (e.name.clone(), self.steps[i])).collect();
+        let slots = self.slots(store).map(|(i, slot, moment)| {
+            let entry = &store.entries()[i];
+            Tensor { name: format!("{slot}/{}", entry.name), shape: entry.shape.clone(), values: values(TensorView::F32(moment)) }
         });
         OptimizerState { kind: self.kind, decayed: names(store, true), not_decayed: names(store, false), steps, slots: slots.collect() }
+    }
+
+    /// Entry, name and values of each moment, in the order of the state.
+    pub fn slots<'a>(&'a self, store: &'a Store) -> impl Iterator<Item = (usize, &'static str, &'a [f32])> {
+        let updated = store.entries().iter().enumerate().filter(|(i, e)| is_trained(e) && self.steps[*i] > 0);
+        updated.flat_map(|(i, _)| self.kind.slots().iter().zip(&self.moments[i]).map(move |(slot, values)| (i, *slot, values.as_slice())))
     }
 
     /// The optimiser of a state; nothing is changed when it does not fit.

@@ -18,6 +18,8 @@ pub struct MemoryPlan {
     pub parameters: usize,
     /// Staging of pixels, and on the CPU scratch memory of the operators.
     pub workspace: usize,
+    /// The largest tensor of a state: what a checkpoint takes while it is written.
+    pub largest_tensor: usize,
 }
 
 /// Sizes of a training run.
@@ -62,6 +64,7 @@ impl Plan {
             arena: program.arena_bytes(),
             parameters: 4 * (held(&step.student) + held(&step.teacher) + moments + sums + centers),
             workspace: staging + scratch,
+            largest_tensor: 4 * step.student.entries.iter().map(Entry::volume).max().unwrap_or(0).max(spec.head.out_dim),
         };
         Plan { memory, parameter_count, flops: spec.accumulate as u64 * step.program.flops() }
     }

@@ -1,5 +1,7 @@
 //! What a checkpoint holds, as plain data.
 
+use std::borrow::Cow;
+
 use esvit_graph::Shape;
 
 use crate::{LossScaler, OptimizerState};
@@ -37,6 +39,54 @@ impl TensorValues {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// Values of a tensor where they are.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TensorView<'a> {
+    /// Floats.
+    F32(&'a [f32]),
+    /// Integers.
+    I64(Cow<'a, [i64]>),
+}
+
+impl TensorView<'_> {
+    /// A copy of the values.
+    pub fn to_values(&self) -> TensorValues {
+        match self {
+            TensorView::F32(values) => TensorValues::F32(values.to_vec()),
+            TensorView::I64(values) => TensorValues::I64(values.to_vec()),
+        }
+    }
+
+    /// No values, of the same type.
+    pub fn to_no_values(&self) -> TensorValues {
+        match self {
+            TensorView::F32(_) => TensorValues::F32(Vec::new()),
+            TensorView::I64(_) => TensorValues::I64(Vec::new()),
+        }
+    }
+
+    /// Bytes of the values, in this machine's order.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            TensorView::F32(values) => bytemuck::cast_slice(values),
+            TensorView::I64(values) => bytemuck::cast_slice(values),
+        }
+    }
+}
+
+/// A list of tensors in a [`TrainerState`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatePart {
+    /// The student's state dict.
+    Student,
+    /// The teacher's.
+    Teacher,
+    /// The centres.
+    Loss,
+    /// The optimiser's moments.
+    Slots,
 }
 
 /// Everything a run needs to continue bit for bit.

@@ -6,7 +6,7 @@ use esvit_graph::{Bindings, Leaves, Slice};
 use esvit_nn::{Entry, Init, Parameters, Role, leaf_name};
 
 use crate::random::Stream;
-use crate::{Error, Result, Tensor, TensorValues};
+use crate::{Error, Result, Tensor, TensorValues, TensorView};
 
 /// Entries with their values.
 #[derive(Clone, Debug)]
@@ -92,17 +92,25 @@ impl Store {
 
     /// The state dict.
     pub fn tensors(&self) -> Vec<Tensor> {
-        let tensor = |(entry, values): (&Entry, &Vec<f32>)| Tensor {
-            name: entry.name.clone(),
-            shape: entry.shape.clone(),
-            values: match &entry.role {
-                Role::Constant(integers) => TensorValues::I64(integers.clone()),
-                Role::Alias(of) => TensorValues::F32(self.position(of).map_or_else(Vec::new, |i| self.values[i].clone())),
-                Role::Buffer if entry.name.ends_with(COUNTER) => TensorValues::I64(values.iter().map(|&v| v as i64).collect()),
-                _ => TensorValues::F32(values.clone()),
-            },
-        };
-        self.entries.iter().zip(&self.values).map(tensor).collect()
+        self.tensors_with(|view| view.to_values())
+    }
+
+    /// The state dict with other values, or none, in place of its own.
+    pub fn tensors_with(&self, values: impl Fn(TensorView) -> TensorValues) -> Vec<Tensor> {
+        let tensor =
+            |(i, entry): (usize, &Entry)| Tensor { name: entry.name.clone(), shape: entry.shape.clone(), values: values(self.view(i)) };
+        self.entries.iter().enumerate().map(tensor).collect()
+    }
+
+    /// Values of entry `i` as the state dict has them.
+    pub fn view(&self, i: usize) -> TensorView<'_> {
+        let (entry, values) = (&self.entries[i], &self.values[i]);
+        match &entry.role {
+            Role::Constant(integers) => TensorView::I64(integers.into()),
+            Role::Alias(of) => TensorView::F32(self.position(of).map_or(&[], |i| &self.values[i])),
+            Role::Buffer if entry.name.ends_with(COUNTER) => TensorView::I64(values.iter().map(|&v| v as i64).collect()),
+            _ => TensorView::F32(values),
+        }
     }
 
     /// What loading these tensors would do. Unless `partial`, every entry must be given and every tensor used.

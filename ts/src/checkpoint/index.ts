@@ -7,7 +7,7 @@ export {
   CHECKPOINT_NAME, readCheckpoint, saveCheckpoint, section, weightsFor, writeCheckpoint,
   type Checkpoint, type CheckpointContents, type OptimizerSection, type StateDict,
 } from "./checkpoint.js";
-export { fromTrainerState, toTrainerState, type RunFacts } from "./trainer-state.js";
+export { fromTrainerState, toTrainerState, type RunFacts, type StateTensor } from "./trainer-state.js";
 export { removeStaleTemporaries, writeAtomically } from "./store.js";
 export { digestCheckpoint, type CheckpointDigest } from "./digest.js";
 export { readSafetensors, writeSafetensors, type Safetensors } from "./safetensors.js";

@@ -22,17 +22,38 @@ export function elementCount(shape: readonly number[]): number {
   return shape.reduce((count, side) => count * side, 1);
 }
 
-/** One tensor. `data` holds exactly `elementCount(shape)` elements. */
+/** One tensor: exactly `elementCount(shape)` elements, here or where `read` copies them from. */
 export class Tensor {
   constructor(
     readonly dtype: Dtype,
     readonly shape: readonly number[],
-    readonly data: Uint8Array,
+    private readonly source: Uint8Array | ((target: Uint8Array) => void),
   ) {
-    const bytes = elementCount(shape) * itemSize(dtype);
-    if (data.byteLength !== bytes) {
-      throw new RangeError(`a ${dtype} tensor of shape [${shape.join(", ")}] has ${bytes} bytes, got ${data.byteLength}`);
+    if (source instanceof Uint8Array && source.byteLength !== this.byteLength) {
+      throw new RangeError(`a ${dtype} tensor of shape [${shape.join(", ")}] has ${this.byteLength} bytes, got ${source.byteLength}`);
     }
+  }
+
+  get byteLength(): number {
+    return elementCount(this.shape) * itemSize(this.dtype);
+  }
+
+  /** The elements where they lie in memory; undefined when they are elsewhere. */
+  get held(): Uint8Array | undefined {
+    return this.source instanceof Uint8Array ? this.source : undefined;
+  }
+
+  /** The elements; those that are elsewhere are copied each time. */
+  get data(): Uint8Array {
+    return this.source instanceof Uint8Array ? this.source : this.into(new Uint8Array(this.byteLength));
+  }
+
+  /** Copies elements that are elsewhere to the beginning of `buffer`, and gives that part of it; those that are here are given as they are. */
+  into(buffer: Uint8Array): Uint8Array {
+    if (this.source instanceof Uint8Array) return this.source;
+    const target = buffer.subarray(0, this.byteLength);
+    this.source(target);
+    return target;
   }
 }
 

@@ -66,13 +66,14 @@ function readZip(source: FileSource): Value {
   return pickle.value;
 }
 
-/** Writes `value` to `sink` in the zip format. `file` is named in errors. Nothing but the pickle is held in memory. */
+/** Writes `value` to `sink` in the zip format. `file` is named in errors. Nothing but the pickle and one tensor is held in memory. */
 export function writeTorch(sink: Sink, value: Writable, file: string): void {
   const { pickle, storages } = writePickle(value, file);
   const zip = new ZipWriter(sink);
   zip.add("archive/data.pkl", pickle);
   zip.add("archive/byteorder", Buffer.from("little"));
-  storages.forEach((bytes, index) => zip.add(`archive/data/${index}`, bytes));
+  const buffer = new Uint8Array(Math.max(0, ...storages.filter(({ held }) => !held).map(({ byteLength }) => byteLength)));
+  storages.forEach((tensor, index) => zip.add(`archive/data/${index}`, tensor.into(buffer)));
   zip.add("archive/version", Buffer.from(VERSION));
   zip.finish();
 }

@@ -4,7 +4,7 @@
  * PyTorch's optimisers know parameters by number: those with weight decay first, in the order of the state dict,
  * then those without. A checkpoint of ours also lists their names; for any other they follow from the student.
  */
-import type { LossScaler, OptimizerState, TensorData, TrainerState } from "../native/index.js";
+import type { LossScaler, OptimizerState, StoredTensor, TensorData, TrainerState } from "../native/index.js";
 import { bareNames, section, tensorData, type Checkpoint, type CheckpointContents, type OptimizerSection, type StateDict } from "./checkpoint.js";
 import { CheckpointError } from "./errors.js";
 import { elementCount, f32Tensor, isFloat, Tensor, toFloat32 } from "./tensor.js";
@@ -55,8 +55,11 @@ const SCALER: readonly (readonly [string, keyof LossScaler])[] = [
   ["growth_interval", "growthInterval"], ["_growth_tracker", "growthTracker"],
 ];
 
-/** The checkpoint of a trainer's state. The tensors are shared with it, not copied. */
-export function fromTrainerState(state: TrainerState, run: RunFacts): CheckpointContents {
+/** What a tensor of a state can be. */
+export type StateTensor = TensorData | StoredTensor;
+
+/** The checkpoint of a trainer's state. The tensors are shared with it, not copied: those that are stored elsewhere are read when it is written. */
+export function fromTrainerState(state: TrainerState<StateTensor>, run: RunFacts): CheckpointContents {
   const { optimizer } = state;
   const names = [...optimizer.decayed, ...optimizer.notDecayed];
   const esvit = fromPlain(run.progress) as Map<Key, Value>;
@@ -76,19 +79,19 @@ export function fromTrainerState(state: TrainerState, run: RunFacts): Checkpoint
 }
 
 /** The reference wraps the teacher for several GPUs only to synchronise its batch norms. */
-function hasBatchNorm(tensors: readonly TensorData[]): boolean {
+function hasBatchNorm(tensors: readonly StateTensor[]): boolean {
   return tensors.some(({ name }) => name.endsWith(".running_mean"));
 }
 
-function stateDict(tensors: readonly TensorData[], prefix: string): StateDict {
+function stateDict(tensors: readonly StateTensor[], prefix: string): StateDict {
   return new Map(tensors.map((tensor) => [prefix + tensor.name, asTensor(tensor)]));
 }
 
-function asTensor({ dtype, shape, data }: TensorData): Tensor {
-  return new Tensor(dtype, shape, data);
+function asTensor(tensor: StateTensor): Tensor {
+  return new Tensor(tensor.dtype, tensor.shape, "data" in tensor ? tensor.data : tensor.read);
 }
 
-function optimizerSection(optimizer: OptimizerState, names: readonly string[], run: RunFacts): OptimizerSection {
+function optimizerSection(optimizer: OptimizerState<StateTensor>, names: readonly string[], run: RunFacts): OptimizerSection {
   const slots = new Map(optimizer.slots.map((slot) => [slot.name, asTensor(slot)]));
   const state: OptimizerSection["state"] = new Map();
   names.forEach((name, index) => {

@@ -43,7 +43,7 @@ export function addPlan(program: Command, context: Context): void {
       [`parameters, teacher, moments (${(parameterCount / 1e6).toFixed(1)}M parameters)`, mebibytes(memory.parameters)],
       ["workspace", mebibytes(memory.workspace)],
       [`images (${loader.depth} batches ready)`, mebibytes(memory.loader)],
-      ["copies of the state for checkpoints", mebibytes(memory.checkpoint)],
+      ["a checkpoint while it is written", mebibytes(memory.checkpoint)],
       ["together", mebibytes(memory.total)],
       ["free on this machine", mebibytes(limit)],
     ]));

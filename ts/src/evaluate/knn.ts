@@ -79,7 +79,7 @@ async function openEncoder(kind: Exclude<FeatureKind, "pixels">, config: KnnConf
 }
 
 /** The weights without the projection heads, which evaluation does not use. */
-export function backboneOf(weights: readonly TensorData[]): TensorData[] {
+export function backboneOf<T extends { name: string }>(weights: readonly T[]): T[] {
   return weights.filter(({ name }) => !/^head(_dense)?\./.test(name));
 }
 

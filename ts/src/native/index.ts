@@ -15,6 +15,7 @@ import { EngineError } from "./error.js";
 
 export { chooseDevice, type ChosenDevice, type Device, type DeviceChoice, type GpuAdapter } from "./device.js";
 export { EngineError } from "./error.js";
+export { storedState } from "./state.js";
 export type * from "./bench.js";
 export type * from "./spec.js";
 export type * from "./crop-plan.js";
@@ -27,14 +28,20 @@ export interface TensorData {
   data: Uint8Array;
 }
 
+/** A tensor whose values stay where they are until somebody reads them. */
+export interface StoredTensor extends Omit<TensorData, "data"> {
+  /** Copies the values into an array of exactly their size. */
+  read(target: Uint8Array): void;
+}
+
 /** Everything a run needs to continue bit for bit, apart from the position in the data. */
-export interface TrainerState {
+export interface TrainerState<T = TensorData> {
   /** The student's state dict in the reference's order and names, without `module.`. */
-  student: TensorData[];
-  teacher: TensorData[];
+  student: T[];
+  teacher: T[];
   /** `center` and, with the region loss, `center_grid`; each `[1, K]`. */
-  loss: TensorData[];
-  optimizer: OptimizerState;
+  loss: T[];
+  optimizer: OptimizerState<T>;
   /** Of mixed precision on a GPU. */
   scaler?: LossScaler;
 }
@@ -49,7 +56,10 @@ export interface LossScaler {
   growthTracker: number;
 }
 
-export interface OptimizerState {
+/** The lists of tensors in a state. */
+export type StatePart = "student" | "teacher" | "loss" | "slots";
+
+export interface OptimizerState<T = TensorData> {
   kind: "adamw" | "sgd" | "lars";
   /** Names of trainable parameters: those with weight decay, then those without. */
   decayed: string[];
@@ -60,7 +70,7 @@ export interface OptimizerState {
    * Moment tensors named `<slot>/<parameter>`: slots `exp_avg` and `exp_avg_sq` (AdamW),
    * `momentum_buffer` (SGD), `mu` (LARS). Parameters never updated are absent.
    */
-  slots: TensorData[];
+  slots: T[];
 }
 
 /** Values of the schedules for one step. */
@@ -106,6 +116,8 @@ export interface MemoryPlan {
   parameters: number;
   /** Staging of pixels, and on the CPU scratch memory of the operators. */
   workspace: number;
+  /** The largest tensor of a state. */
+  largestTensor: number;
 }
 
 /** Sizes of a training run. */
@@ -138,7 +150,12 @@ export interface Trainer {
   step(crops: { global: Uint8Array; local: Uint8Array; mixup?: Mixup }, knobs: StepKnobs): Promise<StepStats>;
   /** The same, with the time of every operator. */
   profile(crops: { global: Uint8Array; local: Uint8Array }, knobs: StepKnobs): Promise<ProfileRow[]>;
+  /** A copy of everything. */
   state(): Promise<TrainerState>;
+  /** The state without values, each `data` empty; `storedState` gives it with values that are read when they are needed. */
+  outline(): Promise<TrainerState>;
+  /** Copies the values of a tensor, by its place in the last outline, into an array of exactly their size; waits for steps under way. */
+  read(part: StatePart, index: number, target: Uint8Array): void;
   /** Replaces the whole state. Names, shapes or slots that do not fit reject, and nothing is changed. */
   load(state: TrainerState): Promise<void>;
   /** Replaces parameters of both nets only (a pre-trained start); names and shapes must all fit unless `partial`. */

@@ -5,12 +5,15 @@ import type { Device, MemoryPlan, Native } from "../native/index.js";
 import { MemoryError } from "./errors.js";
 
 /** What a run will need of the machine's memory, in bytes, known before its first step. */
-export interface RunMemory extends MemoryPlan {
+export interface RunMemory extends Omit<MemoryPlan, "largestTensor"> {
   /** What it will need of the GPU's memory: activations, parameters, moments. 0 on the CPU. */
   gpu: number;
   /** Batches kept ready, and the one the engine reads. */
   loader: number;
-  /** Copies of the state that checkpoints are written from: the newest, and the one before it until it is collected. */
+  /**
+   * While a checkpoint is written, its largest tensor. A run that goes on begins with one in memory and a copy of it, before there are activations:
+   * what that is beyond them.
+   */
   checkpoint: number;
   total: number;
 }
@@ -19,12 +22,12 @@ export interface RunMemory extends MemoryPlan {
 const nodeBytes = 128 * 2 ** 20;
 
 /** Adds the data path to the engine's plan. On a GPU activations are not in the machine's memory, and parameters are in both. */
-export function runMemory(plan: MemoryPlan, { batchBytes, depth }: LoaderPlan, device: Device): RunMemory {
+export function runMemory(plan: MemoryPlan, { batchBytes, depth }: LoaderPlan, device: Device, resumes = false): RunMemory {
   // One batch is with the engine while the loader keeps the others ready.
   const loader = batchBytes * (depth + 1);
-  const { parameters, workspace } = plan;
+  const { parameters, workspace, largestTensor } = plan;
   const [arena, gpu] = device === "cpu" ? [plan.arena, 0] : [0, plan.arena + parameters];
-  const checkpoint = 2 * parameters;
+  const checkpoint = Math.max(largestTensor, resumes ? 2 * parameters - arena - workspace : 0);
   return { arena, parameters, workspace, loader, checkpoint, gpu, total: arena + parameters + workspace + loader + checkpoint };
 }
 
@@ -37,17 +40,17 @@ export function memoryLimit(): number {
 type Planner = Pick<Native, "planTrainer">;
 
 /** The run's memory at one batch size; undefined when its images alone do not fit, and the rest is not worth planning. */
-function atBatch(config: Config, batchSize: number, limit: number, engine: Planner, device: Device): RunMemory | undefined {
+function atBatch(config: Config, batchSize: number, limit: number, engine: Planner, device: Device, resumes: boolean): RunMemory | undefined {
   const sized = { ...config, batchSize };
   const loader = planLoader(sized);
   if (loader.batchBytes * (loader.depth + 1) > limit) return undefined;
-  return runMemory(engine.planTrainer(toTrainerSpec(sized), device).memory, loader, device);
+  return runMemory(engine.planTrainer(toTrainerSpec(sized), device).memory, loader, device, resumes);
 }
 
 /** The largest batch size whose run fits into `limit` bytes; 0 when not even one image does. Every size tried is planned exactly. */
-export function largestBatch(config: Config, limit: number, engine: Planner, device: Device): number {
+export function largestBatch(config: Config, limit: number, engine: Planner, device: Device, resumes = false): number {
   const fits = (batchSize: number): boolean => {
-    const memory = atBatch(config, batchSize, limit, engine, device);
+    const memory = atBatch(config, batchSize, limit, engine, device, resumes);
     return memory !== undefined && memory.total + nodeBytes <= limit;
   };
   let fitting = 0;
@@ -65,12 +68,12 @@ export function largestBatch(config: Config, limit: number, engine: Planner, dev
  * Plans a run before anything is allocated for it.
  * @throws {MemoryError} when it does not fit into `limit` bytes, with the batch size that would.
  */
-export function requireMemory(config: Config, limit: number, engine: Planner, device: Device): RunMemory {
-  const memory = atBatch(config, config.batchSize, limit, engine, device);
+export function requireMemory(config: Config, limit: number, engine: Planner, device: Device, resumes = false): RunMemory {
+  const memory = atBatch(config, config.batchSize, limit, engine, device, resumes);
   if (memory && memory.total + nodeBytes <= limit) return memory;
   const show = (bytes: number): string => (bytes < 10 * 2 ** 30 ? `${Math.round(bytes / 2 ** 20)} MiB` : `${(bytes / 2 ** 30).toFixed(1)} GiB`);
   const needs = memory ? `needs ${show(memory.total + nodeBytes)} of memory` : "needs more memory for its images alone than there is";
-  const fits = Math.min(largestBatch(config, limit, engine, device), config.batchSize - 1);
+  const fits = Math.min(largestBatch(config, limit, engine, device, resumes), config.batchSize - 1);
   const advice = fits >= 1 ? `batchSize ${fits} would fit` : "not even one image a step would fit";
   throw new MemoryError(`the run ${needs} and ${show(limit)} are free; ${advice}`);
 }

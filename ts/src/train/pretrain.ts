@@ -2,11 +2,13 @@
 import { accessSync, constants, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { drawMixup } from "../augment/index.js";
-import { saveCheckpoint, CHECKPOINT_NAME, writeCheckpoint } from "../checkpoint/index.js";
+import { saveCheckpoint, CHECKPOINT_NAME, Tensor, writeCheckpoint } from "../checkpoint/index.js";
 import { imagesPerStep, toTrainerSpec, type Config } from "../config/index.js";
 import { DataError, findSplits, openImageFolder, openLoader, type BadImage, type ImageFolder, type Loader } from "../data/index.js";
-import { knn, openLabelledSplit, type KnnReport } from "../evaluate/index.js";
-import { chooseDevice, type ChosenDevice, native, type Native, type StepKnobs, type StepStats, type TensorData, type Trainer } from "../native/index.js";
+import { backboneOf, knn, openLabelledSplit, type KnnReport } from "../evaluate/index.js";
+import {
+  chooseDevice, type ChosenDevice, native, type Native, type StepKnobs, type StepStats, storedState, type TensorData, type Trainer,
+} from "../native/index.js";
 import { stream } from "../random/index.js";
 import { trainingSchedule } from "../schedule/index.js";
 import { addStep, emptySums, logLine, type LogLine } from "./averages.js";
@@ -15,7 +17,7 @@ import { DivergedError, OutputError } from "./errors.js";
 import { appendLog, rewindLog } from "./log.js";
 import { memoryLimit, requireMemory, type RunMemory } from "./memory.js";
 import { toCheckpoint, type Position, type Progress } from "./snapshot.js";
-import { prepareStart } from "./start.js";
+import { checkpointToResume, prepareStart } from "./start.js";
 
 /** What is known before the first step. */
 export interface RunPlan {
@@ -100,7 +102,8 @@ export async function pretrain(config: Config, hooks: PretrainHooks = {}): Promi
   try {
     const chosen = chooseDevice(config.device, engine);
     if (chosen.note !== undefined) hooks.onNote?.(chosen.note);
-    const memory = requireMemory(config, hooks.memoryLimit ?? memoryLimit(), engine, chosen.device);
+    const resumes = checkpointToResume(config) !== undefined;
+    const memory = requireMemory(config, hooks.memoryLimit ?? memoryLimit(), engine, chosen.device, resumes);
     const trainer = engine.createTrainer(toTrainerSpec(config), chosen.device);
     try {
       trained = await train(trainer, { memory, device: chosen }, loader, images, config, hooks);
@@ -112,7 +115,7 @@ export async function pretrain(config: Config, hooks: PretrainHooks = {}): Promi
   }
   const { result, teacher } = trained;
   // The trainer's memory is free again before the encoder takes its own.
-  if (result.status !== "interrupted" && config.evaluate.enabled) await evaluate(result, teacher, config, engine, hooks);
+  if (teacher) await evaluate(result, teacher, config, engine, hooks);
   return result;
 }
 
@@ -135,7 +138,8 @@ function prepareOutput(folder: string): void {
 
 interface Trained {
   result: PretrainResult;
-  teacher: TensorData[];
+  /** The teacher's backbone, where it is to be evaluated. */
+  teacher: TensorData[] | undefined;
 }
 
 async function train(trainer: Trainer, where: Pick<RunPlan, "memory" | "device">, loader: Loader, images: ImageFolder, config: Config, hooks: PretrainHooks): Promise<Trained> {
@@ -160,17 +164,22 @@ async function train(trainer: Trainer, where: Pick<RunPlan, "memory" | "device">
 
   const run = new Run(trainer, config, progress, plan, hooks);
   await run.steps(loader);
-  const teacher = await run.finish();
+  await run.finish();
   const status = globalStep(progress) >= lastStep ? "finished" : hooks.signal?.aborted ? "interrupted" : "stopped";
   const { stepCount: steps, seconds, loss } = run;
   return {
-    teacher,
+    teacher: status !== "interrupted" && config.evaluate.enabled ? await backboneOfTeacher(trainer) : undefined,
     result: {
       status, position: progress.position, steps, seconds, loss, plan, bad: loader.bad, knn: undefined,
       imagesPerSecond: steps === 0 ? 0 : (steps * imagesPerStep(config)) / Math.max(seconds, 1e-9),
       checkpoint: join(config.outputDir, CHECKPOINT_NAME),
     },
   };
+}
+
+async function backboneOfTeacher(trainer: Trainer): Promise<TensorData[]> {
+  const { teacher } = await storedState(trainer);
+  return backboneOf(teacher).map(({ name, shape, dtype, read }) => ({ name, shape, dtype, data: new Tensor(dtype, shape, read).data }));
 }
 
 function globalStep({ position, stepsPerEpoch }: Progress): number {
@@ -188,8 +197,6 @@ class Run {
   private knownBad = 0;
   /** Global step of the newest checkpoint. */
   private savedAt: number | undefined;
-  /** The teacher in that checkpoint, until the next step. */
-  private savedTeacher: TensorData[] | undefined;
 
   constructor(
     private readonly trainer: Trainer,
@@ -213,7 +220,6 @@ class Run {
     for await (const batch of loader.batches({ epoch: position.epoch, index: position.step })) {
       const knobs = this.schedule(globalStep(this.progress));
       const { epoch, index } = batch;
-      this.savedTeacher = undefined;
       const mixup = this.config.mixup.enabled
         ? { mixup: drawMixup(this.config.mixup, 2 + this.config.crops.localCount, stream(this.config.seed, "mixup", epoch, index)) }
         : {};
@@ -237,11 +243,10 @@ class Run {
     }
   }
 
-  /** A checkpoint of the last step, unless there is one. Gives the teacher's weights. */
-  async finish(): Promise<TensorData[]> {
+  /** A checkpoint of the last step, unless there is one. */
+  async finish(): Promise<void> {
     const step = globalStep(this.progress);
     if (this.savedAt !== step) await this.save(this.schedule(Math.max(0, step - 1)));
-    return this.savedTeacher ?? (await this.trainer.state()).teacher;
   }
 
   /** Moves to the next step; at the end of an epoch with a line in the log and a checkpoint, else with one when it is time. */
@@ -265,10 +270,9 @@ class Run {
   }
 
   private async save(knobs: StepKnobs, numbered?: number): Promise<void> {
-    const state = await this.trainer.state();
+    const state = await storedState(this.trainer);
     saveCheckpoint(this.config.outputDir, toCheckpoint(state, this.config, this.progress, knobs), numbered);
     this.savedAt = globalStep(this.progress);
-    this.savedTeacher = state.teacher;
   }
 
   private mustStop(begun: number): boolean {
@@ -285,7 +289,7 @@ class Run {
 
   private async diverged(stats: StepStats, knobs: StepKnobs): Promise<never> {
     const file = join(this.config.outputDir, "checkpoint_NaN.pth");
-    writeCheckpoint(file, toCheckpoint(await this.trainer.state(), this.config, this.progress, knobs));
+    writeCheckpoint(file, toCheckpoint(await storedState(this.trainer), this.config, this.progress, knobs));
     throw new DivergedError(
       `the loss is ${stats.loss} at step ${knobs.step}, so the training stopped; the state before this step is in ${file}`,
     );

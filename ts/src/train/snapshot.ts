@@ -1,5 +1,5 @@
 /** What a checkpoint of ours says beside its tensors: where the run is, and how it was configured. */
-import { CheckpointError, fromTrainerState, toPlain, type Checkpoint, type CheckpointContents, type Plain } from "../checkpoint/index.js";
+import { CheckpointError, fromTrainerState, toPlain, type Checkpoint, type CheckpointContents, type Plain, type StateTensor } from "../checkpoint/index.js";
 import { presets, referenceFlags, type Config } from "../config/index.js";
 import { CONFIG_KEY, recordedConfig } from "../evaluate/index.js";
 import type { StepKnobs, TrainerState } from "../native/index.js";
@@ -24,7 +24,7 @@ export interface Progress {
 
 /** A checkpoint of a trainer's state. `knobs` are those of the last step. */
 export function toCheckpoint(
-  state: TrainerState, config: Config, progress: Progress, knobs: Pick<StepKnobs, "learningRate" | "weightDecay">,
+  state: TrainerState<StateTensor>, config: Config, progress: Progress, knobs: Pick<StepKnobs, "learningRate" | "weightDecay">,
 ): CheckpointContents {
   const { position, stepsPerEpoch, sums, lastLine } = progress;
   return fromTrainerState(state, {

@@ -22,11 +22,17 @@ export interface Start {
  * @throws {CheckpointError} a checkpoint cannot be read, or belongs to another architecture.
  */
 export async function prepareStart(trainer: Trainer, config: Config, stepsPerEpoch: number): Promise<Start> {
-  const file = join(config.outputDir, CHECKPOINT_NAME);
-  if (existsSync(file)) return resume(trainer, readCheckpoint(file), config, stepsPerEpoch);
+  const file = checkpointToResume(config);
+  if (file !== undefined) return resume(trainer, readCheckpoint(file), config, stepsPerEpoch);
   const progress: Progress = { position: { epoch: 0, step: 0 }, stepsPerEpoch, sums: emptySums(), lastLine: undefined };
   const notes = config.pretrained === null ? [] : await loadPretrained(trainer, config.pretrained, config.allowPartial);
   return { progress, resumedFrom: undefined, notes };
+}
+
+/** The checkpoint that a run in this output folder goes on from. */
+export function checkpointToResume({ outputDir }: Pick<Config, "outputDir">): string | undefined {
+  const file = join(outputDir, CHECKPOINT_NAME);
+  return existsSync(file) ? file : undefined;
 }
 
 async function resume(trainer: Trainer, checkpoint: Checkpoint, config: Config, stepsPerEpoch: number): Promise<Start> {

@@ -19,7 +19,7 @@ use crate::spec::{Device, Precision, TrainerSpec};
 use crate::staging::{Pixels, Staging};
 use crate::state::Center;
 use crate::step::{Knobs, StepStats};
-use crate::{Error, LoadReport, LossScaler, Result, Store, Tensor, TensorValues, TrainerState};
+use crate::{Error, LoadReport, LossScaler, Result, StatePart, Store, Tensor, TensorValues, TensorView, TrainerState};
 
 /// What a step, or a pass of it, reads besides parameters, pixels and centres.
 #[derive(Clone, Debug)]
@@ -360,17 +360,41 @@ impl Trainer {
     /// # Errors
     /// When the GPU was lost.
     pub fn state(&mut self) -> Result<TrainerState> {
+        self.state_with(|view| view.to_values())
+    }
+
+    /// The state without values: [`Trainer::read`] gives those of a tensor at a time, so that nobody needs room for all of them.
+    ///
+    /// # Errors
+    /// As [`Trainer::state`].
+    pub fn outline(&mut self) -> Result<TrainerState> {
+        self.state_with(|view| view.to_no_values())
+    }
+
+    /// Values of a tensor by its place in what [`Trainer::outline`] returned last; until the next step or load they are those of that moment.
+    pub fn read(&self, part: StatePart, index: usize) -> Option<TensorView<'_>> {
+        let of = |store: &'_ Store| index < store.entries().len();
+        match part {
+            StatePart::Student if of(&self.student) => Some(self.student.view(index)),
+            StatePart::Teacher if of(&self.teacher) => Some(self.teacher.view(index)),
+            StatePart::Student | StatePart::Teacher => None,
+            StatePart::Loss => self.centers.get(index).map(|(_, values)| TensorView::F32(values)),
+            StatePart::Slots => self.optimizer.slots(&self.student).nth(index).map(|(_, _, moment)| TensorView::F32(moment)),
+        }
+    }
+
+    fn state_with(&mut self, values: impl Fn(TensorView) -> TensorValues) -> Result<TrainerState> {
         self.download()?;
-        let center = |(name, values): &(&'static str, Vec<f32>)| Tensor {
+        let center = |(name, center): &(&'static str, Vec<f32>)| Tensor {
             name: (*name).to_string(),
-            shape: vec![1, values.len()],
-            values: TensorValues::F32(values.clone()),
+            shape: vec![1, center.len()],
+            values: values(TensorView::F32(center)),
         };
         Ok(TrainerState {
-            student: self.student.tensors(),
-            teacher: self.teacher.tensors(),
+            student: self.student.tensors_with(&values),
+            teacher: self.teacher.tensors_with(&values),
             loss: self.centers.iter().map(center).collect(),
-            optimizer: self.optimizer.state(&self.student),
+            optimizer: self.optimizer.state(&self.student, &values),
             scaler: self.scaler,
         })
     }

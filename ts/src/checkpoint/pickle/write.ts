@@ -15,15 +15,15 @@ const STORAGE_CLASS: Record<Dtype, string> = {
   f32: "Float", f16: "Half", bf16: "BFloat16", f64: "Double", i64: "Long", i32: "Int", i16: "Short", i8: "Char", u8: "Byte", bool: "Bool",
 };
 
-/** The pickle of `value`, and the bytes of storage 0, 1, … in order. `file` is named in errors (kind `write`). */
-export function writePickle(value: Writable, file: string): { pickle: Uint8Array; storages: Uint8Array[] } {
+/** The pickle of `value`, and tensors that are storage 0, 1, … in order. `file` is named in errors (kind `write`). */
+export function writePickle(value: Writable, file: string): { pickle: Uint8Array; storages: Tensor[] } {
   const writer = new Writer(file);
   writer.save(value, 0);
   return { pickle: writer.finish(), storages: writer.storages };
 }
 
 class Writer {
-  readonly storages: Uint8Array[] = [];
+  readonly storages: Tensor[] = [];
   private readonly parts: Buffer[] = [Buffer.from([0x80, 2])];
   /** Storage number by memory: buffer, then offset, length and type. */
   private readonly known = new Map<ArrayBufferLike, Map<string, number>>();
@@ -88,12 +88,13 @@ class Writer {
   }
 
   /** `_rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks)`. */
-  private tensor({ dtype, shape, data }: Tensor): void {
+  private tensor(tensor: Tensor): void {
+    const { dtype, shape } = tensor;
     this.global("torch._utils", "_rebuild_tensor_v2");
     this.op("((");
     this.string("storage");
     this.global("torch", `${STORAGE_CLASS[dtype]}Storage`);
-    this.string(String(this.storageOf(dtype, data)));
+    this.string(String(this.storageOf(tensor)));
     this.string("cpu");
     this.integer(elementCount(shape));
     this.op("tQ");
@@ -106,13 +107,15 @@ class Writer {
     this.op(")RtR");
   }
 
-  private storageOf(dtype: Dtype, data: Uint8Array): number {
+  private storageOf(tensor: Tensor): number {
+    const data = tensor.held;
+    if (!data) return this.storages.push(tensor) - 1;
     let ranges = this.known.get(data.buffer);
     if (!ranges) this.known.set(data.buffer, (ranges = new Map()));
-    const range = `${data.byteOffset} ${data.byteLength} ${dtype}`;
+    const range = `${data.byteOffset} ${data.byteLength} ${tensor.dtype}`;
     const known = ranges.get(range);
     if (known !== undefined) return known;
-    const number = this.storages.push(data) - 1;
+    const number = this.storages.push(tensor) - 1;
     ranges.set(range, number);
     return number;
   }
