@@ -238,20 +238,21 @@ unsafe fn kernel<const BF16: bool, const MR: usize, const NV: usize>(block: &Blo
     }
 }
 
-/// Sixteen words along a row of `left` elements at `from`.
+/// Sixteen words along a row of `left` elements at `from`, each multiplied by what `by` holds, if anything.
 ///
 /// # Safety
 /// `left` elements can be read.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn along<const BF16: bool>(from: *const f32, left: usize) -> __m512i {
+unsafe fn along<const BF16: bool>(from: *const f32, left: usize, by: Option<f32>) -> __m512i {
+    let scaled = |x| by.map_or(x, |by| _mm512_mul_ps(x, _mm512_set1_ps(by)));
     // SAFETY: the masks leave out what does not exist.
     unsafe {
-        let low = _mm512_maskz_loadu_ps(mask(left), from);
+        let low = scaled(_mm512_maskz_loadu_ps(mask(left), from));
         if !BF16 {
             return _mm512_castps_si512(low);
         }
-        let high = _mm512_maskz_loadu_ps(mask(left.saturating_sub(LANES)), from.wrapping_add(LANES));
+        let high = scaled(_mm512_maskz_loadu_ps(mask(left.saturating_sub(LANES)), from.wrapping_add(LANES)));
         std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
     }
 }
@@ -259,25 +260,27 @@ unsafe fn along<const BF16: bool>(from: *const f32, left: usize) -> __m512i {
 /// Steps by which packing asks for memory before it reads it.
 const AHEAD: usize = 12;
 
-/// Sixteen words across: `columns` neighbours in one row (f32), or in a row and, where it exists, the one `stride` behind (bf16).
+/// Sixteen words across: `columns` neighbours in one row (f32), or in a row and, where it exists, the one `stride` behind (bf16); each row multiplied by
+/// its factor, if there are any.
 ///
 /// # Safety
 /// `columns` elements can be read in each row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn across<const BF16: bool>(from: *const f32, stride: usize, second: bool, columns: usize) -> __m512i {
+unsafe fn across<const BF16: bool>(from: *const f32, stride: usize, second: bool, columns: usize, by: Option<[f32; 2]>) -> __m512i {
     let mask = mask(columns);
+    let scaled = |x, row: usize| by.map_or(x, |by| _mm512_mul_ps(x, _mm512_set1_ps(by[row])));
     // Rows of a memory that is read across lie apart, so that nobody guesses the next ones.
     for row in 0..per_step::<BF16>() {
         _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add((AHEAD * per_step::<BF16>() + row) * stride).cast());
     }
     // SAFETY: the masks leave out what does not exist.
     unsafe {
-        let even = _mm512_maskz_loadu_ps(mask, from);
+        let even = scaled(_mm512_maskz_loadu_ps(mask, from), 0);
         if !BF16 {
             return _mm512_castps_si512(even);
         }
-        let odd = _mm512_maskz_loadu_ps(if second { mask } else { 0 }, from.wrapping_add(stride));
+        let odd = scaled(_mm512_maskz_loadu_ps(if second { mask } else { 0 }, from.wrapping_add(stride)), 1);
         let both = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(odd, even));
         let order = _mm512_set_epi16(
             31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0,
@@ -381,7 +384,7 @@ pub(super) unsafe fn pack_a<const BF16: bool>(a: &Mat, rows: Range<usize>, inner
             for p in (0..steps).step_by(LANES) {
                 // SAFETY: the row has the elements of `inner`; the row of `to` is rounded up to whole vectors.
                 unsafe {
-                    let words = along::<BF16>(from.add(inner.start + p * per), inner.len() - p * per);
+                    let words = along::<BF16>(from.add(inner.start + p * per), inner.len() - p * per, None);
                     _mm512_storeu_si512(to.add(i * distance + p).cast(), words);
                 }
             }
@@ -415,7 +418,7 @@ unsafe fn pack_across<const BF16: bool, const SUMS: bool>(a: &Mat, rows: Range<u
             // there if it has any.
             unsafe {
                 let from = a.data.as_ptr().add(k * a.col_stride + rows.start + first);
-                let words = across::<BF16>(from, a.col_stride, second, left);
+                let words = across::<BF16>(from, a.col_stride, second, left, None);
                 let low = to.add(first * row_words(steps) + p * ROWS);
                 _mm256_storeu_si256(low.cast(), _mm512_castsi512_si256(words));
                 if left > ROWS {
@@ -445,17 +448,35 @@ unsafe fn pack_across<const BF16: bool, const SUMS: bool>(a: &Mat, rows: Range<u
 /// The CPU has the features of [`crate::cpu::bf16`]; the ranges are inside `b`; `to` has `steps` words for each column, columns rounded up to 16.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub(super) unsafe fn pack_b<const BF16: bool>(b: &Mat, inner: Range<usize>, columns: Range<usize>, to: *mut u32) {
+    // SAFETY: the caller's promise.
+    unsafe { pack_scaled_b::<BF16, false>(b, inner, columns, &[], to) };
+}
+
+/// The same with a factor for each of the lines of b that lie along memory: its rows, or its columns.
+///
+/// # Safety
+/// As [`pack_b`].
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(super) unsafe fn pack_scaled_b<const BF16: bool, const SCALED: bool>(
+    b: &Mat,
+    inner: Range<usize>,
+    columns: Range<usize>,
+    factors: &[f32],
+    to: *mut u32,
+) {
     let per = per_step::<BF16>();
     let steps = inner.len().div_ceil(per);
     let vectors = columns.len().div_ceil(LANES);
     if b.col_stride == 1 {
         for p in 0..steps {
             let k = inner.start + p * per;
+            let second = k + 1 < inner.end;
+            let by = SCALED.then(|| [factors[k], if second { factors[k + 1] } else { 0.0 }]);
             for v in 0..vectors {
                 // SAFETY: row k has the columns of the range, and the next one where it is inside `inner`.
                 unsafe {
                     let from = b.data.as_ptr().add(k * b.row_stride + columns.start + v * LANES);
-                    let words = across::<BF16>(from, b.row_stride, k + 1 < inner.end, columns.len() - v * LANES);
+                    let words = across::<BF16>(from, b.row_stride, second, columns.len() - v * LANES, by);
                     _mm512_storeu_si512(to.add((p * vectors + v) * LANES).cast(), words);
                 }
             }
@@ -470,9 +491,11 @@ pub(super) unsafe fn pack_b<const BF16: bool>(b: &Mat, inner: Range<usize>, colu
                 // The columns that are packed next.
                 let ahead = b.data.as_ptr().wrapping_add((column + LANES) * b.col_stride + inner.start + p * per);
                 (0..per).for_each(|line| _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(line * LANES).cast()));
+                let by = SCALED.then(|| factors[column]);
                 // SAFETY: the column lies along memory and has the elements of `inner`.
-                *words =
-                    unsafe { along::<BF16>(b.data.as_ptr().add(column * b.col_stride + inner.start + p * per), inner.len() - p * per) };
+                *words = unsafe {
+                    along::<BF16>(b.data.as_ptr().add(column * b.col_stride + inner.start + p * per), inner.len() - p * per, by)
+                };
             }
             transpose(&mut words);
             for (q, words) in words.into_iter().enumerate().take(steps - p) {

@@ -11,6 +11,9 @@ mod cut;
 mod product;
 #[cfg(test)]
 mod tests;
+mod tile;
+
+pub use tile::Tile;
 
 use rayon::prelude::*;
 
@@ -66,7 +69,7 @@ pub enum Rounding {
 }
 
 /// What is done to a product behind the bias, while it is in the cache.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub enum After<'a> {
     /// Nothing.
     #[default]
@@ -87,7 +90,7 @@ pub enum After<'a> {
 }
 
 /// How a product is done: `c = a·b`, `c = a·b + bias` or `c += a·b`.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Product<'a> {
     /// Rounding of a and b.
     pub rounding: Rounding,

@@ -1,0 +1,126 @@
+//! The second pass: gradients of the student's rows and prototypes.
+
+use std::f32::consts::LOG2_E;
+use std::ops::Range;
+
+use esvit_graph::Io;
+use esvit_simd::gemm::Tile;
+use esvit_simd::{Mat, MatMut, lanes};
+use rayon::prelude::*;
+
+use super::{BLOCK, Operands, TILE, Tiles, rows, steps};
+use crate::prototype_loss::PrototypeLoss;
+
+/// What all ranges of K share.
+struct Pass<'a> {
+    op: &'a PrototypeLoss,
+    x: Operands<'a>,
+    /// Logarithms to the base 2.
+    lse_s: Vec<f32>,
+    lse_t: Vec<f32>,
+    /// Gradient of the loss over τ.
+    gain: f32,
+    /// The same times the weight of each student row.
+    row_weight: Vec<f32>,
+    /// Blocks of student rows, packed once for all tiles.
+    z: Vec<Tile<'a>>,
+}
+
+/// Results of a range of K, and its kept logits.
+struct Job<'a> {
+    range: Range<usize>,
+    dz: &'a mut [f32],
+    dv: &'a mut [f32],
+    dg: &'a mut [f32],
+    kept: &'a [f32],
+}
+
+impl Pass<'_> {
+    fn range(&self, job: Job) {
+        let (op, x) = (self.op, &self.x);
+        let Job { range, dz, dv, dg, kept: words } = job;
+        let mut scratch = x.pool.scratch(Tiles::sizes(x.ns, x.nt, x.d, true).iter().sum());
+        let tiles = Tiles::of(x, true, &mut scratch);
+        let kept = x.kept();
+        let first = range.start;
+        let [inverse_temperature, inverse_tau] = [x.inverse_temperature * LOG2_E, x.inverse_tau * LOG2_E];
+        for (t, tile) in steps(range, TILE).enumerate() {
+            let n = tile.len();
+            let logits = kept.tile(words, t);
+            let teacher = &mut tiles.teacher[..x.nt * n];
+            if logits.is_none() {
+                let w = Tile::columns(x.teacher.directions(&tile), x.teacher.lengths(&tile).factors(), x.rounding, tiles.words);
+                x.logits(x.teacher_z, &w, teacher);
+            }
+            for (j, q) in teacher.chunks_mut(n).enumerate() {
+                if let Some(logits) = logits {
+                    kept.load(logits, j * n, q);
+                }
+                rows::teacher_probabilities(q, &x.centre[tile.clone()], inverse_temperature, self.lse_t[j]);
+            }
+            let (directions, lengths) = (x.student.directions(&tile), x.student.lengths(&tile));
+            let dw = &mut tiles.dw[..n * x.d];
+            for (b, block) in steps(0..x.ns, BLOCK).enumerate() {
+                let g = &mut tiles.student[..block.len() * n];
+                if logits.is_none() {
+                    x.logits(x.rows(&block), &Tile::columns(directions, lengths.factors(), x.rounding, tiles.words), g);
+                }
+                for (i, g) in block.clone().zip(g.chunks_mut(n)) {
+                    x.prefetch(&x.student, &tile, i);
+                    if kept.tile(words, t + 1).is_none() {
+                        x.prefetch(&x.teacher, &tile, i);
+                    }
+                    if let Some(logits) = logits {
+                        kept.load(logits, x.nt * TILE + i * n, g);
+                    }
+                    rows::student_probabilities(g, inverse_tau, self.lse_s[i], self.row_weight[i]);
+                    for p in op.pairs(i) {
+                        lanes::axpy(-self.gain * x.pair_weight[p], &teacher[x.pair_teacher[p] as usize * n..][..n], g);
+                    }
+                }
+                let g = Mat::new(g, block.len(), n);
+                let dz = MatMut::new(&mut dz[block.start * x.d..], block.len(), x.d);
+                x.product(g, &Tile::rows(directions, lengths.factors(), x.rounding, tiles.words), dz, t > 0);
+                x.product(g.t(), &self.z[b], MatMut::new(dw, n, x.d), b > 0);
+            }
+            let rows = tile.start - first..tile.end - first;
+            x.student.gradients(&tile, &lengths, dw, &mut dv[rows.start * x.d..rows.end * x.d], &mut dg[rows]);
+        }
+    }
+}
+
+/// See [`PrototypeLoss`].
+pub(in crate::prototype_loss) fn backward(op: &PrototypeLoss, io: &mut Io) {
+    let x = Operands::new(op, io);
+    let pool = io.pool;
+    let base2 = |lse: &[f32]| lse.iter().map(|lse| lse * LOG2_E).collect();
+    let gain = io.scalar(12) * x.inverse_tau;
+    let row_weight = (0..x.ns).map(|i| gain * x.pair_weight[op.pairs(i)].iter().sum::<f32>()).collect();
+    let words = Tile::words(BLOCK.min(x.ns), x.d);
+    let mut packed = pool.scratch(x.ns.div_ceil(BLOCK) * words);
+    let blocks = steps(0..x.ns, BLOCK).zip(packed.chunks_mut(words));
+    let z = blocks.map(|(block, words)| Tile::rows(x.rows(&block), &[1.0; BLOCK][..block.len()], x.rounding, words)).collect();
+    let kept = io.inputs.get(13).map_or(&[][..], |kept| kept.f32());
+    let pass = Pass { op, lse_s: base2(io.f32(10)), lse_t: base2(io.f32(11)), gain, row_weight, z, x };
+    let x = &pass.x;
+    let kept_each = kept.len() / x.ranges();
+
+    let [dz, mut dv, mut dg] = io.outs();
+    let mut partial = pool.scratch(x.ranges() * x.ns * x.d);
+    let mut jobs = Vec::new();
+    for (r, dz) in partial.chunks_mut(x.ns * x.d).enumerate() {
+        let range = x.range(r);
+        let (dv_piece, dv_rest) = dv.split_at_mut(range.len() * x.d);
+        let (dg_piece, dg_rest) = dg.split_at_mut(range.len());
+        jobs.push(Job { range, dz, dv: dv_piece, dg: dg_piece, kept: &kept[r * kept_each..][..kept_each] });
+        (dv, dg) = (dv_rest, dg_rest);
+    }
+    jobs.into_par_iter().for_each(|job| pass.range(job));
+    pool.for_rows(dz, x.d, 64, |first, piece| {
+        let range = first * x.d..first * x.d + piece.len();
+        piece.copy_from_slice(&partial[range.clone()]);
+        for part in partial.chunks(x.ns * x.d).skip(1) {
+            lanes::accumulate(&part[range.clone()], piece);
+        }
+    });
+}

@@ -1,0 +1,63 @@
+//! Logits that wait for the backward pass.
+
+use esvit_simd::cpu;
+use esvit_simd::gemm::Rounding;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+
+use super::{TILE, ranges};
+
+/// Words of a tile of both networks' logits in f32.
+fn tile_words(ns: usize, nt: usize) -> usize {
+    (ns + nt) * TILE
+}
+
+/// Words that are kept with a budget of `bytes`: the same for each range, and no more than there is to keep.
+pub(in crate::prototype_loss) fn kept_words(bytes: usize, ns: usize, nt: usize, k: usize) -> usize {
+    let (ranges, all) = (ranges(k), tile_words(ns, nt) * k.div_ceil(TILE).div_ceil(ranges(k)));
+    (bytes / 4 / ranges).min(all) * ranges
+}
+
+/// Logits of the first tiles of a range, for the backward pass: of each tile the teacher's, then the student's.
+///
+/// Where products round to bf16, f16 has three digits more than those leave right, at half the memory.
+#[derive(Clone, Copy)]
+pub(super) struct Kept {
+    half: bool,
+    tile_words: usize,
+}
+
+impl Kept {
+    pub(super) fn new(ns: usize, nt: usize, rounding: Rounding) -> Kept {
+        let half = rounding == Rounding::Bf16 && cpu::bf16();
+        Kept { half, tile_words: tile_words(ns, nt) / if half { 2 } else { 1 } }
+    }
+
+    /// Words of tile `t` of a range, if it is kept.
+    pub(super) fn tile<'w>(&self, words: &'w [f32], t: usize) -> Option<&'w [f32]> {
+        words.get(t * self.tile_words..(t + 1) * self.tile_words)
+    }
+
+    pub(super) fn tile_mut<'w>(&self, words: &'w mut [f32], t: usize) -> Option<&'w mut [f32]> {
+        words.get_mut(t * self.tile_words..(t + 1) * self.tile_words)
+    }
+
+    /// Keeps logits at element `at` of a tile.
+    pub(super) fn store(&self, tile: &mut [f32], at: usize, logits: &[f32]) {
+        if self.half {
+            let bits: &mut [u16] = bytemuck::cast_slice_mut(tile);
+            bits[at..at + logits.len()].reinterpret_cast_mut::<half::f16>().convert_from_f32_slice(logits);
+        } else {
+            tile[at..at + logits.len()].copy_from_slice(logits);
+        }
+    }
+
+    /// The reverse.
+    pub(super) fn load(&self, tile: &[f32], at: usize, logits: &mut [f32]) {
+        if self.half {
+            let bits: &[u16] = bytemuck::cast_slice(tile);
+            bits[at..at + logits.len()].reinterpret_cast::<half::f16>().convert_to_f32_slice(logits);
+        } else {
+            logits.copy_from_slice(&tile[at..at + logits.len()]);
+        }
+    }
+}

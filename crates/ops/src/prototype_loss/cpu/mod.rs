@@ -1,0 +1,171 @@
+//! The streamed version: tiles of K, two passes.
+//!
+//! Exponentials are powers of 2, with the logarithm of e in the factors of their arguments.
+
+mod backward;
+mod forward;
+mod kept;
+mod prototypes;
+mod rows;
+
+use std::ops::Range;
+
+use esvit_graph::{Io, Shape};
+use esvit_simd::gemm::{self, Product, Rounding, Tile};
+use esvit_simd::{Mat, MatMut, Pool, lanes};
+
+pub(super) use backward::backward;
+pub(super) use forward::forward;
+use kept::Kept;
+pub(super) use kept::kept_words;
+use prototypes::Prototypes;
+
+use super::PrototypeLoss;
+use crate::precision::rounding;
+
+/// Prototypes of one tile.
+const TILE: usize = 256;
+/// Student rows whose logits are alive at once: with the tile, half a megabyte.
+const BLOCK: usize = 512;
+/// Ranges of K that are worked on independently. Fixed: results must not depend on the threads.
+const RANGES: usize = 8;
+
+/// Operands of both passes.
+struct Operands<'a> {
+    z: &'a [f32],
+    student: Prototypes<'a>,
+    teacher_z: &'a [f32],
+    teacher: Prototypes<'a>,
+    centre: &'a [f32],
+    inverse_temperature: f32,
+    pair_teacher: &'a [u32],
+    pair_weight: &'a [f32],
+    inverse_tau: f32,
+    ns: usize,
+    nt: usize,
+    k: usize,
+    d: usize,
+    rounding: Rounding,
+    pool: &'a Pool,
+}
+
+impl<'a> Operands<'a> {
+    fn new(op: &PrototypeLoss, io: &Io<'a>) -> Operands<'a> {
+        let ((ns, d), (k, _), (nt, _)) = (io.matrix(0), io.matrix(1), io.matrix(3));
+        Operands {
+            z: io.f32(0),
+            student: Prototypes::new(io.f32(1), io.f32(2)),
+            teacher_z: io.f32(3),
+            teacher: Prototypes::new(io.f32(4), io.f32(5)),
+            centre: io.f32(6),
+            inverse_temperature: 1.0 / io.scalar(7),
+            pair_teacher: io.inputs[8].u32(),
+            pair_weight: io.f32(9),
+            inverse_tau: 1.0 / op.student_temperature,
+            ns,
+            nt,
+            k,
+            d,
+            rounding: rounding(io.precision),
+            pool: io.pool,
+        }
+    }
+
+    fn ranges(&self) -> usize {
+        ranges(self.k)
+    }
+
+    /// Prototypes of a range, a whole number of tiles but for the last.
+    fn range(&self, r: usize) -> Range<usize> {
+        let tiles = self.k.div_ceil(TILE);
+        let at = |r: usize| (r * tiles / self.ranges() * TILE).min(self.k);
+        at(r)..at(r + 1)
+    }
+
+    /// `c (+)= a·b` on this thread.
+    fn product(&self, a: Mat, b: &Tile, c: MatMut, accumulate: bool) {
+        Product { rounding: self.rounding, accumulate, ..Default::default() }.run_tile(a, b, c, self.pool);
+    }
+
+    /// Logits `[rows, tile]` of rows `z` and a tile's prototypes.
+    fn logits(&self, z: &[f32], w: &Tile, out: &mut [f32]) {
+        let rows = z.len() / self.d;
+        let n = out.len() / rows;
+        self.product(Mat::new(z, rows, self.d), w, MatMut::new(out, rows, n), false);
+    }
+
+    /// Some of the student's rows.
+    fn rows(&self, rows: &Range<usize>) -> &'a [f32] {
+        &self.z[rows.start * self.d..rows.end * self.d]
+    }
+
+    /// While row `i` is worked on: asks for its share of the next tile of a network's directions, so that memory is not waited for. A tile's prototypes
+    /// are read once, and nothing else of it comes from so far away.
+    fn prefetch(&self, network: &Prototypes, tile: &Range<usize>, i: usize) {
+        let next = network.directions(&(tile.end..(tile.end + TILE).min(self.k)));
+        let at = |i: usize| i * next.len() / self.ns;
+        lanes::prefetch(&next[at(i)..at(i + 1)]);
+    }
+
+    /// How kept logits are stored.
+    fn kept(&self) -> Kept {
+        Kept::new(self.ns, self.nt, self.rounding)
+    }
+}
+
+/// A thread's tiles.
+struct Tiles<'s> {
+    /// Logits of the teacher, `[Nt, tile]`.
+    teacher: &'s mut [f32],
+    /// Logits of a block of student rows.
+    student: &'s mut [f32],
+    /// Packed prototypes.
+    words: &'s mut [f32],
+    /// Gradient of the prototypes, in the second pass.
+    dw: &'s mut [f32],
+}
+
+impl<'s> Tiles<'s> {
+    /// Floats of each.
+    fn sizes(ns: usize, nt: usize, d: usize, backward: bool) -> [usize; 4] {
+        let words = Tile::words(d, TILE).max(if backward { Tile::words(TILE, d) } else { 0 });
+        // Each begins at a cache line.
+        [nt * TILE, BLOCK.min(ns) * TILE, words.next_multiple_of(16), if backward { TILE * d } else { 0 }]
+    }
+
+    fn of(x: &Operands, backward: bool, scratch: &'s mut [f32]) -> Tiles<'s> {
+        let mut rest = scratch;
+        let [teacher, student, words, dw] = Tiles::sizes(x.ns, x.nt, x.d, backward).map(|size| {
+            let (piece, after) = std::mem::take(&mut rest).split_at_mut(size);
+            rest = after;
+            piece
+        });
+        Tiles { teacher, student, words, dw }
+    }
+}
+
+/// Independent ranges of K.
+fn ranges(k: usize) -> usize {
+    RANGES.min(k.div_ceil(TILE))
+}
+
+/// Bytes of scratch memory a call takes: each thread's tiles, and the largest of its products; what each range knows (forward), or its dz and the packed
+/// rows (backward).
+pub(super) fn scratch(inputs: &[&Shape], threads: usize, backward: bool) -> usize {
+    let (ns, d, k, nt, pairs) = (inputs[0][0], inputs[0][1], inputs[1][0], inputs[3][0], inputs[8][0]);
+    let (threads, block) = (threads.min(ranges(k)), BLOCK.min(ns));
+    let tiles: usize = Tiles::sizes(ns, nt, d, backward).iter().sum();
+    let mut products = gemm::scratch(nt, TILE, d, 1).max(gemm::scratch(block, TILE, d, 1));
+    if backward {
+        products = products.max(gemm::scratch(block, d, TILE, 1)).max(gemm::scratch(TILE, d, block, 1));
+    }
+    let rows = if backward { ns * d } else { 2 * ns + 5 * nt + pairs };
+    let packed = if backward { ns.div_ceil(BLOCK) * Tile::words(block, d) } else { 0 };
+    4 * (threads * tiles + ranges(k) * rows + packed) + threads * products
+}
+
+/// Pieces of at most `step`.
+fn steps(range: Range<usize>, step: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range.step_by(step).map(move |start| start..(start + step).min(end))
+}

@@ -1,0 +1,97 @@
+//! The second operand of products that one thread does: lines scaled and packed in one pass, into memory of the caller's.
+
+#[cfg(target_arch = "x86_64")]
+use super::{avx512, cut::Inner, cut::panels, product};
+use super::{Mat, MatMut, Product, Rounding, fit};
+use crate::{Pool, cpu, lanes};
+
+/// Such an operand.
+#[derive(Clone, Copy, Debug)]
+pub struct Tile<'a> {
+    /// Words as the kernels read them; where products have no order of their own, the scaled lines.
+    words: &'a [f32],
+    rounding: Rounding,
+    k: usize,
+    n: usize,
+    /// Whether lines are columns.
+    across: bool,
+}
+
+impl<'a> Tile<'a> {
+    /// Floats that a tile of k rows and n columns takes at most.
+    pub fn words(k: usize, n: usize) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if cpu::bf16() {
+            return [1, 2].map(|per_step| Inner::new(k, per_step).words(n)).into_iter().max().unwrap_or(0);
+        }
+        k * n
+    }
+
+    /// `b = diag(factors)·lines`, lines `[factors, length]` row by row.
+    pub fn rows(lines: &[f32], factors: &[f32], rounding: Rounding, to: &'a mut [f32]) -> Tile<'a> {
+        let length = lines.len() / factors.len().max(1);
+        Tile::pack(Mat::new(lines, factors.len(), length), factors, rounding, to)
+    }
+
+    /// The transpose of that.
+    pub fn columns(lines: &[f32], factors: &[f32], rounding: Rounding, to: &'a mut [f32]) -> Tile<'a> {
+        let length = lines.len() / factors.len().max(1);
+        Tile::pack(Mat::new(lines, factors.len(), length).t(), factors, rounding, to)
+    }
+
+    fn pack(b: Mat, factors: &[f32], rounding: Rounding, to: &'a mut [f32]) -> Tile<'a> {
+        let to = &mut to[..Tile::words(b.rows, b.cols)];
+        let tile = |words| Tile { words, rounding, k: b.rows, n: b.cols, across: b.col_stride != 1 };
+        #[cfg(target_arch = "x86_64")]
+        if cpu::bf16() && b.rows * b.cols > 0 {
+            // SAFETY: `cpu::bf16` said that the CPU has the features.
+            unsafe {
+                match rounding {
+                    Rounding::F32 => pack::<false>(&b, factors, to),
+                    Rounding::Bf16 => pack::<true>(&b, factors, to),
+                }
+            }
+            return tile(to);
+        }
+        let length = if b.col_stride == 1 { b.cols } else { b.rows };
+        for ((line, to), &factor) in b.data.chunks(length).zip(to.chunks_mut(length)).zip(factors) {
+            lanes::scale(factor, line, to);
+        }
+        tile(to)
+    }
+}
+
+/// # Safety
+/// The CPU has the features of [`crate::cpu::bf16`].
+#[cfg(target_arch = "x86_64")]
+unsafe fn pack<const BF16: bool>(b: &Mat, factors: &[f32], to: &mut [f32]) {
+    let inner = Inner::new(b.rows, avx512::per_step::<BF16>());
+    for chunk in 0..inner.chunks {
+        for columns in panels(0..b.cols) {
+            let to = &mut to[inner.place(b.cols, chunk, columns.start)..];
+            assert!(to.len() >= inner.steps_of(chunk) * columns.len().next_multiple_of(avx512::LANES));
+            // SAFETY: the caller's promise; the words of the panel were counted.
+            unsafe { avx512::pack_scaled_b::<BF16, true>(b, inner.range(chunk), columns, factors, to.as_mut_ptr().cast()) };
+        }
+    }
+}
+
+impl Product<'_> {
+    /// [`Product::run`] on this thread with a tile as b. Sums over long inner dimensions are in another order than there.
+    ///
+    /// # Panics
+    /// When the dimensions do not fit or b was rounded otherwise: a broken invariant of the caller.
+    pub fn run_tile(&self, a: Mat, b: &Tile, c: MatMut, pool: &Pool) {
+        fit(&a, [b.k, b.n], &c);
+        self.check(&c);
+        assert!(b.rounding == self.rounding && !self.parallel, "a tile in {:?} for {self:?}", b.rounding);
+        #[cfg(target_arch = "x86_64")]
+        if cpu::bf16() && c.rows * c.cols * a.cols > 0 {
+            // SAFETY: the CPU has the features, so the tile is packed; the shapes and the rounding fit.
+            unsafe { self.run_own(a, product::Right::Packed(b.words), c, None, pool) };
+            return;
+        }
+        let lines = if b.across { Mat::new(b.words, b.n, b.k).t() } else { Mat::new(b.words, b.k, b.n) };
+        self.run(a, lines, c, pool);
+    }
+}
