@@ -102,6 +102,8 @@ pub struct Product<'a> {
     pub after: After<'a>,
     /// Over the threads of the pool; else on this one.
     pub parallel: bool,
+    /// What is read soon after the product: brought into the second-level cache while it runs, if there are enough rows to do it by the way.
+    pub ahead: &'a [f32],
 }
 
 /// The second operand of products, rounded and in the order in which the kernels read it: made once, used often.

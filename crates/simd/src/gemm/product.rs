@@ -157,7 +157,8 @@ pub(super) unsafe fn run<const BF16: bool>(
     // Jobs that share b compute one block of rows each, others all of them.
     let own_b = need.each_b > 0;
     let row_jobs = if own_b { 1 } else { cut.blocks };
-    each(how.parallel, cut.parts * cut.groups * row_jobs, |job| {
+    let jobs = cut.parts * cut.groups * row_jobs;
+    each(how.parallel, jobs, |job| {
         let (part, group, first) = (job / row_jobs / cut.groups, cut.group(job / row_jobs % cut.groups), job % row_jobs);
         let blocks = if own_b { 0..cut.blocks } else { first..first + 1 };
         let mut own = pool.scratch(need.each_b + need.each_a);
@@ -172,7 +173,7 @@ pub(super) unsafe fn run<const BF16: bool>(
                 _ if !own_b && !in_place && need.a == 0 && inner.chunks == 1 && first + 1 < cut.blocks => {
                     Later::rows(&a, cut.block(first + 1))
                 }
-                _ => Later::default(),
+                _ => Later::share(how.ahead, job * chunks.len() + chunk - chunks.start, jobs * chunks.len()),
             };
             let b = match b {
                 Right::Plain(b) if own_b => {
@@ -297,6 +298,11 @@ impl<'a> Later<'a> {
     /// Rows of a row-major a, which the next job probably packs.
     fn rows(a: &Mat<'a>, rows: Range<usize>) -> Later<'a> {
         Later { operands: [lines(a, rows), &[]] }
+    }
+
+    /// Part i of n of what others want.
+    fn share(all: &'a [f32], i: usize, n: usize) -> Later<'a> {
+        Later { operands: [&all[i * all.len() / n..(i + 1) * all.len() / n], &[]] }
     }
 
     /// Where the next so many floats begin.

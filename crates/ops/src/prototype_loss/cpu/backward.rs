@@ -50,7 +50,7 @@ impl Pass<'_> {
             let teacher = &mut tiles.teacher[..x.nt * n];
             if logits.is_none() {
                 let w = Tile::columns(x.teacher.directions(&tile), x.teacher.lengths(&tile).factors(), x.rounding, tiles.words);
-                x.logits(x.teacher_z, &w, teacher);
+                x.logits(x.teacher_z, &w, teacher, x.student.directions(&tile));
             }
             for (j, q) in teacher.chunks_mut(n).enumerate() {
                 if let Some(logits) = logits {
@@ -59,17 +59,19 @@ impl Pass<'_> {
                 rows::teacher_probabilities(q, &x.centre[tile.clone()], inverse_temperature, self.lse_t[j]);
             }
             let (directions, lengths) = (x.student.directions(&tile), x.student.lengths(&tile));
+            // What the next tile begins with.
+            let next = x.next(&tile);
+            let [later, soon] = match kept.tile(words, t + 1) {
+                Some(logits) => [logits, x.student.directions(&next)],
+                None => [&[][..], x.teacher.directions(&next)],
+            };
             let dw = &mut tiles.dw[..n * x.d];
             for (b, block) in steps(0..x.ns, BLOCK).enumerate() {
                 let g = &mut tiles.student[..block.len() * n];
                 if logits.is_none() {
-                    x.logits(x.rows(&block), &Tile::columns(directions, lengths.factors(), x.rounding, tiles.words), g);
+                    x.logits(x.rows(&block), &Tile::columns(directions, lengths.factors(), x.rounding, tiles.words), g, &[]);
                 }
                 for (i, g) in block.clone().zip(g.chunks_mut(n)) {
-                    x.prefetch(&x.student, &tile, i);
-                    if kept.tile(words, t + 1).is_none() {
-                        x.prefetch(&x.teacher, &tile, i);
-                    }
                     if let Some(logits) = logits {
                         kept.load(logits, x.nt * TILE + i * n, g);
                     }
@@ -80,8 +82,8 @@ impl Pass<'_> {
                 }
                 let g = Mat::new(g, block.len(), n);
                 let dz = MatMut::new(&mut dz[block.start * x.d..], block.len(), x.d);
-                x.product(g, &Tile::rows(directions, lengths.factors(), x.rounding, tiles.words), dz, t > 0);
-                x.product(g.t(), &self.z[b], MatMut::new(dw, n, x.d), b > 0);
+                x.product(g, &Tile::rows(directions, lengths.factors(), x.rounding, tiles.words), dz, t > 0, x.share(later, &block));
+                x.product(g.t(), &self.z[b], MatMut::new(dw, n, x.d), b > 0, x.share(soon, &block));
             }
             let rows = tile.start - first..tile.end - first;
             x.student.gradients(&tile, &lengths, dw, &mut dv[rows.start * x.d..rows.end * x.d], &mut dg[rows]);

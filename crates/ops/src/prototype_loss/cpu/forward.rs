@@ -74,7 +74,7 @@ fn first_pass(op: &PrototypeLoss, x: &Operands, range: Range<usize>, mean_z: &[f
         x.teacher.logit(&tile, &lengths, mean_z, &mut mean[tile.start - first..tile.end - first]);
         let w = Tile::columns(x.teacher.directions(&tile), lengths.factors(), x.rounding, tiles.words);
         let teacher = &mut tiles.teacher[..x.nt * n];
-        x.logits(x.teacher_z, &w, teacher);
+        x.logits(x.teacher_z, &w, teacher, x.student.directions(&tile));
         for (j, row) in teacher.chunks_mut(n).enumerate() {
             if let Some(keep) = &mut keep {
                 kept.store(keep, j * n, row);
@@ -86,10 +86,8 @@ fn first_pass(op: &PrototypeLoss, x: &Operands, range: Range<usize>, mean_z: &[f
         let w = Tile::columns(x.student.directions(&tile), x.student.lengths(&tile).factors(), x.rounding, tiles.words);
         for block in steps(0..x.ns, BLOCK) {
             let student = &mut tiles.student[..block.len() * n];
-            x.logits(x.rows(&block), &w, student);
+            x.logits(x.rows(&block), &w, student, x.share(x.teacher.directions(&x.next(&tile)), &block));
             for (i, row) in block.zip(student.chunks(n)) {
-                x.prefetch(&x.student, &tile, i);
-                x.prefetch(&x.teacher, &tile, i);
                 if let Some(keep) = &mut keep {
                     kept.store(keep, x.nt * TILE + i * n, row);
                 }

@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use esvit_graph::{Io, Shape};
 use esvit_simd::gemm::{self, Product, Rounding, Tile};
-use esvit_simd::{Mat, MatMut, Pool, lanes};
+use esvit_simd::{Mat, MatMut, Pool};
 
 pub(super) use backward::backward;
 pub(super) use forward::forward;
@@ -82,16 +82,16 @@ impl<'a> Operands<'a> {
         at(r)..at(r + 1)
     }
 
-    /// `c (+)= a·b` on this thread.
-    fn product(&self, a: Mat, b: &Tile, c: MatMut, accumulate: bool) {
-        Product { rounding: self.rounding, accumulate, ..Default::default() }.run_tile(a, b, c, self.pool);
+    /// `c (+)= a·b` on this thread, while `ahead` comes from memory.
+    fn product(&self, a: Mat, b: &Tile, c: MatMut, accumulate: bool, ahead: &[f32]) {
+        Product { rounding: self.rounding, accumulate, ahead, ..Default::default() }.run_tile(a, b, c, self.pool);
     }
 
     /// Logits `[rows, tile]` of rows `z` and a tile's prototypes.
-    fn logits(&self, z: &[f32], w: &Tile, out: &mut [f32]) {
+    fn logits(&self, z: &[f32], w: &Tile, out: &mut [f32], ahead: &[f32]) {
         let rows = z.len() / self.d;
         let n = out.len() / rows;
-        self.product(Mat::new(z, rows, self.d), w, MatMut::new(out, rows, n), false);
+        self.product(Mat::new(z, rows, self.d), w, MatMut::new(out, rows, n), false, ahead);
     }
 
     /// Some of the student's rows.
@@ -99,12 +99,15 @@ impl<'a> Operands<'a> {
         &self.z[rows.start * self.d..rows.end * self.d]
     }
 
-    /// While row `i` is worked on: asks for its share of the next tile of a network's directions, so that memory is not waited for. A tile's prototypes
-    /// are read once, and nothing else of it comes from so far away.
-    fn prefetch(&self, network: &Prototypes, tile: &Range<usize>, i: usize) {
-        let next = network.directions(&(tile.end..(tile.end + TILE).min(self.k)));
-        let at = |i: usize| i * next.len() / self.ns;
-        lanes::prefetch(&next[at(i)..at(i + 1)]);
+    /// The tile behind this one.
+    fn next(&self, tile: &Range<usize>) -> Range<usize> {
+        tile.end..(tile.end + TILE).min(self.k)
+    }
+
+    /// What is asked for while a block of the student's rows is multiplied: its share.
+    fn share<'v>(&self, all: &'v [f32], block: &Range<usize>) -> &'v [f32] {
+        let at = |row: usize| row * all.len() / self.ns;
+        &all[at(block.start)..at(block.end)]
     }
 
     /// How kept logits are stored.
