@@ -29,25 +29,6 @@ pub fn exp<const FMA: bool>(x: f32) -> f32 {
     if x < -87.3 { 0.0 } else { y * scale }
 }
 
-/// 2 to the power of x, relative error below 3e-7 up to 127. Inputs below −126 give 2⁻¹²⁶: nothing beside the 1 of a softmax's maximum.
-/// Half the instructions of [`exp`].
-#[inline(always)]
-pub fn exp2<const FMA: bool>(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0;
-    // What is no number stays none.
-    let x = if x < -126.0 { -126.0 } else { x };
-    let shifted = x + ROUND;
-    let r = x - (shifted - ROUND);
-    // Minimax over [−1/2, 1/2] in relative error.
-    let p = madd::<FMA>(1.327_646e-3, r, 9.675_541e-3);
-    let p = madd::<FMA>(p, r, 5.550_713_5e-2);
-    let p = madd::<FMA>(p, r, 0.240_221_2);
-    let p = madd::<FMA>(p, r, 0.693_146_94);
-    let p = madd::<FMA>(p, r, 1.000_000_1);
-    // The rounding constant's low bits are zero but for the integer.
-    p * f32::from_bits(shifted.to_bits().wrapping_add(127) << 23)
-}
-
 /// Coefficients of P and Q in [`erf`], highest power first.
 const ERF_P: [f32; 7] = [-2.726_142_3e-10, 2.770_681_4e-8, -2.101_024e-6, -5.692_506_6e-5, -7.349_906_4e-4, -2.954_6e-3, -1.609_603_3e-2];
 /// The same of Q.
@@ -83,14 +64,6 @@ mod tests {
                 assert!((got as f64 - want).abs() <= 3e-7 * want, "exp({x}) = {got} not {want}");
             }
         }
-        for i in -12600..12700 {
-            let x = i as f32 / 100.0;
-            let want = (x as f64).exp2();
-            for got in [exp2::<false>(x), exp2::<true>(x)] {
-                assert!((got as f64 - want).abs() <= 3e-7 * want, "2^{x} = {got} not {want}");
-            }
-        }
-        assert!(exp2::<false>(f32::NEG_INFINITY) < 1.2e-38 && exp2::<false>(f32::NAN).is_nan());
         assert_eq!(exp::<false>(f32::NEG_INFINITY) + exp::<false>(-100.0), 0.0);
     }
 }

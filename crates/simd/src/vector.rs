@@ -109,6 +109,34 @@ pub trait Vector: Copy {
     fn mul(self, b: Self) -> Self;
     /// The larger of each pair of lanes.
     fn max(self, b: Self) -> Self;
+    /// The sum of all lanes.
+    #[inline(always)]
+    fn total(self) -> f32 {
+        self.fold(|a, b| a + b)
+    }
+
+    /// The largest lane.
+    #[inline(always)]
+    fn largest(self) -> f32 {
+        self.fold(|a, b| if a > b { a } else { b })
+    }
+
+    /// All lanes as one, by halves.
+    #[inline(always)]
+    fn fold(self, f: impl Fn(f32, f32) -> f32) -> f32 {
+        let mut lanes = [0.0; 16];
+        // SAFETY: a register fits.
+        unsafe { self.store(lanes.as_mut_ptr()) };
+        let mut n = Self::LANES;
+        while n > 1 {
+            n /= 2;
+            for l in 0..n {
+                lanes[l] = f(lanes[l], lanes[l + n]);
+            }
+        }
+        lanes[0]
+    }
+
     /// Shifts the lanes' bits, as integers plus `add`, to the left by 23: exponents from integers.
     fn exponent(self, add: i32) -> Self;
 
@@ -186,6 +214,27 @@ pub unsafe fn exp2<V: Vector>(x: V) -> V {
     let p = p.mul_add(r, of(0.240_246));
     let p = p.mul_add(r, of(0.693_121_73));
     let p = p.mul_add(r, of(0.999_999_3));
+    p.times_power(n)
+}
+
+/// 2 to the power of lanes up to 126, relative error below 3e-7. Below −126 it is 1.2e-38; what is no number stays none.
+///
+/// # Safety
+/// The CPU has the instruction set.
+#[inline(always)]
+pub unsafe fn precise_exp2<V: Vector>(x: V) -> V {
+    // SAFETY: the caller's promise.
+    let of = |v: f32| unsafe { V::splat(v) };
+    // The second operand is the result where one is no number.
+    let x = of(-126.0).max(x);
+    let n = x.nearest();
+    let r = x.sub(n[1]);
+    // Minimax over [−1/2, 1/2] in relative error.
+    let p = of(1.327_646e-3).mul_add(r, of(9.675_541e-3));
+    let p = p.mul_add(r, of(5.550_713_5e-2));
+    let p = p.mul_add(r, of(0.240_221_2));
+    let p = p.mul_add(r, of(0.693_146_94));
+    let p = p.mul_add(r, of(1.000_000_1));
     p.times_power(n)
 }
 
@@ -407,6 +456,16 @@ pub(crate) mod x86 {
             }
         }
         #[inline(always)]
+        fn total(self) -> f32 {
+            // SAFETY: `self` exists, so the CPU has AVX-512F.
+            unsafe { _mm512_reduce_add_ps(self.0) }
+        }
+        #[inline(always)]
+        fn largest(self) -> f32 {
+            // SAFETY: `self` exists, so the CPU has AVX-512F.
+            unsafe { _mm512_reduce_max_ps(self.0) }
+        }
+        #[inline(always)]
         fn nearest(self) -> [Self; 2] {
             // SAFETY: `self` exists, so the CPU has AVX-512F.
             [F32x16(unsafe { _mm512_roundscale_ps::<0>(self.0) }); 2]
@@ -428,25 +487,27 @@ pub(crate) mod x86 {
 mod tests {
     use super::*;
 
-    /// exp of every value, powers of 2 of those up to 0, and the transposition of 8 rows.
+    /// exp of every value, powers of 2 of those up to 0 in both precisions, and the transposition of 8 rows.
     struct Probe<'a> {
         x: &'a [f32],
         square: &'a [f32],
     }
 
     impl Kernel for Probe<'_> {
-        type Output = (Vec<f32>, Vec<f32>, Vec<f32>);
+        type Output = (Vec<f32>, [Vec<f32>; 2], Vec<f32>);
 
         #[inline(always)]
         fn run<V: Vector>(self) -> Self::Output {
-            let (mut y, mut powers) = (vec![0.0; self.x.len()], vec![0.0; self.x.len()]);
+            let (mut y, mut powers) = (vec![0.0; self.x.len()], [vec![0.0; self.x.len()], vec![0.0; self.x.len()]]);
             let mut transposed = vec![0.0; 64];
             // SAFETY: whole registers of slices of equal length; 8 rows of 8.
             unsafe {
                 for at in (0..self.x.len()).step_by(V::LANES) {
                     let x = V::load(self.x.as_ptr().add(at));
                     exp(x).store(y.as_mut_ptr().add(at));
-                    exp2(V::splat(0.0).sub(x.max(V::splat(0.0).sub(x)))).store(powers.as_mut_ptr().add(at));
+                    let below = V::splat(0.0).sub(x.max(V::splat(0.0).sub(x)));
+                    exp2(below).store(powers[0].as_mut_ptr().add(at));
+                    precise_exp2(below).store(powers[1].as_mut_ptr().add(at));
                 }
                 V::transpose8(std::array::from_fn(|r| self.square.as_ptr().add(8 * r)), 2.0, transposed.as_mut_ptr(), 8);
             }
@@ -481,18 +542,22 @@ mod tests {
             results.push(unsafe { x86::F32x8::call(probe()) });
         }
         for (y, powers, transposed) in results {
-            for ((x, y), power) in x.iter().zip(&y).zip(&powers) {
+            for (i, (x, y)) in x.iter().zip(&y).enumerate() {
                 let want = f64::from(*x).exp();
                 assert!((f64::from(*y) - want).abs() <= 3e-7 * want, "exp({x}) = {y}, not {want}");
                 let want = (-f64::from(x.abs())).exp2();
-                assert!((f64::from(*power) - want).abs() <= 4e-6 * want, "2^-|{x}| = {power}, not {want}");
+                for (power, error) in powers.iter().map(|powers| powers[i]).zip([4e-6, 3e-7]) {
+                    assert!((f64::from(power) - want).abs() <= error * want, "2^-|{x}| = {power}, not {want}");
+                }
             }
             for (i, v) in transposed.iter().enumerate() {
                 assert_eq!(*v, 2.0 * square[i % 8 * 8 + i / 8]);
             }
         }
         // SAFETY: plain floats exist everywhere.
-        let least = unsafe { [exp(Plain::splat(f32::NEG_INFINITY)), exp2(Plain::splat(f32::NEG_INFINITY))] };
+        let least = unsafe { Plain::splat(f32::NEG_INFINITY) };
+        // SAFETY: as above.
+        let least = unsafe { [exp(least), exp2(least), precise_exp2(least)] };
         assert!(least.iter().all(|least| least.0.iter().all(|v| *v < 1.3e-38)));
     }
 }

@@ -93,7 +93,7 @@ fn first_pass(op: &PrototypeLoss, x: &Operands, range: Range<usize>, mean_z: &[f
                 }
                 for p in op.pairs(i) {
                     let j = x.pair_teacher[p] as usize;
-                    part.pair[p] = part.pair[p] * factors[j] + lanes::wide_dot(&teacher[j * n..][..n], row);
+                    part.pair[p] = part.pair[p] * factors[j] + rows::dot(&teacher[j * n..][..n], row);
                 }
                 let (max, sum) = rows::student_exponentials(row, inverse_tau, part.student[i].max);
                 part.student[i].add(max, sum);

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use esvit_simd::cpu::madd;
 use esvit_simd::vector::{stream, stream_end};
-use esvit_simd::{lanes, multiversion};
+use esvit_simd::multiversion;
 
-use super::TILE;
+use super::{TILE, rows};
 
 /// Directions `[K, D]` and gains `[K]` of a network's prototypes.
 #[derive(Clone, Copy)]
@@ -43,7 +43,7 @@ impl<'a> Prototypes<'a> {
     pub(super) fn lengths(&self, tile: &Range<usize>) -> Lengths {
         let mut lengths = Lengths { squares: [0.0; TILE], factors: [0.0; TILE], n: tile.len() };
         for (i, v) in self.directions(tile).chunks(self.d).enumerate() {
-            lengths.squares[i] = lanes::wide_dot(v, v);
+            lengths.squares[i] = rows::dot(v, v);
         }
         for (i, g) in self.g[tile.clone()].iter().enumerate() {
             lengths.factors[i] = g / lengths.squares[i].sqrt();
@@ -54,16 +54,16 @@ impl<'a> Prototypes<'a> {
     /// The logit of one row for each prototype of a tile.
     pub(super) fn logit(&self, tile: &Range<usize>, lengths: &Lengths, z: &[f32], out: &mut [f32]) {
         for ((v, factor), out) in self.directions(tile).chunks(self.d).zip(&lengths.factors).zip(out) {
-            *out = factor * lanes::wide_dot(v, z);
+            *out = factor * rows::dot(v, z);
         }
     }
 
     /// `dv` and `dg` of a tile from its `dW`, which is overwritten.
     pub(super) fn gradients(&self, tile: &Range<usize>, lengths: &Lengths, dw: &mut [f32], dv: &mut [f32], dg: &mut [f32]) {
-        let rows = self.directions(tile).chunks(self.d).zip(dw.chunks_mut(self.d)).zip(dv.chunks_mut(self.d));
-        for (i, ((v, dw), dv)) in rows.enumerate() {
+        let each = self.directions(tile).chunks(self.d).zip(dw.chunks_mut(self.d)).zip(dv.chunks_mut(self.d));
+        for (i, ((v, dw), dv)) in each.enumerate() {
             let (square, factor) = (lengths.squares[i], lengths.factors[i]);
-            let along = lanes::wide_dot(dw, v);
+            let along = rows::dot(dw, v);
             dg[i] = along / square.sqrt();
             reject(v, along / square, factor, dw);
             // The next who reads it reads all of it, long after the caches have lost it.
