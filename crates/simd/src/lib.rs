@@ -16,6 +16,7 @@ mod buffer;
 pub mod cpu;
 pub mod gelu;
 pub mod gemm;
+pub mod half;
 pub mod lanes;
 pub mod math;
 #[cfg(target_arch = "x86_64")]

@@ -102,7 +102,7 @@ pub struct Product<'a> {
     pub after: After<'a>,
     /// Over the threads of the pool; else on this one.
     pub parallel: bool,
-    /// What is read soon after the product: brought into the second-level cache while it runs, if there are enough rows to do it by the way.
+    /// What is read soon after the product: brought into the second-level cache while it runs.
     pub ahead: &'a [f32],
 }
 

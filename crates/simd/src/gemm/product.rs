@@ -173,7 +173,8 @@ pub(super) unsafe fn run<const BF16: bool>(
                 _ if !own_b && !in_place && need.a == 0 && inner.chunks == 1 && first + 1 < cut.blocks => {
                     Later::rows(&a, cut.block(first + 1))
                 }
-                _ => Later::share(how.ahead, job * chunks.len() + chunk - chunks.start, jobs * chunks.len()),
+                _ if !how.ahead.is_empty() => Later::share(how.ahead, job * chunks.len() + chunk - chunks.start, jobs * chunks.len()),
+                _ => Later::default(),
             };
             let b = match b {
                 Right::Plain(b) if own_b => {
@@ -287,22 +288,24 @@ impl<'a> Ends<'a> {
 #[derive(Default)]
 struct Later<'a> {
     operands: [&'a [f32]; 2],
+    /// Instead of b's next panel, which is near.
+    alone: bool,
 }
 
 impl<'a> Later<'a> {
     /// A chunk of a row-major b, and of an a that is the transpose of such a matrix.
     fn chunk(a: &Mat<'a>, b: &Mat<'a>, inner: Range<usize>) -> Later<'a> {
-        Later { operands: [lines(&a.t(), inner.clone()), lines(b, inner)] }
+        Later { operands: [lines(&a.t(), inner.clone()), lines(b, inner)], alone: false }
     }
 
     /// Rows of a row-major a, which the next job probably packs.
     fn rows(a: &Mat<'a>, rows: Range<usize>) -> Later<'a> {
-        Later { operands: [lines(a, rows), &[]] }
+        Later { operands: [lines(a, rows), &[]], alone: false }
     }
 
-    /// Part i of n of what others want.
+    /// Part i of n of what somebody wants after the product. Few rows have no time for more: the next panel is not asked for.
     fn share(all: &'a [f32], i: usize, n: usize) -> Later<'a> {
-        Later { operands: [&all[i * all.len() / n..(i + 1) * all.len() / n], &[]] }
+        Later { operands: [&all[i * all.len() / n..(i + 1) * all.len() / n], &[]], alone: true }
     }
 
     /// Where the next so many floats begin.
@@ -362,7 +365,10 @@ unsafe fn multiply<const BF16: bool>(
                     base: Base { row, block },
                     then: ends.then(first, at),
                     // A panel is as many vectors of words a step as blocks bring.
-                    ahead: if i < VECTORS { next.wrapping_add(i * steps * LANES) } else { later.take(steps * LANES).unwrap_or(here) },
+                    ahead: match i < VECTORS && !later.alone {
+                        true => next.wrapping_add(i * steps * LANES),
+                        false => later.take(steps * LANES).unwrap_or(here),
+                    },
                 };
                 avx512::block::<BF16>(ROWS.min(rows.end - first), panel.len(), &block);
             }

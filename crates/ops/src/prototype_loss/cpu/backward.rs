@@ -49,7 +49,7 @@ impl Pass<'_> {
             let logits = kept.tile(words, t);
             let teacher = &mut tiles.teacher[..x.nt * n];
             if logits.is_none() {
-                let w = Tile::columns(x.teacher.directions(&tile), x.teacher.lengths(&tile).factors(), x.rounding, tiles.words);
+                let w = Tile::columns(x.teacher.directions(&tile), x.teacher.lengths(&tile).factors(), x.rounding, tiles.columns);
                 x.logits(x.teacher_z, &w, teacher, x.student.directions(&tile));
             }
             for (j, q) in teacher.chunks_mut(n).enumerate() {
@@ -61,15 +61,19 @@ impl Pass<'_> {
             let (directions, lengths) = (x.student.directions(&tile), x.student.lengths(&tile));
             // What the next tile begins with.
             let next = x.next(&tile);
-            let [later, soon] = match kept.tile(words, t + 1) {
-                Some(logits) => [logits, x.student.directions(&next)],
-                None => [&[][..], x.teacher.directions(&next)],
+            let [soon, later] = match kept.tile(words, t + 1) {
+                Some(logits) => [x.student.directions(&next), logits],
+                None => [x.teacher.directions(&next), &[]],
             };
+            let rows = tile.start - first..tile.end - first;
+            let dv = &mut dv[rows.start * x.d..rows.end * x.d];
+            let w = Tile::rows(directions, lengths.factors(), x.rounding, tiles.rows);
+            let w_columns = logits.is_none().then(|| Tile::columns(directions, lengths.factors(), x.rounding, tiles.columns));
             let dw = &mut tiles.dw[..n * x.d];
             for (b, block) in steps(0..x.ns, BLOCK).enumerate() {
                 let g = &mut tiles.student[..block.len() * n];
-                if logits.is_none() {
-                    x.logits(x.rows(&block), &Tile::columns(directions, lengths.factors(), x.rounding, tiles.words), g, &[]);
+                if let Some(w) = &w_columns {
+                    x.logits(x.rows(&block), w, g, &[]);
                 }
                 for (i, g) in block.clone().zip(g.chunks_mut(n)) {
                     if let Some(logits) = logits {
@@ -82,11 +86,10 @@ impl Pass<'_> {
                 }
                 let g = Mat::new(g, block.len(), n);
                 let dz = MatMut::new(&mut dz[block.start * x.d..], block.len(), x.d);
-                x.product(g, &Tile::rows(directions, lengths.factors(), x.rounding, tiles.words), dz, t > 0, x.share(later, &block));
+                x.product(g, &w, dz, t > 0, x.share(later, &block));
                 x.product(g.t(), &self.z[b], MatMut::new(dw, n, x.d), b > 0, x.share(soon, &block));
             }
-            let rows = tile.start - first..tile.end - first;
-            x.student.gradients(&tile, &lengths, dw, &mut dv[rows.start * x.d..rows.end * x.d], &mut dg[rows]);
+            x.student.gradients(&tile, &lengths, dw, dv, &mut dg[rows]);
         }
     }
 }

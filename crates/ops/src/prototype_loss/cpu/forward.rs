@@ -7,6 +7,7 @@ use std::ops::Range;
 use esvit_graph::Io;
 use esvit_simd::gemm::Tile;
 use esvit_simd::lanes;
+use esvit_simd::vector::stream_end;
 use rayon::prelude::*;
 
 use super::{BLOCK, Operands, TILE, Tiles, rows, steps};
@@ -72,7 +73,7 @@ fn first_pass(op: &PrototypeLoss, x: &Operands, range: Range<usize>, mean_z: &[f
         let lengths = x.teacher.lengths(&tile);
         // The mean logit is the logit of the mean.
         x.teacher.logit(&tile, &lengths, mean_z, &mut mean[tile.start - first..tile.end - first]);
-        let w = Tile::columns(x.teacher.directions(&tile), lengths.factors(), x.rounding, tiles.words);
+        let w = Tile::columns(x.teacher.directions(&tile), lengths.factors(), x.rounding, tiles.columns);
         let teacher = &mut tiles.teacher[..x.nt * n];
         x.logits(x.teacher_z, &w, teacher, x.student.directions(&tile));
         for (j, row) in teacher.chunks_mut(n).enumerate() {
@@ -83,7 +84,7 @@ fn first_pass(op: &PrototypeLoss, x: &Operands, range: Range<usize>, mean_z: &[f
             factors[j] = part.teacher[j].add(max, sum);
             part.teacher_energy[j] = part.teacher_energy[j] * factors[j] + energy;
         }
-        let w = Tile::columns(x.student.directions(&tile), x.student.lengths(&tile).factors(), x.rounding, tiles.words);
+        let w = Tile::columns(x.student.directions(&tile), x.student.lengths(&tile).factors(), x.rounding, tiles.columns);
         for block in steps(0..x.ns, BLOCK) {
             let student = &mut tiles.student[..block.len() * n];
             x.logits(x.rows(&block), &w, student, x.share(x.teacher.directions(&x.next(&tile)), &block));
@@ -100,6 +101,7 @@ fn first_pass(op: &PrototypeLoss, x: &Operands, range: Range<usize>, mean_z: &[f
             }
         }
     }
+    stream_end();
     part
 }
 

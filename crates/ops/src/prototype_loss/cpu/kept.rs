@@ -1,8 +1,8 @@
 //! Logits that wait for the backward pass.
 
-use esvit_simd::cpu;
 use esvit_simd::gemm::Rounding;
-use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+use esvit_simd::vector::stream;
+use esvit_simd::{cpu, half};
 
 use super::{TILE, ranges};
 
@@ -41,13 +41,13 @@ impl Kept {
         words.get_mut(t * self.tile_words..(t + 1) * self.tile_words)
     }
 
-    /// Keeps logits at element `at` of a tile.
+    /// Keeps logits at element `at` of a tile, to be read after [`stream_end`](esvit_simd::vector::stream_end).
     pub(super) fn store(&self, tile: &mut [f32], at: usize, logits: &[f32]) {
         if self.half {
             let bits: &mut [u16] = bytemuck::cast_slice_mut(tile);
-            bits[at..at + logits.len()].reinterpret_cast_mut::<half::f16>().convert_from_f32_slice(logits);
+            half::narrow(logits, &mut bits[at..at + logits.len()]);
         } else {
-            tile[at..at + logits.len()].copy_from_slice(logits);
+            stream(logits, &mut tile[at..at + logits.len()]);
         }
     }
 
@@ -55,7 +55,7 @@ impl Kept {
     pub(super) fn load(&self, tile: &[f32], at: usize, logits: &mut [f32]) {
         if self.half {
             let bits: &[u16] = bytemuck::cast_slice(tile);
-            bits[at..at + logits.len()].reinterpret_cast::<half::f16>().convert_to_f32_slice(logits);
+            half::widen(&bits[at..at + logits.len()], logits);
         } else {
             logits.copy_from_slice(&tile[at..at + logits.len()]);
         }

@@ -122,28 +122,30 @@ struct Tiles<'s> {
     teacher: &'s mut [f32],
     /// Logits of a block of student rows.
     student: &'s mut [f32],
-    /// Packed prototypes.
-    words: &'s mut [f32],
+    /// Prototypes packed as columns.
+    columns: &'s mut [f32],
+    /// And as rows, in the second pass.
+    rows: &'s mut [f32],
     /// Gradient of the prototypes, in the second pass.
     dw: &'s mut [f32],
 }
 
 impl<'s> Tiles<'s> {
     /// Floats of each.
-    fn sizes(ns: usize, nt: usize, d: usize, backward: bool) -> [usize; 4] {
-        let words = Tile::words(d, TILE).max(if backward { Tile::words(TILE, d) } else { 0 });
+    fn sizes(ns: usize, nt: usize, d: usize, backward: bool) -> [usize; 5] {
+        let [rows, dw] = if backward { [Tile::words(TILE, d), TILE * d] } else { [0; 2] };
         // Each begins at a cache line.
-        [nt * TILE, BLOCK.min(ns) * TILE, words.next_multiple_of(16), if backward { TILE * d } else { 0 }]
+        [nt * TILE, BLOCK.min(ns) * TILE, Tile::words(d, TILE), rows, dw].map(|size| size.next_multiple_of(16))
     }
 
     fn of(x: &Operands, backward: bool, scratch: &'s mut [f32]) -> Tiles<'s> {
         let mut rest = scratch;
-        let [teacher, student, words, dw] = Tiles::sizes(x.ns, x.nt, x.d, backward).map(|size| {
+        let [teacher, student, columns, rows, dw] = Tiles::sizes(x.ns, x.nt, x.d, backward).map(|size| {
             let (piece, after) = std::mem::take(&mut rest).split_at_mut(size);
             rest = after;
             piece
         });
-        Tiles { teacher, student, words, dw }
+        Tiles { teacher, student, columns, rows, dw }
     }
 }
 

@@ -1,0 +1,85 @@
+//! Rows of f32 that wait as f16, at half the bytes. Where the CPU multiplies bf16: nobody else keeps anything so.
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
+use crate::cpu;
+#[cfg(target_arch = "x86_64")]
+use crate::vector::x86::mask;
+
+/// Rounds to the nearest f16, ties to even.
+///
+/// # Panics
+/// When the lengths differ or the CPU does not multiply bf16: broken invariants of the caller.
+pub fn narrow(from: &[f32], to: &mut [u16]) {
+    assert!(from.len() == to.len() && cpu::bf16());
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: `cpu::bf16` said that the CPU has the features.
+    unsafe {
+        narrow_avx512(from, to)
+    };
+}
+
+/// The reverse, exactly.
+///
+/// # Panics
+/// As [`narrow`].
+pub fn widen(from: &[u16], to: &mut [f32]) {
+    assert!(from.len() == to.len() && cpu::bf16());
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: `cpu::bf16` said that the CPU has the features.
+    unsafe {
+        widen_avx512(from, to)
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn narrow_avx512(from: &[f32], to: &mut [u16]) {
+    for (from, to) in from.chunks(16).zip(to.chunks_mut(16)) {
+        let mask = mask(from.len());
+        // SAFETY: the mask leaves out what does not exist.
+        unsafe {
+            let words = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm512_maskz_loadu_ps(mask, from.as_ptr()));
+            _mm256_mask_storeu_epi16(to.as_mut_ptr().cast(), mask, words);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn widen_avx512(from: &[u16], to: &mut [f32]) {
+    for (from, to) in from.chunks(16).zip(to.chunks_mut(16)) {
+        let mask = mask(from.len());
+        // SAFETY: the mask leaves out what does not exist.
+        unsafe {
+            let words = _mm256_maskz_loadu_epi16(mask, from.as_ptr().cast());
+            _mm512_mask_storeu_ps(to.as_mut_ptr(), mask, _mm512_cvtph_ps(words));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_f16_survives_and_what_lies_between_goes_to_the_nearer() {
+        if !cpu::bf16() {
+            eprintln!("skipped: this CPU does not multiply bf16");
+            return;
+        }
+        // Without those that are no numbers.
+        let bits: Vec<u16> = (0..0x7c01).chain(0x8000..0xfc01).collect();
+        let (mut wide, mut back) = (vec![0.0; bits.len()], vec![0; bits.len()]);
+        widen(&bits, &mut wide);
+        narrow(&wide, &mut back);
+        assert_eq!(bits, back);
+        assert_eq!(wide[0x3c00..0x3c02], [1.0, 1.0 + 1.0 / 1024.0]);
+        for n in 0..40 {
+            let mut to = vec![7; 40];
+            narrow(&vec![1.0 + 0.7 / 1024.0; n], &mut to[..n]);
+            assert!(to[..n].iter().all(|v| *v == 0x3c01) && to[n..].iter().all(|v| *v == 7));
+        }
+    }
+}
