@@ -5,10 +5,12 @@ use std::ops::Range;
 
 use super::LANES;
 use crate::vector::Vector;
-use crate::vector::x86::{F32x8, F32x16};
+use crate::vector::x86::{F32x8, F32x16, mask};
 
 /// Rows of a block at most: 6 × 4 sums, four registers of b and one of a.
 const ROWS: usize = 6;
+/// The same of blocks of one or two registers.
+const NARROW_ROWS: usize = 10;
 /// Registers in a row of a block at most.
 const VECTORS: usize = 4;
 
@@ -75,6 +77,47 @@ pub struct Masks<'a> {
     pub region: &'a [u8],
 }
 
+/// A register, some of whose lanes are read or written.
+trait Lanes: Vector {
+    /// Loads the first lanes of a mask; the others are zero.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512; these lanes exist.
+    unsafe fn load_some(from: *const f32, lanes: __mmask16) -> Self;
+
+    /// Stores the first lanes of a mask.
+    ///
+    /// # Safety
+    /// As [`Lanes::load_some`].
+    unsafe fn store_some(self, to: *mut f32, lanes: __mmask16);
+}
+
+impl Lanes for F32x16 {
+    #[inline(always)]
+    unsafe fn load_some(from: *const f32, lanes: __mmask16) -> Self {
+        // SAFETY: the caller's promise.
+        F32x16(unsafe { _mm512_maskz_loadu_ps(lanes, from) })
+    }
+    #[inline(always)]
+    unsafe fn store_some(self, to: *mut f32, lanes: __mmask16) {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_mask_storeu_ps(to, lanes, self.0) }
+    }
+}
+
+impl Lanes for F32x8 {
+    #[inline(always)]
+    unsafe fn load_some(from: *const f32, lanes: __mmask16) -> Self {
+        // SAFETY: the caller's promise.
+        F32x8(unsafe { _mm256_maskz_loadu_ps(lanes as u8, from) })
+    }
+    #[inline(always)]
+    unsafe fn store_some(self, to: *mut f32, lanes: __mmask16) {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_mask_storeu_ps(to, lanes as u8, self.0) }
+    }
+}
+
 /// Where sums begin and what becomes of them.
 trait Sums {
     /// Begins `MR` rows from `row`.
@@ -82,7 +125,7 @@ trait Sums {
     /// # Safety
     /// The CPU has the registers; the rows and the lanes from column `at` exist.
     #[inline(always)]
-    unsafe fn begin<V: Vector, const MR: usize>(&self, _row: usize, _at: usize) -> [V; MR] {
+    unsafe fn begin<V: Lanes, const MR: usize>(&self, _row: usize, _at: usize) -> [V; MR] {
         // SAFETY: the caller's promise.
         unsafe { [V::splat(0.0); MR] }
     }
@@ -91,12 +134,12 @@ trait Sums {
     ///
     /// # Safety
     /// As [`Sums::begin`].
-    unsafe fn end<V: Vector, const MR: usize>(&self, row: usize, at: usize, sums: [V; MR]);
+    unsafe fn end<V: Lanes, const MR: usize>(&self, row: usize, at: usize, sums: [V; MR]);
 }
 
 impl Sums for Scores<'_> {
     #[inline(always)]
-    unsafe fn begin<V: Vector, const MR: usize>(&self, row: usize, at: usize) -> [V; MR] {
+    unsafe fn begin<V: Lanes, const MR: usize>(&self, row: usize, at: usize) -> [V; MR] {
         // SAFETY: rows and columns of the bias and of a mask, by the caller's promise.
         unsafe {
             let mut sums = [V::splat(0.0); MR];
@@ -116,7 +159,7 @@ impl Sums for Scores<'_> {
     }
 
     #[inline(always)]
-    unsafe fn end<V: Vector, const MR: usize>(&self, row: usize, at: usize, sums: [V; MR]) {
+    unsafe fn end<V: Lanes, const MR: usize>(&self, row: usize, at: usize, sums: [V; MR]) {
         // SAFETY: rows and columns of the scores and the maxima, by the caller's promise.
         unsafe {
             let mut max = V::load(self.max.add(at));
@@ -139,7 +182,7 @@ struct Along {
 
 impl Sums for Along {
     #[inline(always)]
-    unsafe fn end<V: Vector, const MR: usize>(&self, row: usize, at: usize, sums: [V; MR]) {
+    unsafe fn end<V: Lanes, const MR: usize>(&self, row: usize, at: usize, sums: [V; MR]) {
         // SAFETY: rows and columns of both tiles, by the caller's promise.
         unsafe {
             let mut along = V::load(self.along.add(at));
@@ -165,26 +208,25 @@ struct Rows<'a> {
 
 impl Sums for Rows<'_> {
     #[inline(always)]
-    unsafe fn end<V: Vector, const MR: usize>(&self, row: usize, at: usize, sums: [V; MR]) {
+    unsafe fn end<V: Lanes, const MR: usize>(&self, row: usize, at: usize, sums: [V; MR]) {
+        let lanes = mask(self.columns - at);
         for r in 0..MR {
             // SAFETY: row and columns exist by the caller's promise; lanes beyond the last column are left out.
             unsafe {
                 let factor = self.factor * self.factors.map_or(1.0, |f| *f.get_unchecked(row + r));
                 let sum = sums[r].mul(V::splat(factor));
                 let to = self.to.add((row + r) * self.pitch + at);
-                if at + V::LANES <= self.columns {
-                    if self.add { V::load(to).add(sum) } else { sum }.store(to);
-                } else {
-                    let mut lanes = [0.0; LANES];
-                    sum.store(lanes.as_mut_ptr());
-                    for (l, lane) in lanes.iter().enumerate().take(self.columns - at) {
-                        let to = to.add(l);
-                        *to = if self.add { *to + lane } else { *lane };
-                    }
-                }
+                if self.add { V::load_some(to, lanes).add(sum) } else { sum }.store_some(to, lanes);
             }
         }
     }
+}
+
+/// Blocks of nearly equal height, at most `most`.
+fn blocks(rows: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let blocks = rows.div_ceil(most);
+    let (height, higher) = (rows / blocks, rows % blocks);
+    (0..blocks).map(move |i| i * height + i.min(higher)..(i + 1) * height + (i + 1).min(higher))
 }
 
 impl Product {
@@ -228,8 +270,8 @@ impl Product {
             // SAFETY: columns from `at` on, rounded up to registers, exist by the caller's promise.
             unsafe {
                 match columns.end - at {
-                    1..=16 => self.panel::<1, false, S>(rows, at, sums),
-                    17..=32 => self.panel::<2, false, S>(rows, at, sums),
+                    1..=16 => self.narrow::<1, S>(rows, at, sums),
+                    17..=32 => self.narrow::<2, S>(rows, at, sums),
                     33..=48 => self.panel::<3, false, S>(rows, at, sums),
                     // Windows of 7: 49 columns are three registers and half of one.
                     49..=56 => self.panel::<3, true, S>(rows, at, sums),
@@ -245,10 +287,7 @@ impl Product {
     /// As [`Product::scores`].
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
     unsafe fn panel<const NV: usize, const HALF: bool, S: Sums>(&self, rows: usize, at: usize, sums: &S) {
-        // Blocks of nearly equal height.
-        let blocks = rows.div_ceil(ROWS);
-        for block in 0..blocks {
-            let (row, end) = (block * rows / blocks, (block + 1) * rows / blocks);
+        for Range { start: row, end } in blocks(rows, ROWS) {
             // SAFETY: rows of the product.
             unsafe {
                 match end - row {
@@ -258,6 +297,31 @@ impl Product {
                     4 => self.block::<4, NV, HALF, S>(row, at, sums),
                     5 => self.block::<5, NV, HALF, S>(row, at, sums),
                     _ => self.block::<6, NV, HALF, S>(row, at, sums),
+                }
+            }
+        }
+    }
+
+    /// The same of one or two registers: higher blocks, or sums would wait for each other.
+    ///
+    /// # Safety
+    /// As [`Product::scores`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+    unsafe fn narrow<const NV: usize, S: Sums>(&self, rows: usize, at: usize, sums: &S) {
+        for Range { start: row, end } in blocks(rows, NARROW_ROWS) {
+            // SAFETY: rows of the product.
+            unsafe {
+                match end - row {
+                    1 => self.block::<1, NV, false, S>(row, at, sums),
+                    2 => self.block::<2, NV, false, S>(row, at, sums),
+                    3 => self.block::<3, NV, false, S>(row, at, sums),
+                    4 => self.block::<4, NV, false, S>(row, at, sums),
+                    5 => self.block::<5, NV, false, S>(row, at, sums),
+                    6 => self.block::<6, NV, false, S>(row, at, sums),
+                    7 => self.block::<7, NV, false, S>(row, at, sums),
+                    8 => self.block::<8, NV, false, S>(row, at, sums),
+                    9 => self.block::<9, NV, false, S>(row, at, sums),
+                    _ => self.block::<10, NV, false, S>(row, at, sums),
                 }
             }
         }
