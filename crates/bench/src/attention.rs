@@ -51,7 +51,7 @@ pub(crate) fn measure(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, pr
         let dy = leaf(&mut g, "dy", &[n, c])?;
         outputs.extend(g.gradients(&[(y, dy)], &trained)?.into_iter().flatten());
     }
-    let workload = Workload::new(&g, &outputs, spec.precision.into(), |_, i, shape, dtype| Data::plain(i, shape, dtype));
+    let workload = Workload::new(&g, &outputs, spec.precision.into(), |_, i, shape, dtype| Data::plain(i, shape, dtype)).kept_on(machine);
     let planned = workload.planned_bytes(machine.pool().threads());
     let mut ready = workload.on(machine)?;
     let times = pace.drive(|| ready.run(1))?;

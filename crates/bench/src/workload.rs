@@ -107,6 +107,15 @@ impl Workload {
         Workload { program, leaves }
     }
 
+    /// The same as this machine's processor keeps it: what products alone read is rounded, in mixed precision.
+    #[must_use]
+    pub fn kept_on(self, machine: &Machine) -> Workload {
+        match machine.gpu() {
+            None => Workload { program: self.program.with_pairs(), ..self },
+            Some(_) => self,
+        }
+    }
+
     /// Bytes of results in between and at the end, and of scratch memory with so many threads.
     pub fn planned_bytes(&self, threads: usize) -> u64 {
         (self.program.arena_bytes() + self.program.scratch_bytes(threads)) as u64

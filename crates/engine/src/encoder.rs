@@ -106,7 +106,7 @@ impl Encoder {
         Encoder::with(spec, false, device)
     }
 
-    fn with(spec: EncoderSpec, fuse: bool, device: impl FnOnce(&Forward, &Store, usize) -> Result<Device>) -> Result<Encoder> {
+    fn with(spec: EncoderSpec, cpu: bool, device: impl FnOnce(&Forward, &Store, usize) -> Result<Device>) -> Result<Encoder> {
         if spec.batch == 0 {
             return Err(Error::Spec("batch must be at least 1".into()));
         }
@@ -117,8 +117,11 @@ impl Encoder {
             FeatureOutput::LastBlocks(n) => Wanted::LastBlocks(n),
             FeatureOutput::LastBlocksAndRegions(n) => Wanted::LastBlocksAndRegions(n),
         };
-        let mut forward = network::build_forward(&spec.backbone, images, DType::U8, wanted, fuse)?;
+        let mut forward = network::build_forward(&spec.backbone, images, DType::U8, wanted, cpu)?;
         forward.program = forward.program.with_precision(spec.precision.into());
+        if cpu {
+            forward.program = forward.program.with_pairs();
+        }
         let store = Store::without_values(&forward.parameters, TEACHER);
         let device = device(&forward, &store, staging.len())?;
         Ok(Encoder { spec, forward, store, weights: Weights::Drawn(0), staging, device })

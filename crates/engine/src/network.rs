@@ -194,12 +194,19 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType, device: Device) -> Result
             Some((i, Consumed { value: (*value)?, leaves }))
         })
         .unzip();
+    let kept_on_device = |program: Program| {
+        let program = program.with_precision(spec.precision.into());
+        match device {
+            Device::Cpu => program.with_pairs(),
+            Device::Gpu => program,
+        }
+    };
     let everything: Vec<Value> = outputs.iter().copied().chain(gradients.iter().flatten().copied()).collect();
     if device == Device::Cpu {
         g.fuse(&everything);
     }
-    let program = Program::compile_with_stops(&g, &outputs, &pairs, &losses).with_precision(spec.precision.into());
-    let kept = (!summed).then(|| Program::compile(&g, &everything).with_precision(spec.precision.into()));
+    let program = kept_on_device(Program::compile_with_stops(&g, &outputs, &pairs, &losses));
+    let kept = (!summed).then(|| kept_on_device(Program::compile(&g, &everything)));
     Ok(Step {
         program,
         consumed,

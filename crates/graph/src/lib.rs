@@ -12,6 +12,7 @@ mod error;
 mod fuse;
 mod gpu;
 mod op;
+mod pairs;
 mod plan;
 mod program;
 mod slice;

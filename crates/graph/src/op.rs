@@ -60,6 +60,14 @@ impl<'a> Io<'a> {
         (self.shapes[i][0], self.shapes[i][1..].iter().product())
     }
 
+    /// Operand `i` in pairs, where [`Program::with_pairs`](crate::Program::with_pairs) keeps it so.
+    pub fn pairs(&self, i: usize) -> Option<&'a [u32]> {
+        match self.inputs[i] {
+            Slice::U32(words) => Some(words),
+            _ => None,
+        }
+    }
+
     /// The only result, as floats.
     pub fn out(&mut self) -> &mut [f32] {
         self.outputs[0].f32()
@@ -131,6 +139,17 @@ pub trait Op: Any + Debug + Send + Sync {
     /// Whether the gradients that read its first result compute it again, so that it need not wait for them: for operators that cost about as
     /// much as reading what they write, and whose own gradient does not read it.
     fn is_cheap(&self) -> bool {
+        false
+    }
+
+    /// Whether the fast version rounds this operand to bf16 before it does anything else, in mixed precision on a CPU that multiplies those, and
+    /// can read it in pairs: words of two neighbours of a row, rounded already.
+    fn takes_pairs(&self, _operand: usize, _inputs: &[&Shape]) -> bool {
+        false
+    }
+
+    /// Whether it can write its first result so.
+    fn gives_pairs(&self, _inputs: &[&Shape]) -> bool {
         false
     }
 

@@ -20,9 +20,11 @@ pub struct Program {
     leaf_index: HashMap<String, usize>,
     pub(crate) leaf_types: Vec<(usize, DType)>,
     stops: Vec<Stop>,
-    arena_bytes: usize,
+    pub(crate) arena_bytes: usize,
     /// What lives in the arena, and when.
     pub(crate) residents: Vec<(Value, Lifetime)>,
+    /// Results that are read from outside.
+    pub(crate) wanted: Vec<Value>,
     pub(crate) precision: Precision,
 }
 
@@ -53,6 +55,8 @@ pub(crate) enum Place {
     Leaf(usize),
     /// Byte offset in the arena.
     Arena { offset: usize, len: usize, dtype: DType },
+    /// Words of two bf16 at a byte offset in the arena.
+    Pairs { offset: usize, words: usize },
     /// Dropped: nothing needs it.
     Nowhere,
 }
@@ -170,10 +174,11 @@ impl Program {
                 leaf_types.push((volume(&info.shape), info.dtype));
             }
         }
+        let wanted = outputs.iter().chain(consumed.iter().map(|c| &c.value)).copied().collect();
         let residents = values.into_iter().zip(lifetimes).collect();
         let leaf_index = leaf_names.iter().enumerate().map(|(i, name)| (name.clone(), i)).collect();
         let shapes = graph.values.iter().map(|info| info.shape.clone()).collect();
-        Program { nodes, places, shapes, leaf_names, leaf_index, leaf_types, stops, arena_bytes, residents, precision: Precision::F32 }
+        Program { nodes, places, shapes, leaf_names, leaf_index, leaf_types, stops, arena_bytes, residents, wanted, precision: Precision::F32 }
     }
 
     /// The same program with its matrix products rounded like this.
@@ -218,6 +223,7 @@ impl Program {
         let dtype = |v: &Value| match self.places[v.index()] {
             Place::Leaf(i) => self.leaf_types[i].1,
             Place::Arena { dtype, .. } => dtype,
+            Place::Pairs { .. } => DType::F32,
             Place::Nowhere => unreachable!("an operand of a kept node has a place"),
         };
         node.inputs.iter().map(|v| (&self.shapes[v.index()], dtype(v))).collect()
@@ -300,12 +306,16 @@ impl Program {
                 // and no value that is alive at this node overlaps it; so it is only read while this node runs,
                 // and the arena is borrowed mutably for the whole call.
                 Place::Arena { offset, len, dtype } => unsafe { view(base, offset, len, dtype) },
+                // SAFETY: as above.
+                Place::Pairs { offset, words } => unsafe { view(base, offset, words, DType::U32) },
                 Place::Nowhere => unreachable!("an operand of a kept node has a place"),
             });
             let outputs = node.outputs.iter().map(|v| match self.places[v.index()] {
                 // SAFETY: as above; a result's life begins at this node and its operands' lives include it, so
                 // the result overlaps neither them nor the node's other results.
                 Place::Arena { offset, len, dtype } => unsafe { view_mut(base, offset, len, dtype) },
+                // SAFETY: as above.
+                Place::Pairs { offset, words } => unsafe { view_mut(base, offset, words, DType::U32) },
                 _ => unreachable!("a result of a kept node lives in the arena"),
             });
             let mut io = Io {

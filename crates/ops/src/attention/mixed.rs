@@ -71,7 +71,7 @@ impl Tiles<'_> {
     }
 
     fn tile(&mut self, rows: usize, columns: usize) -> Tile {
-        Tile { rows, columns: 0..columns, line: LINE, s: self.s.as_mut_ptr() }
+        Tile { rows, columns: 0..columns, line: LINE, factor: 1.0, s: self.s.as_mut_ptr() }
     }
 }
 

@@ -1,4 +1,4 @@
-use esvit_graph::{Io, Precision, Prepared, Shape, Slice};
+use esvit_graph::{Io, Precision, Prepared, Shape, Slice, SliceMut};
 use esvit_simd::gemm::{After, Packed, Product};
 use esvit_simd::{Mat, MatMut, Pool, lanes};
 
@@ -17,15 +17,31 @@ pub(super) fn reference(io: &mut Io) {
     }
 }
 
+/// A matrix as the program keeps it.
+fn operand<'a>(io: &Io<'a>, i: usize) -> Mat<'a> {
+    let (rows, cols) = io.matrix(i);
+    match io.pairs(i) {
+        Some(words) => Mat::pairs(words, rows, cols),
+        None => Mat::new(io.f32(i), rows, cols),
+    }
+}
+
+/// The same to write to.
+fn result<'a>(y: &'a mut SliceMut, rows: usize, cols: usize) -> MatMut<'a> {
+    match y {
+        SliceMut::U32(words) => MatMut::pairs(words, rows, cols),
+        SliceMut::F32(y) => MatMut::new(y, rows, cols),
+    }
+}
+
 /// `y = x·Wᵀ + b`, and what follows.
 pub(super) fn fast(io: &mut Io, bias: Option<&[f32]>, after: After) {
-    let x = io.f32(0);
     let ((rows, width), (out, _)) = (io.matrix(0), io.matrix(1));
     let how = Product { rounding: rounding(io.precision), bias, after, parallel: true, ..Default::default() };
-    let (x, pool) = (Mat::new(x, rows, width), io.pool);
+    let (x, pool) = (operand(io, 0), io.pool);
     match io.prepared.and_then(|p| p.downcast_ref::<Packed>()) {
-        Some(weight) => how.run_packed(x, weight, MatMut::new(io.out(), rows, out), pool),
-        None => how.run(x, Mat::new(io.f32(1), out, width).t(), MatMut::new(io.out(), rows, out), pool),
+        Some(weight) => how.run_packed(x, weight, result(&mut io.outputs[0], rows, out), pool),
+        None => how.run(x, Mat::new(io.f32(1), out, width).t(), result(&mut io.outputs[0], rows, out), pool),
     }
 }
 
@@ -47,11 +63,11 @@ pub(super) fn input_gradient_reference(io: &mut Io) {
 
 /// `dx = dy·W`, and what follows.
 pub(super) fn input_gradient(io: &mut Io, after: After) {
-    let (dy, weight) = (io.f32(0), io.f32(1));
-    let ((rows, _), (out, width)) = (io.matrix(0), io.matrix(1));
+    let (dy, weight) = (operand(io, 0), operand(io, 1));
+    let ((rows, _), (_, width)) = (io.matrix(0), io.matrix(1));
     let pool = io.pool;
     let how = Product { rounding: rounding(io.precision), after, parallel: true, ..Default::default() };
-    how.run(Mat::new(dy, rows, out), Mat::new(weight, out, width), MatMut::new(io.out(), rows, width), pool);
+    how.run(dy, weight, result(&mut io.outputs[0], rows, width), pool);
 }
 
 /// With two results the second is `db`.
@@ -71,16 +87,15 @@ pub(super) fn weight_gradient_reference(io: &mut Io) {
 
 /// The sums of dy's columns on the way, where the product packs them anyway.
 pub(super) fn weight_gradient(io: &mut Io) {
-    let (dy, x) = (io.f32(0), io.f32(1));
-    let ((rows, out), (_, width)) = (io.matrix(0), io.matrix(1));
+    let ((_, out), (_, width)) = (io.matrix(0), io.matrix(1));
     let pool = io.pool;
     let how = Product { rounding: rounding(io.precision), parallel: true, ..Default::default() };
-    let (a, b) = (Mat::new(dy, rows, out).t(), Mat::new(x, rows, width));
+    let (a, b) = (operand(io, 0).t(), operand(io, 1));
     if let [dw, db] = &mut io.outputs[..] {
         if how.run_and_sum(a, b, MatMut::new(dw.f32(), out, width), db.f32(), pool) {
             return;
         }
-        column_sum_fast(pool, dy, out, db.f32());
+        column_sum_fast(pool, io.inputs[0].f32(), out, db.f32());
     }
     how.run(a, b, MatMut::new(io.out(), out, width), pool);
 }

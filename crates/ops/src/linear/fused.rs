@@ -120,6 +120,10 @@ impl Op for Fused {
         cpu::fast(io, bias, after);
     }
 
+    fn takes_pairs(&self, operand: usize, inputs: &[&Shape]) -> bool {
+        Linear.takes_pairs(operand, &inputs[..self.layer()])
+    }
+
     fn prepare(&self, operands: &[Option<Slice>], shapes: &[&Shape], precision: Precision) -> Option<Prepared> {
         cpu::prepare(operands[1], shapes[1], precision)
     }

@@ -2,7 +2,8 @@
 //!
 //! - `x` `[N, I]`, `weight` `[O, I]` (PyTorch's layout), `bias` `[O]` (optional), `y` `[N, O]`
 //! - `dx = dy·W`, `dW = dyᵀ·x`, `db = Σ_rows dy`
-//! - in mixed precision x, W and dy are rounded for the products; the bias, its gradient and all sums are not
+//! - in mixed precision x, W and dy are rounded for the products; the bias, its gradient and all sums are not. On a CPU x, y, dy and dx may be
+//!   kept rounded where no one reads more of them ([`esvit_graph::Program::with_pairs`]); db is then the sum of those
 
 mod cases;
 mod cpu;
@@ -76,6 +77,14 @@ impl Op for Linear {
         gpu::forward(io, rec)
     }
 
+    fn takes_pairs(&self, operand: usize, inputs: &[&Shape]) -> bool {
+        operand == 0 && even(inputs[0])
+    }
+
+    fn gives_pairs(&self, inputs: &[&Shape]) -> bool {
+        inputs[1][0].is_multiple_of(2) && esvit_simd::gemm::pairs(inputs[1][1])
+    }
+
     fn prepare(&self, operands: &[Option<Slice>], shapes: &[&Shape], precision: Precision) -> Option<Prepared> {
         cpu::prepare(operands[1], shapes[1], precision)
     }
@@ -91,6 +100,11 @@ impl Op for Linear {
     fn flops(&self, inputs: &[&Shape]) -> u64 {
         2 * (inputs[0][0] * inputs[1][0] * inputs[1][1]) as u64
     }
+}
+
+/// Whether rows are whole words of two.
+fn even(matrix: &Shape) -> bool {
+    matrix[1].is_multiple_of(2)
 }
 
 /// `dx[N, I] = dy[N, O]·W[O, I]`.
@@ -120,6 +134,14 @@ impl Op for InputGradient {
 
     fn absorb(&self, _operands: usize, next: &dyn Op, _nexts: usize, operand: usize) -> Option<Arc<dyn Op>> {
         fused::absorb_gradient(next, operand)
+    }
+
+    fn takes_pairs(&self, operand: usize, inputs: &[&Shape]) -> bool {
+        operand == 0 && even(inputs[0])
+    }
+
+    fn gives_pairs(&self, inputs: &[&Shape]) -> bool {
+        even(inputs[1]) && esvit_simd::gemm::pairs(inputs[1][0])
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
@@ -164,6 +186,10 @@ impl Op for WeightGradient {
 
     fn fast(&self, io: &mut Io) {
         cpu::weight_gradient(io);
+    }
+
+    fn takes_pairs(&self, operand: usize, inputs: &[&Shape]) -> bool {
+        even(inputs[operand])
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {

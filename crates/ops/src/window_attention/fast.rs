@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use esvit_graph::{Io, Precision, Prepared, Slice};
+use esvit_graph::{Io, Precision, Prepared, Slice, SliceMut};
 use esvit_simd::lanes;
 use esvit_simd::pool::Scratch;
 use esvit_simd::vector::dispatch;
@@ -67,11 +67,45 @@ impl Cut {
     }
 }
 
+/// Rows of tokens as the program keeps them.
+#[derive(Clone, Copy)]
+pub(super) enum Tokens<'a> {
+    F32(&'a [f32]),
+    /// Words of two bf16.
+    Pairs(&'a [u32]),
+}
+
+impl<'a> Tokens<'a> {
+    fn of(io: &Io<'a>, i: usize) -> Tokens<'a> {
+        io.pairs(i).map_or_else(|| Tokens::F32(io.f32(i)), Tokens::Pairs)
+    }
+
+    /// The floats. Products that do not round get no others.
+    pub fn f32(self) -> &'a [f32] {
+        match self {
+            Tokens::F32(data) => data,
+            Tokens::Pairs(_) => panic!("window attention in single precision with an operand in bf16"),
+        }
+    }
+}
+
 /// A pointer that pieces of parallel work write disjoint rows through.
 #[derive(Clone, Copy)]
 pub(super) struct RowsMut {
     pub base: *mut f32,
+    /// Words of 32 bits.
     pub len: usize,
+    /// Whether they are of two bf16 each.
+    pub pairs: bool,
+}
+
+impl RowsMut {
+    fn new(result: &mut SliceMut) -> RowsMut {
+        match result {
+            SliceMut::F32(y) => RowsMut { base: y.as_mut_ptr(), len: y.len(), pairs: false },
+            SliceMut::U32(y) => RowsMut { base: y.as_mut_ptr().cast(), len: y.len(), pairs: true },
+        }
+    }
 }
 
 // SAFETY: pieces own different windows or heads, and no token lies in two windows of one geometry, so the columns written
@@ -85,8 +119,9 @@ unsafe impl Sync for RowsMut {}
 pub(super) struct Operands<'a> {
     pub geometry: &'a Geometry,
     pub heads: usize,
-    pub qkv: &'a [f32],
-    pub bias: Option<&'a [f32]>,
+    pub qkv: Tokens<'a>,
+    /// The row that padding has; zeros without.
+    pub padding: Option<Tokens<'a>>,
     pub three_c: usize,
     /// The bias of each head in [`Strips`](super::bias::Strips).
     pub strips: &'a [f32],
@@ -108,16 +143,16 @@ impl Operands<'_> {
 struct Prebuilt(Vec<f32>);
 
 /// Brings the table into the form that the fast version reads, if that is all that is needed of it.
-pub(super) fn prepare(geometry: &Geometry, heads: usize, table: Option<Slice>, precision: Precision) -> Option<Prepared> {
+pub(super) fn prepare(geometry: &Geometry, heads: usize, d: usize, table: Option<Slice>, precision: Precision) -> Option<Prepared> {
     let table = table?.f32();
     let mut strips = vec![0.0; heads * geometry.strips.len()];
-    geometry.strips.expand(table, heads, 0..heads, factor(rounds(precision)), &mut strips);
+    geometry.strips.expand(table, heads, 0..heads, factor(geometry, d, rounds(precision)), &mut strips);
     Some(Prepared { bytes: 4 * strips.len(), value: Box::new(Prebuilt(strips)), replaces: vec![1] })
 }
 
-/// Factor of scores: logarithms to the base 2 where products round.
-fn factor(rounds: bool) -> f32 {
-    if rounds { std::f32::consts::LOG2_E } else { 1.0 }
+/// Factor of the bias: where products round, scores begin without the factor that q gets elsewhere.
+fn factor(geometry: &Geometry, d: usize, rounds: bool) -> f32 {
+    if rounds { 1.0 / geometry.scale(d) } else { 1.0 }
 }
 
 /// The same for one call: as prepared, or made for it.
@@ -131,7 +166,8 @@ impl<'a> Bias<'a> {
         if let Some(Prebuilt(strips)) = io.prepared.and_then(|p| p.downcast_ref()) {
             return Bias::Given(strips);
         }
-        let (one, table, factor) = (geometry.strips.len(), io.f32(1), factor(rounds(io.precision)));
+        let d = io.matrix(0).1 / 3 / heads;
+        let (one, table, factor) = (geometry.strips.len(), io.f32(1), factor(geometry, d, rounds(io.precision)));
         let mut strips = io.pool.scratch(heads * one);
         strips.par_chunks_mut(EXPANDED * one).enumerate().for_each(|(i, to)| {
             let first = i * EXPANDED;
@@ -149,6 +185,14 @@ impl std::ops::Deref for Bias<'_> {
             Bias::Made(strips) => strips,
         }
     }
+}
+
+/// What padding tokens hold, as the others are kept.
+fn padding<'a>(qkv: Tokens, bias: &'a [f32], words: &'a mut Vec<u32>) -> Tokens<'a> {
+    let Tokens::Pairs(_) = qkv else { return Tokens::F32(bias) };
+    let half = |x: f32| u32::from(half::bf16::from_f32(x).to_bits());
+    words.extend(bias.as_chunks::<2>().0.iter().map(|&[low, high]| half(low) | half(high) << 16));
+    Tokens::Pairs(words)
 }
 
 /// Floats of one task's tiles.
@@ -179,12 +223,13 @@ pub(super) fn forward(geometry: &Geometry, heads: usize, io: &mut Io) {
     let (_, three_c) = io.matrix(0);
     let (pool, rounds) = (io.pool, rounds(io.precision));
     let strips = &*Bias::new(geometry, heads, io);
-    let operands = Operands { geometry, heads, qkv: io.f32(0), bias: io.inputs.get(2).map(|b| b.f32()), three_c, strips };
+    let (qkv, mut words) = (Tokens::of(io, 0), Vec::new());
+    let padding = io.inputs.get(2).map(|b| padding(qkv, b.f32(), &mut words));
+    let operands = Operands { geometry, heads, qkv, padding, three_c, strips };
     let d = operands.d();
     let cut = Cut::new(geometry, heads, d);
     let group = cut.group();
-    let y = io.out();
-    let y = RowsMut { base: y.as_mut_ptr(), len: y.len() };
+    let y = RowsMut::new(&mut io.outputs[0]);
     (0..cut.tasks()).into_par_iter().for_each(|i| {
         let (heads, windows) = cut.task(i);
         let mut scratch = pool.scratch(floats(geometry, d, group, false, rounds));
@@ -204,15 +249,16 @@ pub(super) fn gradient(geometry: &Geometry, heads: usize, io: &mut Io) {
     let qkv_bias = (io.inputs.len() == 4).then(|| io.f32(2));
     let (pool, rounds) = (io.pool, rounds(io.precision));
     let strips = &*Bias::new(geometry, heads, io);
-    let operands = Operands { geometry, heads, qkv: io.f32(0), bias: qkv_bias, three_c, strips };
-    let dy = io.f32(io.inputs.len() - 1);
+    let (qkv, mut words) = (Tokens::of(io, 0), Vec::new());
+    let padding = qkv_bias.map(|bias| padding(qkv, bias, &mut words));
+    let operands = Operands { geometry, heads, qkv, padding, three_c, strips };
+    let dy = Tokens::of(io, io.inputs.len() - 1);
     let d = operands.d();
     let cut = Cut::new(geometry, heads, d);
     let group = cut.group();
     let width = sums_len(geometry, group, d);
     let mut partial = pool.scratch(cut.tasks() * width);
-    let dqkv = io.outputs[0].f32();
-    let dqkv = RowsMut { base: dqkv.as_mut_ptr(), len: dqkv.len() };
+    let dqkv = RowsMut::new(&mut io.outputs[0]);
     partial.par_chunks_mut(width).enumerate().for_each(|(i, sums)| {
         sums.fill(0.0);
         let (heads, windows) = cut.task(i);
@@ -224,7 +270,7 @@ pub(super) fn gradient(geometry: &Geometry, heads: usize, io: &mut Io) {
             return;
         }
         let tiles = Tiles::new(&mut scratch, Sizes::new(geometry.area, d), group, geometry.strips.len(), true);
-        dispatch(single::Backward { operands, heads, windows, dy, dqkv, tiles, sums });
+        dispatch(single::Backward { operands, heads, windows, dy: dy.f32(), dqkv, tiles, sums });
     });
     // A group's sums over its ranges of windows, in order; then to the columns of its heads.
     let dtable = io.outputs[1].f32();

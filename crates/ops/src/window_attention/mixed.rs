@@ -1,17 +1,17 @@
 //! Tasks in mixed precision: operands of products are rounded to bf16 as they are gathered and as the softmax leaves them, sums are f32.
 //!
-//! Each matrix of a window's head is packed once, in the forms that its products take ([`esvit_simd::pairs`]). Scores are logarithms to the
-//! base 2: Q, the bias and the mask carry the factor.
+//! Each matrix of a window's head is packed once, in the forms that its products take ([`esvit_simd::pairs`]); where the program keeps rows in
+//! pairs, packing copies. Scores are without the factor 1/√D, bias and mask with its inverse: exponentials have it.
 
-use std::f32::consts::{LN_2, LOG2_E};
+use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 use bytemuck::cast_slice_mut;
 use esvit_simd::pairs::softmax::{Gradient, Tile};
-use esvit_simd::pairs::{Lines, Masks, Part, Product, Scores, lanes, line, pack_across, pack_rows, pack_transposed, words};
+use esvit_simd::pairs::{Lines, Masks, Part, Product, Scores, lanes, line, copy_rows, pack_across, pack_rows, pack_transposed, words};
 
 use super::cpu::MASK;
-use super::fast::{Operands, RowsMut};
+use super::fast::{Operands, RowsMut, Tokens};
 use super::geometry::{PADDING, Window};
 use super::tiles::Columns;
 use crate::aligned::{ALIGN, aligned};
@@ -58,7 +58,7 @@ struct Tiles<'s> {
     packed: [&'s mut [u32]; 4], // [group, ...]: rows of q, k, v, dy
     across: [&'s mut [u32]; 3], // v; or q, k, dy, pairs of tokens
     scores: &'s mut [u32],      // P; or dS, pairs of keys
-    results: &'s mut [f32],     // [T, group·D]: y; or [T, 3, group·D]: dq, dk, dv
+    results: &'s mut [f32],     // [T, group·D]: y; or [T, 3, group·D]: dq, dk, dv; maybe words of two
     // Backward only:
     dyt: &'s mut [u32],   // dY transposed
     dp: &'s mut [f32],    // [T, line]
@@ -109,8 +109,60 @@ pub(super) struct Task<'a> {
     windows: Range<usize>,
     sizes: Sizes,
     tiles: Tiles<'a>,
-    /// Where the window's rows of q, k, v begin, and those of dy; null for zeros.
-    from: [Vec<*const f32>; 2],
+    qkv: Rows<'a>,
+}
+
+/// Where a window's rows begin; null for zeros.
+enum Rows<'a> {
+    F32(&'a [f32], Vec<*const f32>),
+    Pairs(&'a [u32], Vec<*const u32>),
+}
+
+impl<'a> Rows<'a> {
+    fn of(matrix: Tokens<'a>) -> Rows<'a> {
+        match matrix {
+            Tokens::F32(from) => Rows::F32(from, Vec::new()),
+            Tokens::Pairs(from) => Rows::Pairs(from, Vec::new()),
+        }
+    }
+
+    /// Packs a window's rows of `width` columns.
+    ///
+    /// # Safety
+    /// As [`pack_rows`].
+    unsafe fn pack(&mut self, window: &Window, width: usize, padding: Option<Tokens>, d: usize, heads: usize, parts: &[Part]) {
+        match self {
+            Rows::F32(from, rows) => {
+                let padding = match padding {
+                    Some(Tokens::F32(row)) => row.as_ptr(),
+                    _ => std::ptr::null(),
+                };
+                place(rows, window, from, width, padding);
+                // SAFETY: the caller's promise.
+                unsafe { pack_rows(rows, d, heads, parts) };
+            }
+            Rows::Pairs(from, rows) => {
+                let padding = match padding {
+                    Some(Tokens::Pairs(row)) => row.as_ptr(),
+                    _ => std::ptr::null(),
+                };
+                place(rows, window, from, width / 2, padding);
+                // SAFETY: the caller's promise.
+                unsafe { copy_rows(rows, d, heads, parts) };
+            }
+        }
+    }
+}
+
+/// Asks for a share of what the next window reads and writes; each matrix with its parts.
+fn look_ahead(columns: &Columns, next: Option<&Window>, share: (usize, usize), reads: &[(Tokens, usize)], to: (RowsMut, usize)) {
+    for (matrix, parts) in reads {
+        match matrix {
+            Tokens::F32(matrix) => columns.look_ahead(next, share, matrix.as_ptr(), *parts),
+            Tokens::Pairs(matrix) => columns.in_pairs().look_ahead(next, share, matrix.as_ptr().cast(), *parts),
+        }
+    }
+    if to.0.pairs { columns.in_pairs() } else { *columns }.look_ahead_to(next, share, to.0, to.1);
 }
 
 impl<'a> Task<'a> {
@@ -126,23 +178,21 @@ impl<'a> Task<'a> {
     ) -> Task<'a> {
         let sizes = Sizes::new(operands.geometry.area, operands.three_c / 3 / operands.heads);
         let tiles = Tiles::new(scratch, &sizes, group, operands.geometry.strips.len(), backward);
-        Task { operands, heads, windows, sizes, tiles, from: Default::default() }
+        Task { operands, heads, windows, sizes, tiles, qkv: Rows::of(operands.qkv) }
     }
 
     /// Packs the rows of a window, of all heads at once, so that memory is read in its order.
-    fn begin(&mut self, window: &Window, dy: Option<&[f32]>) {
+    fn begin(&mut self, window: &Window, dy: Option<&mut Rows>) {
         let (o, d, heads) = (&self.operands, self.sizes.d, self.heads.len());
         let (c, column) = (o.three_c / 3, self.heads.start * d);
-        let padding = o.bias.map_or(std::ptr::null(), <[f32]>::as_ptr);
-        place(&mut self.from[0], window, o.qkv, o.three_c, padding);
         let [q, k, v, packed_dy] = &mut self.tiles.packed;
-        let part = |n: usize, scale: f32, to: &mut [u32]| Part { column: n * c + column, scale, to: to.as_mut_ptr() };
-        // SAFETY: the CPU multiplies bf16 (`Task::new`); rows of qkv have these columns, and the tiles are as large as the packing.
-        unsafe { pack_rows(&self.from[0], d, heads, &[part(0, o.geometry.scale(d) * LOG2_E, q), part(1, 1.0, k), part(2, 1.0, v)]) };
-        if let Some(dy) = dy {
-            place(&mut self.from[1], window, dy, c, std::ptr::null());
-            // SAFETY: as above, rows of dy.
-            unsafe { pack_rows(&self.from[1], d, heads, &[part(0, 1.0, packed_dy)]) };
+        let part = |n: usize, to: &mut [u32]| Part { column: n * c + column, scale: 1.0, to: to.as_mut_ptr() };
+        // SAFETY: the CPU multiplies bf16 (`Task::new`); rows of qkv and dy have these columns, and the tiles are as large as the packing.
+        unsafe {
+            self.qkv.pack(window, o.three_c, o.padding, d, heads, &[part(0, q), part(1, k), part(2, v)]);
+            if let Some(dy) = dy {
+                dy.pack(window, c, None, d, heads, &[part(0, packed_dy)]);
+            }
         }
     }
 
@@ -164,7 +214,8 @@ impl<'a> Task<'a> {
         let product = self.with_queries(1, g, self.tiles.qt);
         let (tiles, strips) = (&mut self.tiles, &self.operands.geometry.strips);
         let bias = self.operands.bias_of(self.heads.start + g);
-        let mask = |shares: &[f32]| Masks { shares: shares.as_ptr(), value: MASK * LOG2_E, region: window.region };
+        let mask = MASK / self.operands.geometry.scale(self.sizes.d);
+        let mask = |shares: &[f32]| Masks { shares: shares.as_ptr(), value: mask, region: window.region };
         let scores = Scores {
             bias: Some(Lines { base: bias.as_ptr().cast_mut(), starts: &strips.starts }),
             masks: window.masks.map(mask),
@@ -179,12 +230,28 @@ impl<'a> Task<'a> {
 
     /// The tile of scores, and some queries of it.
     fn tile(&mut self, queries: Range<usize>) -> Tile {
-        Tile { rows: self.sizes.area, columns: queries, line: self.sizes.line, s: self.tiles.s.as_mut_ptr() }
+        let factor = self.operands.geometry.scale(self.sizes.d) * LOG2_E;
+        Tile { rows: self.sizes.area, columns: queries, line: self.sizes.line, factor, s: self.tiles.s.as_mut_ptr() }
     }
 
     fn queries(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let area = self.sizes.area;
         (0..area).step_by(QUERIES).map(move |at| at..area.min(at + QUERIES))
+    }
+
+    /// Takes the results to where they belong; rows of padding, as floats, to `padding`.
+    fn deliver(&self, columns: &Columns, parts: usize, window: &Window, to: RowsMut, mut padding: impl FnMut(&[f32])) {
+        let words = self.sizes.area * parts * columns.heads * columns.d / if to.pairs { 2 } else { 1 };
+        let tile = &self.tiles.results[..words];
+        if !to.pairs {
+            columns.deliver(tile, parts, window, to, padding);
+            return;
+        }
+        let float = |half: u32| f32::from_bits(half << 16);
+        columns.in_pairs().deliver(tile, parts, window, to, |row| {
+            let floats: Vec<f32> = row.iter().flat_map(|word| [float(word.to_bits()), float(word.to_bits() >> 16)]).collect();
+            padding(&floats);
+        });
     }
 
     pub fn forward(mut self, y: RowsMut) {
@@ -194,7 +261,7 @@ impl<'a> Task<'a> {
         for n in self.windows.clone() {
             let window = o.geometry.window(n);
             let next = (n + 1 < self.windows.end).then(|| o.geometry.window(n + 1));
-            let look_ahead = |stage: usize| columns.look_ahead(next.as_ref(), (stage, 4 * group), &[(o.qkv, 3)], (y, 1));
+            let look_ahead = |stage: usize| look_ahead(&columns, next.as_ref(), (stage, 4 * group), &[(o.qkv, 3)], (y, 1));
             self.begin(&window, None);
             for g in 0..group {
                 look_ahead(4 * g);
@@ -215,25 +282,30 @@ impl<'a> Task<'a> {
                     let (a, b) = (tiles.scores.as_ptr(), tiles.across[0].as_ptr());
                     let values = Product { steps: token_pairs, a, a_row: 1, a_step: line, b, b_step: lanes(d) };
                     look_ahead(4 * g + 3);
-                    values.rows(area, d, 1.0, Some(&tiles.inverse[..area]), false, tiles.results[g * d..].as_mut_ptr(), width);
+                    let (factors, to) = (Some(&tiles.inverse[..area]), tiles.results.as_mut_ptr());
+                    match y.pairs {
+                        true => values.rounded_rows(area, d, 1.0, factors, to.cast::<u16>().add(g * d), width),
+                        false => values.rows(area, d, 1.0, factors, false, to.add(g * d), width),
+                    }
                 }
             }
-            columns.deliver(&self.tiles.results[..area * width], 1, &window, y, None);
+            self.deliver(&columns, 1, &window, y, |_| {});
         }
     }
 
     /// Gives the gradients of the heads' tables `[group, (2w−1)²]`, then those of the padding `[3, group·D]`, in `sums`.
-    pub fn backward(mut self, dy: &[f32], dqkv: RowsMut, sums: &mut [f32]) {
+    pub fn backward(mut self, dy: Tokens, dqkv: RowsMut, sums: &mut [f32]) {
         let Sizes { area, d, token_pairs, line, .. } = self.sizes;
         let (o, group) = (self.operands, self.heads.len());
         let (columns, width) = (Columns::new(&o, &self.heads, d), group * d);
         let strips = &o.geometry.strips;
         let (dtable, dpadding) = sums.split_at_mut(group * o.geometry.table_rows());
+        let mut dy_rows = Rows::of(dy);
         for n in self.windows.clone() {
             let window = o.geometry.window(n);
             let next = (n + 1 < self.windows.end).then(|| o.geometry.window(n + 1));
-            let look_ahead = |stage: usize| columns.look_ahead(next.as_ref(), (stage, 5 * group), &[(o.qkv, 3), (dy, 1)], (dqkv, 3));
-            self.begin(&window, Some(dy));
+            let look_ahead = |stage: usize| look_ahead(&columns, next.as_ref(), (stage, 5 * group), &[(o.qkv, 3), (dy, 1)], (dqkv, 3));
+            self.begin(&window, Some(&mut dy_rows));
             for g in 0..group {
                 look_ahead(5 * g);
                 let packed = [0, 1, 3].map(|part| self.packed(part, g));
@@ -269,28 +341,33 @@ impl<'a> Task<'a> {
                     }
                 }
                 look_ahead(5 * g + 1);
-                // dQ = dS·K/√D, dK = dSᵀ·Q/√D, dV = Pᵀ·dY, where rows of the tiles are keys; Q holds its factor already.
+                // dQ = dS·K/√D, dK = dSᵀ·Q/√D, dV = Pᵀ·dY, where rows of the tiles are keys.
                 let tiles = &self.tiles;
                 let [q, k, dy] = [0, 1, 2].map(|part| tiles.across[part].as_ptr());
                 let dq = Product { steps: token_pairs, a: tiles.scores.as_ptr(), a_row: 1, a_step: line, b: k, b_step: lanes(d) };
                 let dk = Product { a: tiles.ds.as_ptr(), a_row: line / 2, a_step: 1, b: q, ..dq };
                 let dv = Product { a: tiles.p.as_ptr(), b: dy, ..dk };
                 let scale = o.geometry.scale(d);
-                for (part, (product, factor)) in [(dq, scale), (dk, LN_2), (dv, 1.0)].into_iter().enumerate() {
+                for (part, (product, factor)) in [(dq, scale), (dk, scale), (dv, 1.0)].into_iter().enumerate() {
                     look_ahead(5 * g + 2 + part);
-                    let to = self.tiles.results[part * width + g * d..].as_mut_ptr();
+                    let (to, at) = (self.tiles.results.as_mut_ptr(), part * width + g * d);
                     // SAFETY: as above.
-                    unsafe { product.rows(area, d, factor, None, false, to, 3 * width) };
+                    unsafe {
+                        match dqkv.pairs {
+                            true => product.rounded_rows(area, d, factor, None, to.cast::<u16>().add(at), 3 * width),
+                            false => product.rows(area, d, factor, None, false, to.add(at), 3 * width),
+                        }
+                    }
                 }
             }
-            columns.deliver(&self.tiles.results[..area * 3 * width], 3, &window, dqkv, Some(dpadding));
+            self.deliver(&columns, 3, &window, dqkv, |row| dpadding.iter_mut().zip(row).for_each(|(sum, d)| *sum += d));
         }
         strips.collect(self.tiles.dbias, dtable);
     }
 }
 
 /// Points at the window's rows of a matrix; padding at `padding`.
-fn place(rows: &mut Vec<*const f32>, window: &Window, from: &[f32], width: usize, padding: *const f32) {
+fn place<T>(rows: &mut Vec<*const T>, window: &Window, from: &[T], width: usize, padding: *const T) {
     rows.clear();
     rows.extend(window.index.iter().map(|&token| match token {
         PADDING => padding,

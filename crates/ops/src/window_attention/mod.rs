@@ -54,6 +54,11 @@ impl WindowAttention {
         WindowAttention { heads, geometry: Geometry { scale: Some(scale), ..geometry }.into() }
     }
 
+    /// Whether heads are whole words of two channels.
+    fn even(&self, inputs: &[&Shape]) -> bool {
+        inputs[0][1].is_multiple_of(6 * self.heads)
+    }
+
     fn check(&self, op: &'static str, inputs: &[&Shape], has_bias: bool) -> Result<(usize, usize)> {
         let (rows, three_c) = check::matrix(op, "qkv", inputs[0])?;
         check::shape(op, "qkv", inputs[0], &[self.geometry.tokens, three_c])?;
@@ -101,8 +106,16 @@ impl Op for WindowAttention {
         gpu::forward(&self.geometry, self.heads, io, rec)
     }
 
-    fn prepare(&self, operands: &[Option<Slice>], _shapes: &[&Shape], precision: Precision) -> Option<Prepared> {
-        fast::prepare(&self.geometry, self.heads, operands[1], precision)
+    fn takes_pairs(&self, operand: usize, inputs: &[&Shape]) -> bool {
+        operand == 0 && self.even(inputs)
+    }
+
+    fn gives_pairs(&self, inputs: &[&Shape]) -> bool {
+        self.even(inputs)
+    }
+
+    fn prepare(&self, operands: &[Option<Slice>], shapes: &[&Shape], precision: Precision) -> Option<Prepared> {
+        fast::prepare(&self.geometry, self.heads, shapes[0][1] / 3 / self.heads, operands[1], precision)
     }
 
     fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
@@ -165,6 +178,14 @@ impl Op for WindowAttentionGradient {
 
     fn fast(&self, io: &mut Io) {
         fast::gradient(&self.0.geometry, self.0.heads, io);
+    }
+
+    fn takes_pairs(&self, operand: usize, inputs: &[&Shape]) -> bool {
+        (operand == 0 || operand + 1 == inputs.len()) && self.0.even(inputs)
+    }
+
+    fn gives_pairs(&self, inputs: &[&Shape]) -> bool {
+        self.0.even(inputs)
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {

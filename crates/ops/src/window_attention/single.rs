@@ -5,10 +5,11 @@
 
 use std::ops::Range;
 
+use esvit_simd::lanes;
 use esvit_simd::panel::{Product, padded};
 use esvit_simd::vector::{Kernel, Vector};
 
-use super::fast::{Operands, RowsMut};
+use super::fast::{Operands, RowsMut, Tokens};
 use super::softmax::Softmax;
 use super::tiles::{Columns, Sizes, Tiles, transpose};
 
@@ -87,7 +88,7 @@ impl Kernel for Forward<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let Forward { operands: o, heads, windows, y, mut tiles } = self;
-        let sizes = tiles.sizes;
+        let (qkv, padding, sizes) = (o.qkv.f32(), o.padding.map(Tokens::f32), tiles.sizes);
         let Sizes { area, d, tp, line, dp } = sizes;
         let (scale, columns, group) = (o.geometry.scale(d), Columns::new(&o, &heads, dp), heads.len());
         let queries = Queries::all(&mut tiles, &o, &heads);
@@ -98,8 +99,12 @@ impl Kernel for Forward<'_> {
         for n in windows.clone() {
             let window = o.geometry.window(n);
             let next = (n + 1 < windows.end).then(|| o.geometry.window(n + 1));
-            let look_ahead = |stage: usize| columns.look_ahead(next.as_ref(), (stage, 2 * group), &[(o.qkv, 3)], (y, 1));
-            columns.gather(&window, o.qkv, 3, o.bias, tiles.qkv);
+            let look_ahead = |stage: usize| {
+                let share = (stage, 2 * group);
+                columns.look_ahead(next.as_ref(), share, qkv.as_ptr(), 3);
+                columns.look_ahead_to(next.as_ref(), share, y, 1);
+            };
+            columns.gather(&window, qkv, 3, padding, tiles.qkv);
             let masks = window.masks.map(|masks| (masks.as_ptr(), window.region));
             for g in 0..group {
                 let [q, k, v] = [0, 1, 2].map(|part| &rows[part * group + g]);
@@ -136,7 +141,7 @@ impl Kernel for Forward<'_> {
                 // SAFETY: columns of p hold T floats a line apart; rows of v and of the results hold Dp.
                 unsafe { values.compute::<V>() };
             }
-            columns.deliver(tiles.results, 1, &window, y, None);
+            columns.deliver(tiles.results, 1, &window, y, |_| {});
         }
     }
 }
@@ -159,7 +164,7 @@ impl Kernel for Backward<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let Backward { operands: o, heads, windows, dy, dqkv, mut tiles, sums } = self;
-        let sizes = tiles.sizes;
+        let (qkv, padding, sizes) = (o.qkv.f32(), o.padding.map(Tokens::f32), tiles.sizes);
         let Sizes { area, d, tp, line, dp } = sizes;
         let (scale, columns, group) = (o.geometry.scale(d), Columns::new(&o, &heads, dp), heads.len());
         let strips = &o.geometry.strips;
@@ -175,8 +180,13 @@ impl Kernel for Backward<'_> {
         for n in windows.clone() {
             let window = o.geometry.window(n);
             let next = (n + 1 < windows.end).then(|| o.geometry.window(n + 1));
-            let look_ahead = |stage: usize| columns.look_ahead(next.as_ref(), (stage, 4 * group), &[(o.qkv, 3), (dy, 1)], (dqkv, 3));
-            columns.gather(&window, o.qkv, 3, o.bias, tiles.qkv);
+            let look_ahead = |stage: usize| {
+                let share = (stage, 4 * group);
+                columns.look_ahead(next.as_ref(), share, qkv.as_ptr(), 3);
+                columns.look_ahead(next.as_ref(), share, dy.as_ptr(), 1);
+                columns.look_ahead_to(next.as_ref(), share, dqkv, 3);
+            };
+            columns.gather(&window, qkv, 3, padding, tiles.qkv);
             columns.gather(&window, dy, 1, None, tiles.dy);
             let masks = window.masks.map(|masks| (masks.as_ptr(), window.region));
             for g in 0..group {
@@ -218,7 +228,11 @@ impl Kernel for Backward<'_> {
                     unsafe { product.compute::<V>() };
                 }
             }
-            columns.deliver(tiles.results, 3, &window, dqkv, Some(dpadding));
+            columns.deliver(tiles.results, 3, &window, dqkv, |row| {
+                for (row, sum) in row.chunks_exact(dp).zip(dpadding.chunks_exact_mut(d)) {
+                    lanes::accumulate(&row[..d], sum);
+                }
+            });
         }
         strips.collect(tiles.dbias, dtable);
     }

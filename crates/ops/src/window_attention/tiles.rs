@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use esvit_simd::lanes;
 use esvit_simd::panel::{PAD, padded};
 use esvit_simd::vector::{Vector, prefetch, stream, stream_end};
 
@@ -93,7 +92,7 @@ pub(super) struct Columns {
     pub c: usize,
 }
 
-/// Results larger than the caches next to the cores are written past them: nobody reads them before they would have been pushed out.
+/// Words of a result; those larger than the caches next to the cores are written past them: nobody reads them before they would have been pushed out.
 const STREAM_FROM: usize = 1 << 20;
 
 impl Columns {
@@ -101,6 +100,11 @@ impl Columns {
         let c = o.three_c / 3;
         let d = c / o.heads;
         Columns { heads: heads.len(), d, pitch, first: heads.start * d, c }
+    }
+
+    /// The same of matrices and tiles of words of two bf16, where heads are not padded.
+    pub fn in_pairs(&self) -> Columns {
+        Columns { heads: self.heads, d: self.d / 2, pitch: self.d / 2, first: self.first / 2, c: self.c / 2 }
     }
 
     /// Calls `f(at in the tile's row, at in the matrix' row, floats)` for each piece in one piece.
@@ -130,16 +134,13 @@ impl Columns {
         }
     }
 
-    /// Takes the rows of a tile `[T, parts, heads, pitch]` to where they belong. Padding is added to `padding`, `[parts, heads, D]`.
-    pub fn deliver(&self, tile: &[f32], parts: usize, window: &Window, to: RowsMut, mut padding: Option<&mut [f32]>) {
+    /// Takes the rows of a tile `[T, parts, heads, pitch]` to where they belong, and those of padding to `padding`.
+    #[inline(always)]
+    pub fn deliver(&self, tile: &[f32], parts: usize, window: &Window, to: RowsMut, mut padding: impl FnMut(&[f32])) {
         let width = parts * self.c;
         for (row, &token) in tile.chunks_exact(parts * self.heads * self.pitch).zip(window.index) {
             if token == PADDING {
-                if let Some(padding) = padding.as_deref_mut() {
-                    for (row, sum) in row.chunks_exact(self.pitch).zip(padding.chunks_exact_mut(self.d)) {
-                        lanes::accumulate(&row[..self.d], sum);
-                    }
-                }
+                padding(row);
                 continue;
             }
             let first = (window.first_token + token as usize) * width;
@@ -157,20 +158,25 @@ impl Columns {
         }
     }
 
-    /// Asks for share `share.0` of `share.1` of what the next window reads, matrices of so many parts, and of what it writes and does not
-    /// stream. Its rows lie too far apart for the processor to see the pattern.
+    /// Asks for share `share.0` of `share.1` of what the next window has of a matrix of so many parts. Its rows lie too far apart for the processor
+    /// to see the pattern.
     #[inline(always)]
-    pub fn look_ahead(&self, next: Option<&Window>, share: (usize, usize), reads: &[(&[f32], usize)], writes: (RowsMut, usize)) {
+    pub fn look_ahead(&self, next: Option<&Window>, share: (usize, usize), matrix: *const f32, parts: usize) {
         let Some(next) = next else { return };
         let tokens = next.index.len();
-        let write = (writes.0.len < STREAM_FROM).then_some((writes.0.base.cast_const(), writes.1));
         for &token in next.index[share.0 * tokens / share.1..(share.0 + 1) * tokens / share.1].iter().filter(|token| **token != PADDING) {
-            for (matrix, parts) in reads.iter().map(|(matrix, parts)| (matrix.as_ptr(), *parts)).chain(write) {
-                for part in 0..parts {
-                    let at = ((next.first_token + token as usize) * parts + part) * self.c + self.first;
-                    prefetch(matrix.wrapping_add(at), self.heads * self.d);
-                }
+            for part in 0..parts {
+                let at = ((next.first_token + token as usize) * parts + part) * self.c + self.first;
+                prefetch(matrix.wrapping_add(at), self.heads * self.d);
             }
+        }
+    }
+
+    /// The same of a result, unless it is streamed.
+    #[inline(always)]
+    pub fn look_ahead_to(&self, next: Option<&Window>, share: (usize, usize), to: RowsMut, parts: usize) {
+        if to.len < STREAM_FROM {
+            self.look_ahead(next, share, to.base, parts);
         }
     }
 }
@@ -207,20 +213,21 @@ mod tests {
             let padding: Vec<f32> = (0..3 * c).map(|i| -(i as f32)).collect();
             let mut to = vec![0.5; from.len()];
             let mut tile = vec![0.0; geometry.area * 3 * 2 * pitch];
-            let mut sums = vec![0.0; 3 * 2 * d];
+            let mut sums = vec![0.0; 3 * 2 * pitch];
             for n in 0..geometry.windows() {
                 let window = geometry.window(n);
                 columns.gather(&window, &from, 3, Some(&padding), &mut tile);
-                let to = RowsMut { base: to.as_mut_ptr(), len: to.len() };
-                columns.deliver(&tile, 3, &window, to, Some(&mut sums));
+                let to = RowsMut { base: to.as_mut_ptr(), len: to.len(), pairs: false };
+                columns.deliver(&tile, 3, &window, to, |row| sums.iter_mut().zip(row).for_each(|(sum, v)| *sum += v));
             }
             for (i, (to, from)) in to.iter().zip(&from).enumerate() {
                 let mine = (2 * d..4 * d).contains(&(i % c));
                 assert_eq!(*to, if mine { *from } else { 0.5 }, "{c}: {i}");
             }
             // 64 places for 30 tokens.
-            for (i, sum) in sums.iter().enumerate() {
-                assert_eq!(*sum, 34.0 * padding[i / (2 * d) * c + 2 * d + i % (2 * d)]);
+            for (i, sum) in sums.iter().enumerate().filter(|(i, _)| i % pitch < d) {
+                let (part, head) = (i / (2 * pitch), i / pitch % 2);
+                assert_eq!(*sum, 34.0 * padding[part * c + (2 + head) * d + i % pitch]);
             }
         }
     }

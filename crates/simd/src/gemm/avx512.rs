@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::Mat;
+use super::{Elements, Mat};
 use super::cut::BLOCK_ROWS;
 use crate::gelu;
 use crate::vector::x86::mask;
@@ -67,7 +67,10 @@ pub(super) struct Block {
     /// Packed b: step p at `p·vectors·LANES`.
     pub b: *const u32,
     pub c: *mut f32,
+    /// Distance of its rows, in elements.
     pub c_row: usize,
+    /// c is bf16: there is no base block, and nothing follows.
+    pub pairs: bool,
     pub base: Base,
     /// At the end.
     pub then: Then,
@@ -182,18 +185,19 @@ unsafe fn residual(elements: &Elements, x: *const f32, scale: *const f32) {
 
 /// # Safety
 /// As [`block`], with `MR` rows, `NV` vectors of which the last has the lanes of `last`.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn kernel<const BF16: bool, const MR: usize, const NV: usize>(block: &Block, last: __mmask16) {
-    let &Block { steps, a, a_row, a_step, b, c, c_row, base, then, ahead } = block;
+    let &Block { steps, a, a_row, a_step, b, c, c_row, pairs, base, then, ahead } = block;
     // What is read at the end, the cache wants as early.
     let later = [base.block, then.operand()];
     let mut sums = [[_mm512_setzero_ps(); NV]; MR];
     for i in 0..MR {
         for v in 0..NV {
             // Where the result goes is not read before it is written, but the cache wants it.
-            _mm_prefetch::<_MM_HINT_ET0>(c.wrapping_add(i * c_row + v * LANES).cast());
-            for at in later.into_iter().filter(|at| !at.is_null()) {
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(i * c_row + v * LANES).cast());
+            let at = i * c_row + v * LANES;
+            _mm_prefetch::<_MM_HINT_ET0>(if pairs { c.cast::<u16>().wrapping_add(at).cast() } else { c.wrapping_add(at).cast() });
+            for operand in later.into_iter().filter(|operand| !operand.is_null()) {
+                _mm_prefetch::<_MM_HINT_T0>(operand.wrapping_add(at).cast());
             }
         }
     }
@@ -219,6 +223,22 @@ unsafe fn kernel<const BF16: bool, const MR: usize, const NV: usize>(block: &Blo
             }
         }
     }
+    if pairs {
+        for v in 0..NV {
+            let mask = if v + 1 == NV { last } else { !0 };
+            // SAFETY: the mask leaves out columns that do not exist; row i exists, as bf16.
+            unsafe {
+                let row =
+                    if base.row.is_null() { _mm512_setzero_ps() } else { _mm512_maskz_loadu_ps(mask, base.row.wrapping_add(v * LANES)) };
+                for i in 0..MR {
+                    let rounded = _mm512_cvtneps_pbh(_mm512_add_ps(sums[i][v], row));
+                    let to = c.cast::<i16>().add(i * c_row).wrapping_add(v * LANES);
+                    _mm256_mask_storeu_epi16(to, mask, std::mem::transmute::<__m256bh, __m256i>(rounded));
+                }
+            }
+        }
+        return;
+    }
     for i in 0..MR {
         for v in 0..NV {
             let mask = if v + 1 == NV { last } else { !0 };
@@ -238,54 +258,122 @@ unsafe fn kernel<const BF16: bool, const MR: usize, const NV: usize>(block: &Blo
     }
 }
 
-/// Sixteen words along a row of `left` elements at `from`, each multiplied by what `by` holds, if anything.
-///
-/// # Safety
-/// `left` elements can be read.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn along<const BF16: bool>(from: *const f32, left: usize, by: Option<f32>) -> __m512i {
-    let scaled = |x| by.map_or(x, |by| _mm512_mul_ps(x, _mm512_set1_ps(by)));
-    // SAFETY: the masks leave out what does not exist.
-    unsafe {
-        let low = scaled(_mm512_maskz_loadu_ps(mask(left), from));
-        if !BF16 {
-            return _mm512_castps_si512(low);
-        }
-        let high = scaled(_mm512_maskz_loadu_ps(mask(left.saturating_sub(LANES)), from.wrapping_add(LANES)));
-        std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
-    }
-}
-
 /// Steps by which packing asks for memory before it reads it.
 const AHEAD: usize = 12;
 
-/// Sixteen words across: `columns` neighbours in one row (f32), or in a row and, where it exists, the one `stride` behind (bf16); each row multiplied by
-/// its factor, if there are any.
+/// Elements of an operand as they lie in memory, and how they become words.
 ///
-/// # Safety
-/// `columns` elements can be read in each row.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn across<const BF16: bool>(from: *const f32, stride: usize, second: bool, columns: usize, by: Option<[f32; 2]>) -> __m512i {
-    let mask = mask(columns);
-    let scaled = |x, row: usize| by.map_or(x, |by| _mm512_mul_ps(x, _mm512_set1_ps(by[row])));
-    // Rows of a memory that is read across lie apart, so that nobody guesses the next ones.
-    for row in 0..per_step::<BF16>() {
-        _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add((AHEAD * per_step::<BF16>() + row) * stride).cast());
-    }
-    // SAFETY: the masks leave out what does not exist.
-    unsafe {
-        let even = scaled(_mm512_maskz_loadu_ps(mask, from), 0);
-        if !BF16 {
-            return _mm512_castps_si512(even);
+/// Every function promises to be inlined into one that has the features of [`crate::cpu::bf16`].
+trait Element: Sized {
+    /// Sixteen words along a row of `left` elements at `from`, each multiplied by what `by` holds, if anything.
+    ///
+    /// # Safety
+    /// `left` elements can be read.
+    unsafe fn along<const BF16: bool>(from: *const Self, left: usize, by: Option<f32>) -> __m512i;
+
+    /// Sixteen words across: `columns` neighbours in one row (f32), or in a row and, where it exists, the one `stride` behind (bf16); each row multiplied by
+    /// its factor, if there are any.
+    ///
+    /// # Safety
+    /// `columns` elements can be read in each row.
+    unsafe fn across<const BF16: bool>(from: *const Self, stride: usize, second: bool, columns: usize, by: Option<[f32; 2]>) -> __m512i;
+
+    /// Adds the elements that [`Element::across`] made `words` of to `sum`, without further rounding.
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn add<const BF16: bool>(sum: __m512, words: __m512i, from: *const Self, stride: usize, second: bool, columns: usize) -> __m512;
+
+    /// Asks for the rows that are packed [`AHEAD`] steps later: rows of a memory that is read across lie apart, so that nobody guesses the next
+    /// ones.
+    #[inline(always)]
+    fn ask<const BF16: bool>(from: *const Self, stride: usize) {
+        for row in 0..per_step::<BF16>() {
+            // SAFETY: a hint, wherever it points.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add((AHEAD * per_step::<BF16>() + row) * stride).cast()) };
         }
-        let odd = scaled(_mm512_maskz_loadu_ps(if second { mask } else { 0 }, from.wrapping_add(stride)), 1);
-        let both = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(odd, even));
-        let order = _mm512_set_epi16(
-            31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0,
-        );
-        _mm512_permutexvar_epi16(order, both)
+    }
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn along<const BF16: bool>(from: *const f32, left: usize, by: Option<f32>) -> __m512i {
+        // SAFETY: registers alone.
+        let scaled = |x| by.map_or(x, |by| unsafe { _mm512_mul_ps(x, _mm512_set1_ps(by)) });
+        // SAFETY: the masks leave out what does not exist.
+        unsafe {
+            let low = scaled(_mm512_maskz_loadu_ps(mask(left), from));
+            if !BF16 {
+                return _mm512_castps_si512(low);
+            }
+            let high = scaled(_mm512_maskz_loadu_ps(mask(left.saturating_sub(LANES)), from.wrapping_add(LANES)));
+            std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn across<const BF16: bool>(from: *const f32, stride: usize, second: bool, columns: usize, by: Option<[f32; 2]>) -> __m512i {
+        let mask = mask(columns);
+        // SAFETY: registers alone.
+        let scaled = |x, row: usize| by.map_or(x, |by| unsafe { _mm512_mul_ps(x, _mm512_set1_ps(by[row])) });
+        Self::ask::<BF16>(from, stride);
+        // SAFETY: the masks leave out what does not exist.
+        unsafe {
+            let even = scaled(_mm512_maskz_loadu_ps(mask, from), 0);
+            if !BF16 {
+                return _mm512_castps_si512(even);
+            }
+            let odd = scaled(_mm512_maskz_loadu_ps(if second { mask } else { 0 }, from.wrapping_add(stride)), 1);
+            let both = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(odd, even));
+            let order = _mm512_set_epi16(
+                31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0,
+            );
+            _mm512_permutexvar_epi16(order, both)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add<const BF16: bool>(sum: __m512, _: __m512i, from: *const f32, stride: usize, second: bool, columns: usize) -> __m512 {
+        // SAFETY: the masks leave out what does not exist.
+        unsafe {
+            let sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask(columns), from));
+            if !BF16 {
+                return sum;
+            }
+            let mask = if second { mask(columns) } else { 0 };
+            _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, from.wrapping_add(stride)))
+        }
+    }
+}
+
+/// The bits of a bf16, for products that round. They are taken as they are: [`pack_scaled_b`] has factors for f32 alone.
+impl Element for u16 {
+    #[inline(always)]
+    unsafe fn along<const BF16: bool>(from: *const u16, left: usize, _: Option<f32>) -> __m512i {
+        // SAFETY: the masks leave out what does not exist, in words: rows have an even number of elements.
+        unsafe { _mm512_maskz_loadu_epi32(mask(left / 2), from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn across<const BF16: bool>(from: *const u16, stride: usize, second: bool, columns: usize, _: Option<[f32; 2]>) -> __m512i {
+        let mask = mask(columns);
+        Self::ask::<BF16>(from, stride);
+        // SAFETY: the masks leave out what does not exist.
+        unsafe {
+            let even = _mm256_maskz_loadu_epi16(mask, from.cast());
+            let odd = _mm256_maskz_loadu_epi16(if second { mask } else { 0 }, from.wrapping_add(stride).cast());
+            _mm512_or_si512(_mm512_cvtepu16_epi32(even), _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(odd)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add<const BF16: bool>(sum: __m512, words: __m512i, _: *const u16, _: usize, _: bool, _: usize) -> __m512 {
+        // SAFETY: registers alone.
+        unsafe {
+            let even = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(words));
+            let odd = _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32(!0xffff)));
+            _mm512_add_ps(_mm512_add_ps(sum, even), odd)
+        }
     }
 }
 
@@ -324,11 +412,16 @@ pub(super) const fn row_words(steps: usize) -> usize {
     steps.next_multiple_of(LANES) + LANES
 }
 
-/// Whether the kernels can read a where it is: f32 whose inner dimension lies along memory, with eight rows in at least four different sets of
+/// Whether the kernels can read a where it is: words whose inner dimension lies along memory, with eight rows in at least four different sets of
 /// the first-level cache.
 pub(super) fn in_place<const BF16: bool>(a: &Mat) -> bool {
-    const QUARTER_PAGE: usize = 512; // elements; four of these distances wrap around the sets
-    !BF16 && a.col_stride == 1 && !a.row_stride.is_multiple_of(QUARTER_PAGE)
+    const QUARTER_PAGE: usize = 512; // words; four of these distances wrap around the sets
+    let row = match a.data {
+        Elements::F32(_) if BF16 => return false,
+        Elements::F32(_) => a.row_stride,
+        Elements::Pairs(_) => a.row_stride / 2,
+    };
+    a.col_stride == 1 && !row.is_multiple_of(QUARTER_PAGE)
 }
 
 /// Rows of a over some steps, as the kernels read them.
@@ -344,8 +437,13 @@ pub(super) struct Rows {
 impl Rows {
     /// Where [`in_place`] allows it.
     pub fn in_place(a: &Mat, first: usize, inner: usize) -> Rows {
-        let at = a.data[first * a.row_stride + inner..].as_ptr().cast();
-        Rows { at, row: a.row_stride, step: 1, eight: ROWS * a.row_stride }
+        let first = first * a.row_stride + inner;
+        let (at, row) = match a.data {
+            Elements::F32(data) => (data[first..].as_ptr().cast(), a.row_stride),
+            // Rows and chunks begin at whole words.
+            Elements::Pairs(words) => (words[first / 2..].as_ptr(), a.row_stride / 2),
+        };
+        Rows { at, row, step: 1, eight: ROWS * row }
     }
 
     /// Brings eight rows into the second-level cache.
@@ -373,19 +471,38 @@ impl Rows {
 /// # Safety
 /// The CPU has the features of [`crate::cpu::bf16`]; the ranges are inside `a`; `to` has `rows · row_words(steps)` words, rows rounded up to 8; `sums` is null
 /// or has as many elements as there are rows.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub(super) unsafe fn pack_a<const BF16: bool>(a: &Mat, rows: Range<usize>, inner: Range<usize>, to: *mut u32, sums: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match a.data {
+            Elements::F32(data) => pack_a_of::<BF16, f32>(a, data.as_ptr(), rows, inner, to, sums),
+            Elements::Pairs(words) => pack_a_of::<BF16, u16>(a, words.as_ptr().cast(), rows, inner, to, sums),
+        }
+    }
+}
+
+/// # Safety
+/// As [`pack_a`]; `data` is that of a.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn pack_a_of<const BF16: bool, E: Element>(
+    a: &Mat,
+    data: *const E,
+    rows: Range<usize>,
+    inner: Range<usize>,
+    to: *mut u32,
+    sums: *mut f32,
+) {
     let per = per_step::<BF16>();
     let steps = inner.len().div_ceil(per);
     if a.col_stride == 1 {
         let distance = row_words(steps);
         for (i, r) in rows.enumerate() {
-            let from = a.data[r * a.row_stride..].as_ptr();
             for p in (0..steps).step_by(LANES) {
                 // SAFETY: the row has the elements of `inner`; the row of `to` is rounded up to whole vectors.
                 unsafe {
-                    let words = along::<BF16>(from.add(inner.start + p * per), inner.len() - p * per, None);
-                    _mm512_storeu_si512(to.add(i * distance + p).cast(), words);
+                    let from = data.add(r * a.row_stride + inner.start + p * per);
+                    _mm512_storeu_si512(to.add(i * distance + p).cast(), E::along::<BF16>(from, inner.len() - p * per, None));
                 }
             }
         }
@@ -394,8 +511,8 @@ pub(super) unsafe fn pack_a<const BF16: bool>(a: &Mat, rows: Range<usize>, inner
     // SAFETY: the caller's promise.
     unsafe {
         match sums.is_null() {
-            true => pack_across::<BF16, false>(a, rows, inner, to, sums),
-            false => pack_across::<BF16, true>(a, rows, inner, to, sums),
+            true => pack_across::<BF16, false, E>(a, data, rows, inner, to, sums),
+            false => pack_across::<BF16, true, E>(a, data, rows, inner, to, sums),
         }
     }
 }
@@ -403,9 +520,16 @@ pub(super) unsafe fn pack_a<const BF16: bool>(a: &Mat, rows: Range<usize>, inner
 /// [`pack_a`] where rows lie side by side in memory: two blocks of eight at a time, step after step, so that memory is read in its order.
 ///
 /// # Safety
-/// As [`pack_a`].
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn pack_across<const BF16: bool, const SUMS: bool>(a: &Mat, rows: Range<usize>, inner: Range<usize>, to: *mut u32, sums: *mut f32) {
+/// As [`pack_a_of`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn pack_across<const BF16: bool, const SUMS: bool, E: Element>(
+    a: &Mat,
+    data: *const E,
+    rows: Range<usize>,
+    inner: Range<usize>,
+    to: *mut u32,
+    sums: *mut f32,
+) {
     let per = per_step::<BF16>();
     let steps = inner.len().div_ceil(per);
     let mut of_rows = [_mm512_setzero_ps(); BLOCK_ROWS / LANES];
@@ -417,19 +541,15 @@ unsafe fn pack_across<const BF16: bool, const SUMS: bool>(a: &Mat, rows: Range<u
             // SAFETY: row `k` of the transposed view has `left` elements from here, and so has the next where it is inside `inner`; the second block is
             // there if it has any.
             unsafe {
-                let from = a.data.as_ptr().add(k * a.col_stride + rows.start + first);
-                let words = across::<BF16>(from, a.col_stride, second, left, None);
+                let from = data.add(k * a.col_stride + rows.start + first);
+                let words = E::across::<BF16>(from, a.col_stride, second, left, None);
                 let low = to.add(first * row_words(steps) + p * ROWS);
                 _mm256_storeu_si256(low.cast(), _mm512_castsi512_si256(words));
                 if left > ROWS {
                     _mm256_storeu_si256(low.add(ROWS * row_words(steps)).cast(), _mm512_extracti64x4_epi64::<1>(words));
                 }
                 if SUMS {
-                    *sum = _mm512_add_ps(*sum, _mm512_maskz_loadu_ps(mask(left), from));
-                    if BF16 {
-                        let mask = if second { mask(left) } else { 0 };
-                        *sum = _mm512_add_ps(*sum, _mm512_maskz_loadu_ps(mask, from.wrapping_add(a.col_stride)));
-                    }
+                    *sum = E::add::<BF16>(*sum, words, from, a.col_stride, second, left);
                 }
             }
         }
@@ -446,19 +566,33 @@ unsafe fn pack_across<const BF16: bool, const SUMS: bool>(a: &Mat, rows: Range<u
 ///
 /// # Safety
 /// The CPU has the features of [`crate::cpu::bf16`]; the ranges are inside `b`; `to` has `steps` words for each column, columns rounded up to 16.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub(super) unsafe fn pack_b<const BF16: bool>(b: &Mat, inner: Range<usize>, columns: Range<usize>, to: *mut u32) {
     // SAFETY: the caller's promise.
-    unsafe { pack_scaled_b::<BF16, false>(b, inner, columns, &[], to) };
+    unsafe {
+        match b.data {
+            Elements::F32(data) => pack_b_of::<BF16, false, f32>(b, data.as_ptr(), inner, columns, &[], to),
+            Elements::Pairs(words) => pack_b_of::<BF16, false, u16>(b, words.as_ptr().cast(), inner, columns, &[], to),
+        }
+    }
 }
 
 /// The same with a factor for each of the lines of b that lie along memory: its rows, or its columns.
 ///
 /// # Safety
-/// As [`pack_b`].
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) unsafe fn pack_scaled_b<const BF16: bool, const SCALED: bool>(
+/// As [`pack_b`]; b is f32, and has a factor for each line.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(super) unsafe fn pack_scaled_b<const BF16: bool>(b: &Mat, inner: Range<usize>, columns: Range<usize>, factors: &[f32], to: *mut u32) {
+    // SAFETY: the caller's promise.
+    unsafe { pack_b_of::<BF16, true, f32>(b, b.f32().as_ptr(), inner, columns, factors, to) };
+}
+
+/// # Safety
+/// As [`pack_b`]; `data` is that of b.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn pack_b_of<const BF16: bool, const SCALED: bool, E: Element>(
     b: &Mat,
+    data: *const E,
     inner: Range<usize>,
     columns: Range<usize>,
     factors: &[f32],
@@ -475,8 +609,8 @@ pub(super) unsafe fn pack_scaled_b<const BF16: bool, const SCALED: bool>(
             for v in 0..vectors {
                 // SAFETY: row k has the columns of the range, and the next one where it is inside `inner`.
                 unsafe {
-                    let from = b.data.as_ptr().add(k * b.row_stride + columns.start + v * LANES);
-                    let words = across::<BF16>(from, b.row_stride, second, columns.len() - v * LANES, by);
+                    let from = data.add(k * b.row_stride + columns.start + v * LANES);
+                    let words = E::across::<BF16>(from, b.row_stride, second, columns.len() - v * LANES, by);
                     _mm512_storeu_si512(to.add((p * vectors + v) * LANES).cast(), words);
                 }
             }
@@ -489,13 +623,12 @@ pub(super) unsafe fn pack_scaled_b<const BF16: bool, const SCALED: bool>(
             for (j, words) in words.iter_mut().enumerate().take(columns.len() - v * LANES) {
                 let column = columns.start + v * LANES + j;
                 // The columns that are packed next.
-                let ahead = b.data.as_ptr().wrapping_add((column + LANES) * b.col_stride + inner.start + p * per);
+                let ahead = data.wrapping_add((column + LANES) * b.col_stride + inner.start + p * per);
                 (0..per).for_each(|line| _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(line * LANES).cast()));
                 let by = SCALED.then(|| factors[column]);
                 // SAFETY: the column lies along memory and has the elements of `inner`.
-                *words = unsafe {
-                    along::<BF16>(b.data.as_ptr().add(column * b.col_stride + inner.start + p * per), inner.len() - p * per, by)
-                };
+                *words =
+                    unsafe { E::along::<BF16>(data.add(column * b.col_stride + inner.start + p * per), inner.len() - p * per, by) };
             }
             transpose(&mut words);
             for (q, words) in words.into_iter().enumerate().take(steps - p) {

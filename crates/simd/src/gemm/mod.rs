@@ -20,10 +20,18 @@ use rayon::prelude::*;
 use crate::buffer::Buffer;
 use crate::{Pool, cpu, gelu, lanes};
 
+/// The elements of a matrix.
+#[derive(Clone, Copy)]
+enum Elements<'a> {
+    F32(&'a [f32]),
+    /// Words of two bf16 that are neighbours in memory.
+    Pairs(&'a [u32]),
+}
+
 /// A matrix in a slice: `rows × cols`, element (r, c) at `r·row_stride + c·col_stride`.
 #[derive(Clone, Copy)]
 pub struct Mat<'a> {
-    data: &'a [f32],
+    data: Elements<'a>,
     rows: usize,
     cols: usize,
     row_stride: usize,
@@ -34,7 +42,22 @@ impl<'a> Mat<'a> {
     /// Row-major `[rows, cols]`.
     pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
         assert!(data.len() >= rows * cols, "matrix {rows}x{cols} in a slice of {}", data.len());
-        Mat { data, rows, cols, row_stride: cols, col_stride: 1 }
+        Mat { data: Elements::F32(data), rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    /// The same of bf16, an even number in each row, in words of two. Only for products that [round](Rounding::Bf16) where [`pairs`] says so: a
+    /// row-major first operand or the transpose of one, or a row-major second operand.
+    pub fn pairs(words: &'a [u32], rows: usize, cols: usize) -> Self {
+        assert!(cols.is_multiple_of(2) && 2 * words.len() >= rows * cols, "matrix {rows}x{cols} in {} words", words.len());
+        Mat { data: Elements::Pairs(words), rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    /// The elements in single precision.
+    fn f32(&self) -> &'a [f32] {
+        match self.data {
+            Elements::F32(data) => data,
+            Elements::Pairs(_) => panic!("a product in single precision with an operand in bf16"),
+        }
     }
 
     /// The transposed view.
@@ -43,9 +66,15 @@ impl<'a> Mat<'a> {
     }
 }
 
+/// The same to write to.
+enum ElementsMut<'a> {
+    F32(&'a mut [f32]),
+    Pairs(&'a mut [u32]),
+}
+
 /// A row-major matrix to write to; rows may lie further apart than their length.
 pub struct MatMut<'a> {
-    data: &'a mut [f32],
+    data: ElementsMut<'a>,
     rows: usize,
     cols: usize,
 }
@@ -54,7 +83,21 @@ impl<'a> MatMut<'a> {
     /// Row-major `[rows, cols]`.
     pub fn new(data: &'a mut [f32], rows: usize, cols: usize) -> Self {
         assert!(data.len() >= rows * cols, "matrix {rows}x{cols} in a slice of {}", data.len());
-        MatMut { data, rows, cols }
+        MatMut { data: ElementsMut::F32(data), rows, cols }
+    }
+
+    /// The same of bf16, an even number in each row, in words of two: for products where [`pairs`] says so, alone or with a bias.
+    pub fn pairs(words: &'a mut [u32], rows: usize, cols: usize) -> Self {
+        assert!(cols.is_multiple_of(2) && 2 * words.len() >= rows * cols, "matrix {rows}x{cols} in {} words", words.len());
+        MatMut { data: ElementsMut::Pairs(words), rows, cols }
+    }
+
+    /// The elements in single precision.
+    fn f32(self) -> &'a mut [f32] {
+        match self.data {
+            ElementsMut::F32(data) => &mut data[..self.rows * self.cols],
+            ElementsMut::Pairs(_) => panic!("a product in single precision with a result in bf16"),
+        }
     }
 }
 
@@ -140,6 +183,17 @@ impl Packed {
     }
 }
 
+/// Whether a product of an inner dimension of `k` reads and writes matrices of bf16, where it rounds: results are rounded once, behind the
+/// last of their terms.
+pub fn pairs(k: usize) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if cpu::bf16() {
+        return cut::Inner::new(k.max(1), avx512::per_step::<true>()).chunks == 1;
+    }
+    _ = k;
+    false
+}
+
 impl Product<'_> {
     /// Does it. The result does not depend on the number of threads: each element is one sum in an order that only the shapes decide.
     ///
@@ -156,7 +210,7 @@ impl Product<'_> {
             return;
         }
         let (rows, cols) = (c.rows, c.cols);
-        let data = &mut c.data[..rows * cols];
+        let data = c.f32();
         if let Some(bias) = self.bias.filter(|_| !self.accumulate) {
             data.chunks_mut(cols.max(1)).for_each(|row| row.copy_from_slice(bias));
         }
@@ -215,6 +269,10 @@ impl Product<'_> {
             assert!(bias.len() == c.cols, "a bias of {} for {} columns", bias.len(), c.cols);
         }
         assert!(!self.accumulate || matches!(self.after, After::Nothing), "nothing follows a product that is added up");
+        if let ElementsMut::Pairs(_) = c.data {
+            let alone = !self.accumulate && matches!(self.after, After::Nothing);
+            assert!(alone && self.rounding == Rounding::Bf16, "a result in bf16 of a product that does not round, or is not alone");
+        }
         if let After::Add(x) | After::GeluSlope(x) | After::Residual { x, .. } = self.after {
             assert!(x.len() >= c.rows * c.cols, "{} elements behind a product of {}x{}", x.len(), c.rows, c.cols);
         }
@@ -227,12 +285,11 @@ impl Product<'_> {
     /// As [`product::run`]; the shapes fit.
     #[cfg(target_arch = "x86_64")]
     unsafe fn run_own(&self, a: Mat, b: product::Right, c: MatMut, row_sums: Option<&mut [f32]>, pool: &Pool) {
-        let (n, c) = (c.cols, &mut c.data[..c.rows * c.cols]);
         // SAFETY: the caller's promise.
         unsafe {
             match self.rounding {
-                Rounding::F32 => product::run::<false>(self, a, b, c, n, row_sums, pool),
-                Rounding::Bf16 => product::run::<true>(self, a, b, c, n, row_sums, pool),
+                Rounding::F32 => product::run::<false>(self, a, b, c, row_sums, pool),
+                Rounding::Bf16 => product::run::<true>(self, a, b, c, row_sums, pool),
             }
         }
     }
@@ -292,16 +349,18 @@ fn fit(a: &Mat, b: [usize; 2], c: &MatMut) {
 /// When the inner or outer dimensions do not fit: a broken invariant of the caller.
 pub fn gemm(a: Mat, b: Mat, c: MatMut, accumulate: bool, pool: Option<&Pool>) {
     fit(&a, [b.rows, b.cols], &c);
-    if c.rows == 0 || c.cols == 0 {
+    let (rows, cols, parallel) = (c.rows, c.cols, pool.filter(|pool| worthwhile(&a, &c, pool)));
+    let c = c.f32();
+    if rows == 0 || cols == 0 {
         return;
     }
     if a.cols == 0 {
         if !accumulate {
-            c.data[..c.rows * c.cols].fill(0.0);
+            c.fill(0.0);
         }
         return;
     }
-    let parallelism = match pool.filter(|pool| worthwhile(&a, &c, pool)) {
+    let parallelism = match parallel {
         Some(pool) => gemm::Parallelism::Rayon(pool.threads()),
         None => gemm::Parallelism::None,
     };
@@ -309,17 +368,17 @@ pub fn gemm(a: Mat, b: Mat, c: MatMut, accumulate: bool, pool: Option<&Pool>) {
     // reach, `c` is borrowed mutably so it overlaps neither input, and the shapes agree (assert above).
     unsafe {
         gemm::gemm(
-            c.rows,
-            c.cols,
+            rows,
+            cols,
             a.cols,
-            c.data.as_mut_ptr(),
+            c.as_mut_ptr(),
             1,
-            c.cols as isize,
+            cols as isize,
             accumulate,
-            a.data.as_ptr(),
+            a.f32().as_ptr(),
             a.col_stride as isize,
             a.row_stride as isize,
-            b.data.as_ptr(),
+            b.f32().as_ptr(),
             b.col_stride as isize,
             b.row_stride as isize,
             1.0,

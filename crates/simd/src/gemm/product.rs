@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::avx512::{self, Base, Block, LANES, ROWS, Rows, Then, VECTORS};
 use super::cut::{Cut, Inner, PANEL, panels};
-use super::{After, Mat, Product};
+use super::{After, Elements, ElementsMut, Mat, MatMut, Product};
 use crate::buffer::Buffer;
 use crate::{Pool, lanes};
 
@@ -43,14 +43,20 @@ pub(super) fn row_sums_scratch(m: usize, k: usize) -> usize {
 struct Target {
     c: *mut f32,
     row: usize,
+    /// Whether it is bf16.
+    pairs: bool,
 }
 
 impl Target {
+    fn f32(c: *mut f32, row: usize) -> Target {
+        Target { c, row, pairs: false }
+    }
+
     /// # Safety
     /// The result reaches that far.
     unsafe fn at(self, offset: usize) -> *mut f32 {
         // SAFETY: the caller's promise.
-        unsafe { self.c.add(offset) }
+        unsafe { if self.pairs { self.c.cast::<u16>().add(offset).cast() } else { self.c.add(offset) } }
     }
 }
 
@@ -110,29 +116,35 @@ unsafe fn pack_panel<const BF16: bool>(b: &Mat, inner: &Inner, chunk: usize, pan
 /// The product; all dimensions above 0. With `row_sums` also the sums of a's rows, whose neighbours must lie side by side in memory.
 ///
 /// # Safety
-/// The CPU has the features of [`crate::cpu::bf16`]; `c` is row-major of as many rows as a and `n` columns; packed words are those of a b with that
-/// many columns and a's inner dimension, in this rounding.
+/// The CPU has the features of [`crate::cpu::bf16`]; `c` has as many rows as a and as many columns as b; packed words are those of a b with a's
+/// inner dimension, in this rounding.
 pub(super) unsafe fn run<const BF16: bool>(
     how: &Product,
     a: Mat,
     b: Right,
-    c: &mut [f32],
-    n: usize,
+    c: MatMut,
     row_sums: Option<&mut [f32]>,
     pool: &Pool,
 ) {
+    let n = c.cols;
     let cut = Cut::new([a.rows, n, a.cols], avx512::per_step::<BF16>(), matches!(b, Right::Packed(_)));
     let inner = cut.inner;
+    let c = match c.data {
+        ElementsMut::F32(data) => Target::f32(data[..cut.m * n].as_mut_ptr(), n),
+        ElementsMut::Pairs(words) => {
+            assert!(BF16 && inner.chunks == 1, "an inner dimension of {} is not summed at once", a.cols);
+            Target { c: words[..cut.m * n / 2].as_mut_ptr().cast(), row: n, pairs: true }
+        }
+    };
     let in_place = avx512::in_place::<BF16>(&a);
     let need = cut.scratch(in_place);
     let mut packed = pool.scratch(need.a + need.b);
     let packed = Words(packed.as_mut_ptr().cast());
     let mut sums = pool.scratch(need.sums);
-    let partial = Target { c: sums.as_mut_ptr(), row: n };
-    let c = Target { c: c.as_mut_ptr(), row: n };
+    let partial = Target::f32(sums.as_mut_ptr(), n);
     // Each chunk of a block is summed by the one job that packs it for the first group.
     let mut chunk_sums = pool.scratch(if row_sums.is_some() { inner.chunks * cut.m } else { 0 });
-    let sums_to = (!chunk_sums.is_empty()).then_some(Target { c: chunk_sums.as_mut_ptr(), row: 1 });
+    let sums_to = (!chunk_sums.is_empty()).then_some(Target::f32(chunk_sums.as_mut_ptr(), 1));
     // SAFETY: there is a sum for each chunk of each row.
     let sums_at = |chunk, block| sums_to.map_or(std::ptr::null_mut(), |to| unsafe { to.at(cut.row_sums_place(chunk, block)) });
 
@@ -200,7 +212,7 @@ pub(super) unsafe fn run<const BF16: bool>(
             } else {
                 // SAFETY: the sums of this part begin here.
                 let sums = unsafe { partial.at(part * cut.m * n) };
-                (Target { c: sums, row: n }, Ends { result: chunk > chunks.start, ..Ends::default() })
+                (Target::f32(sums, n), Ends { result: chunk > chunks.start, ..Ends::default() })
             };
             for block in blocks.clone() {
                 let rows = cut.block(block);
@@ -286,41 +298,47 @@ impl<'a> Ends<'a> {
 
 /// Memory that is packed next, asked for while this is multiplied: packing then waits for the nearer caches alone.
 #[derive(Default)]
-struct Later<'a> {
-    operands: [&'a [f32]; 2],
+struct Later {
+    /// Where operands begin, and how many words they have: addresses alone, nothing is read there.
+    operands: [(*const u32, usize); 2],
     /// Instead of b's next panel, which is near.
     alone: bool,
 }
 
-impl<'a> Later<'a> {
+impl Later {
     /// A chunk of a row-major b, and of an a that is the transpose of such a matrix.
-    fn chunk(a: &Mat<'a>, b: &Mat<'a>, inner: Range<usize>) -> Later<'a> {
+    fn chunk(a: &Mat, b: &Mat, inner: Range<usize>) -> Later {
         Later { operands: [lines(&a.t(), inner.clone()), lines(b, inner)], alone: false }
     }
 
     /// Rows of a row-major a, which the next job probably packs.
-    fn rows(a: &Mat<'a>, rows: Range<usize>) -> Later<'a> {
-        Later { operands: [lines(a, rows), &[]], alone: false }
+    fn rows(a: &Mat, rows: Range<usize>) -> Later {
+        Later { operands: [lines(a, rows), (std::ptr::null(), 0)], alone: false }
     }
 
     /// Part i of n of what somebody wants after the product. Few rows have no time for more: the next panel is not asked for.
-    fn share(all: &'a [f32], i: usize, n: usize) -> Later<'a> {
-        Later { operands: [&all[i * all.len() / n..(i + 1) * all.len() / n], &[]], alone: true }
+    fn share(all: &[f32], i: usize, n: usize) -> Later {
+        let share = &all[i * all.len() / n..(i + 1) * all.len() / n];
+        Later { operands: [(share.as_ptr().cast(), share.len()), (std::ptr::null(), 0)], alone: true }
     }
 
-    /// Where the next so many floats begin.
-    fn take(&mut self, floats: usize) -> Option<*const u32> {
-        let from = self.operands.iter_mut().find(|rest| !rest.is_empty())?;
-        let (piece, rest) = from.split_at(floats.min(from.len()));
-        *from = rest;
-        Some(piece.as_ptr().cast())
+    /// Where the next so many words begin.
+    fn take(&mut self, words: usize) -> Option<*const u32> {
+        let (from, left) = self.operands.iter_mut().find(|(_, left)| *left > 0)?;
+        let piece = *from;
+        (*from, *left) = (from.wrapping_add(words), left.saturating_sub(words));
+        Some(piece)
     }
 }
 
 /// Rows of a matrix that lies in one piece; nothing of another.
-fn lines<'a>(mat: &Mat<'a>, rows: Range<usize>) -> &'a [f32] {
-    let whole = mat.col_stride == 1 && mat.row_stride == mat.cols;
-    if whole { &mat.data[rows.start * mat.cols..rows.end * mat.cols] } else { &[] }
+fn lines(mat: &Mat, rows: Range<usize>) -> (*const u32, usize) {
+    let (first, floats) = (rows.start * mat.cols, rows.len() * mat.cols);
+    match mat.data {
+        _ if mat.col_stride != 1 || mat.row_stride != mat.cols => (std::ptr::null(), 0),
+        Elements::F32(data) => (data[first..].as_ptr().cast(), floats),
+        Elements::Pairs(words) => (words[first / 2..].as_ptr(), floats / 2),
+    }
 }
 
 /// Multiplies rows of a with the packed `columns` of b over so many steps; `follow` is what is used behind them, `later` what is packed then.
@@ -362,6 +380,7 @@ unsafe fn multiply<const BF16: bool>(
                     b: here,
                     c: c.at(at),
                     c_row: c.row,
+                    pairs: c.pairs,
                     base: Base { row, block },
                     then: ends.then(first, at),
                     // A panel is as many vectors of words a step as blocks bring.

@@ -1,3 +1,6 @@
+// What is skipped is told with its reason.
+#![allow(clippy::print_stderr)]
+
 use super::*;
 
 /// A matrix of waves, as it is and transposed in memory.
@@ -139,6 +142,50 @@ fn rows_are_summed_once_without_rounding_and_the_product_is_the_same() {
                 let want: f64 = a.plain[i * k..][..k].iter().map(|&v| f64::from(v)).sum();
                 assert!((f64::from(*sum) - want).abs() < 3e-6 * (k as f64).sqrt(), "{rounding:?} {m}x{n}x{k} row {i}: {sum} not {want}");
             }
+        }
+    }
+}
+
+/// Words of two bf16 each.
+fn words(values: &[f32]) -> Vec<u32> {
+    let half = |x: f32| (rounded(x) as f32).to_bits() >> 16;
+    values.chunks(2).map(|two| half(two[0]) | half(two[1]) << 16).collect()
+}
+
+#[test]
+fn matrices_of_bf16_give_what_their_values_give() {
+    if !cpu::bf16() {
+        eprintln!("skipped: this CPU does not multiply bf16");
+        return;
+    }
+    let (one, two) = (Pool::new(1).unwrap(), Pool::new(2).unwrap());
+    // The last ones: rows that would share the sets of a cache, an inner dimension that is summed in several parts.
+    for &(m, n, k) in &[(2, 2, 2), (64, 96, 48), (130, 70, 256), (300, 18, 2100), (50, 200, 512), (600, 60, 300), (20, 40, 1024)] {
+        let (a, b) = (Operand::new(m, k, 0.13), Operand::new(k, n, 0.07));
+        let bias: Vec<f32> = (0..n).map(|j| j as f32 * 0.01 - 1.0).collect();
+        let how = Product { rounding: Rounding::Bf16, bias: Some(&bias), parallel: true, ..Default::default() };
+        let run = |pool: &Pool, a: Mat, b: Mat| {
+            let (mut c, mut in_pairs) = (vec![3.0f32; m * n], vec![7; m * n / 2]);
+            how.run(a, b, MatMut::new(&mut c, m, n), pool);
+            if pairs(k) {
+                how.run(a, b, MatMut::pairs(&mut in_pairs, m, n), pool);
+                assert_eq!(in_pairs, words(&c), "{m}x{n}x{k}: the result is rounded");
+            }
+            c
+        };
+        let (a_words, at_words, b_words) = (words(&a.plain), words(&a.transposed), words(&b.plain));
+        let (rows, columns) = (Mat::pairs(&a_words, m, k), Mat::pairs(&at_words, k, m).t());
+        let want = run(&two, a.mat(false), b.mat(false));
+        assert_eq!(want, run(&two, rows, b.mat(false)), "{m}x{n}x{k}: rows");
+        assert_eq!(want, run(&one, columns, b.mat(true)), "{m}x{n}x{k}: columns");
+        assert_eq!(want, run(&two, columns, Mat::pairs(&b_words, k, n)), "{m}x{n}x{k}: columns and b");
+        assert_eq!(want, run(&one, rows, Mat::pairs(&b_words, k, n)), "{m}x{n}x{k}: rows and b");
+
+        let (mut c, mut sums) = (vec![0.0; m * n], vec![0.0; m]);
+        assert!(Product { bias: None, ..how }.run_and_sum(columns, b.mat(false), MatMut::new(&mut c, m, n), &mut sums, &two));
+        for (i, sum) in sums.iter().enumerate() {
+            let want: f64 = a.plain[i * k..][..k].iter().map(|&v| rounded(v)).sum();
+            assert!((f64::from(*sum) - want).abs() < 3e-6 * (k as f64).sqrt(), "{m}x{n}x{k} row {i}: {sum} not {want}");
         }
     }
 }

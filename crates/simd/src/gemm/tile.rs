@@ -54,7 +54,7 @@ impl<'a> Tile<'a> {
             return tile(to);
         }
         let length = if b.col_stride == 1 { b.cols } else { b.rows };
-        for ((line, to), &factor) in b.data.chunks(length).zip(to.chunks_mut(length)).zip(factors) {
+        for ((line, to), &factor) in b.f32().chunks(length).zip(to.chunks_mut(length)).zip(factors) {
             lanes::scale(factor, line, to);
         }
         tile(to)
@@ -71,7 +71,7 @@ unsafe fn pack<const BF16: bool>(b: &Mat, factors: &[f32], to: &mut [f32]) {
             let to = &mut to[inner.place(b.cols, chunk, columns.start)..];
             assert!(to.len() >= inner.steps_of(chunk) * columns.len().next_multiple_of(avx512::LANES));
             // SAFETY: the caller's promise; the words of the panel were counted.
-            unsafe { avx512::pack_scaled_b::<BF16, true>(b, inner.range(chunk), columns, factors, to.as_mut_ptr().cast()) };
+            unsafe { avx512::pack_scaled_b::<BF16>(b, inner.range(chunk), columns, factors, to.as_mut_ptr().cast()) };
         }
     }
 }

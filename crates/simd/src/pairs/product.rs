@@ -90,6 +90,12 @@ trait Lanes: Vector {
     /// # Safety
     /// As [`Lanes::load_some`].
     unsafe fn store_some(self, to: *mut f32, lanes: __mmask16);
+
+    /// Stores them as bf16.
+    ///
+    /// # Safety
+    /// As [`Lanes::load_some`]; the CPU multiplies bf16.
+    unsafe fn round_some(self, to: *mut u16, lanes: __mmask16);
 }
 
 impl Lanes for F32x16 {
@@ -103,6 +109,11 @@ impl Lanes for F32x16 {
         // SAFETY: the caller's promise.
         unsafe { _mm512_mask_storeu_ps(to, lanes, self.0) }
     }
+    #[inline(always)]
+    unsafe fn round_some(self, to: *mut u16, lanes: __mmask16) {
+        // SAFETY: the caller's promise; the types differ in what the bits mean only.
+        unsafe { _mm256_mask_storeu_epi16(to.cast(), lanes, std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(self.0))) }
+    }
 }
 
 impl Lanes for F32x8 {
@@ -115,6 +126,11 @@ impl Lanes for F32x8 {
     unsafe fn store_some(self, to: *mut f32, lanes: __mmask16) {
         // SAFETY: the caller's promise.
         unsafe { _mm256_mask_storeu_ps(to, lanes as u8, self.0) }
+    }
+    #[inline(always)]
+    unsafe fn round_some(self, to: *mut u16, lanes: __mmask16) {
+        // SAFETY: the caller's promise; the types differ in what the bits mean only.
+        unsafe { _mm_mask_storeu_epi16(to.cast(), lanes as u8, std::mem::transmute::<__m128bh, __m128i>(_mm256_cvtneps_pbh(self.0))) }
     }
 }
 
@@ -222,6 +238,29 @@ impl Sums for Rows<'_> {
     }
 }
 
+/// Sums times factors, which become rows of bf16.
+struct RoundedRows<'a> {
+    columns: usize,
+    factor: f32,
+    factors: Option<&'a [f32]>,
+    to: *mut u16,
+    pitch: usize,
+}
+
+impl Sums for RoundedRows<'_> {
+    #[inline(always)]
+    unsafe fn end<V: Lanes, const MR: usize>(&self, row: usize, at: usize, sums: [V; MR]) {
+        let lanes = mask(self.columns - at);
+        for r in 0..MR {
+            // SAFETY: row and columns exist by the caller's promise; lanes beyond the last column are left out.
+            unsafe {
+                let factor = self.factor * self.factors.map_or(1.0, |f| *f.get_unchecked(row + r));
+                sums[r].mul(V::splat(factor)).round_some(self.to.add((row + r) * self.pitch + at), lanes);
+            }
+        }
+    }
+}
+
 /// Blocks of nearly equal height, at most `most`.
 fn blocks(rows: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
     let blocks = rows.div_ceil(most);
@@ -259,6 +298,16 @@ impl Product {
     pub unsafe fn rows(&self, rows: usize, columns: usize, factor: f32, factors: Option<&[f32]>, add: bool, to: *mut f32, pitch: usize) {
         // SAFETY: the caller's promise.
         unsafe { self.run(rows, 0..columns, &Rows { columns, factor, factors, add, to, pitch }) }
+    }
+
+    /// Row i of the sums, times `factor·factors[i]`, becomes the first `columns` bf16 at `to + i·pitch`.
+    ///
+    /// # Safety
+    /// As [`Product::rows`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+    pub unsafe fn rounded_rows(&self, rows: usize, columns: usize, factor: f32, factors: Option<&[f32]>, to: *mut u16, pitch: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.run(rows, 0..columns, &RoundedRows { columns, factor, factors, to, pitch }) }
     }
 
     /// # Safety

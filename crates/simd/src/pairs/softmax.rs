@@ -1,4 +1,4 @@
-//! Softmax over the rows of a tile (keys), column by column (queries): lanes never mix. Scores are logarithms to the base 2.
+//! Softmax over the rows of a tile (keys), column by column (queries): lanes never mix. Scores times a factor are logarithms to the base 2.
 //!
 //! Tiles are `[rows, line]` f32, `line` a multiple of 32. What becomes an operand of a product is packed on the way, as the module above describes.
 
@@ -18,6 +18,8 @@ pub struct Tile {
     pub columns: Range<usize>,
     /// Distance of rows.
     pub line: usize,
+    /// Factor of the scores, above 0.
+    pub factor: f32,
     /// Scores, then what comes of them.
     pub s: *mut f32,
 }
@@ -66,7 +68,7 @@ fn is_half(left: usize) -> bool {
 }
 
 impl Tile {
-    /// Packs `e = 2^(s − max)` across, `[⌈rows/2⌉, line]` words, and leaves `1/Σ e` of each column in `inverse`.
+    /// Packs `e = 2^(factor·(s − max))` across, `[⌈rows/2⌉, line]` words, and leaves `1/Σ e` of each column in `inverse`.
     ///
     /// # Safety
     /// The CPU multiplies bf16; the tile, `max`, `inverse` and `to` are as large as they say.
@@ -91,7 +93,8 @@ impl Tile {
     unsafe fn column_across<V: Wide>(&self, at: usize, max: *const f32, inverse: *mut f32, to: *mut u32) {
         // SAFETY: rows and columns of the tile.
         unsafe {
-            let max = V::load(max.add(at));
+            let factor = V::splat(self.factor);
+            let shift = V::load(max.add(at)).mul(V::splat(-self.factor));
             let mut sum = V::splat(0.0);
             let mut from = self.s.add(at).cast_const();
             let mut to = to.add(at);
@@ -99,8 +102,8 @@ impl Tile {
                 31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0,
             );
             for pair in 0..self.rows.div_ceil(2) {
-                let even = exp2(V::load(from).sub(max));
-                let odd = if 2 * pair + 1 < self.rows { exp2(V::load(from.add(self.line)).sub(max)) } else { V::splat(0.0) };
+                let even = exp2(V::load(from).mul_add(factor, shift));
+                let odd = if 2 * pair + 1 < self.rows { exp2(V::load(from.add(self.line)).mul_add(factor, shift)) } else { V::splat(0.0) };
                 sum = sum.add(even.add(odd));
                 let words = _mm512_permutexvar_epi16(order, round(even.wide(), odd.wide()));
                 _mm512_storeu_si512(to.cast(), words);
@@ -110,7 +113,7 @@ impl Tile {
         }
     }
 
-    /// Scores become `e = 2^(s − max)` where they are; `1/Σ e` of each column is left in `inverse`.
+    /// Scores become `e = 2^(factor·(s − max))` where they are; `1/Σ e` of each column is left in `inverse`.
     ///
     /// # Safety
     /// As [`Tile::exponentials_across`].
@@ -135,11 +138,12 @@ impl Tile {
     unsafe fn column<V: Vector>(&self, at: usize, max: *const f32, inverse: *mut f32) {
         // SAFETY: rows and columns of the tile.
         unsafe {
-            let max = V::load(max.add(at));
+            let factor = V::splat(self.factor);
+            let shift = V::load(max.add(at)).mul(V::splat(-self.factor));
             let mut sum = V::splat(0.0);
             for row in 0..self.rows {
                 let s = self.s.add(row * self.line + at);
-                let e = exp2(V::load(s).sub(max));
+                let e = exp2(V::load(s).mul_add(factor, shift));
                 e.store(s);
                 sum = sum.add(e);
             }

@@ -48,8 +48,34 @@ fn skipped() -> bool {
     !crate::cpu::bf16()
 }
 
+/// Of scores.
+const FACTOR: f32 = 0.7;
+
 const SIZES: &[(usize, usize)] =
     &[(1, 1), (2, 3), (4, 8), (9, 12), (16, 16), (25, 24), (37, 31), (49, 32), (50, 40), (57, 64), (64, 33), (70, 80), (130, 5)];
+
+#[test]
+fn rows_that_are_packed_are_copied_and_padding_is_zero() {
+    if skipped() {
+        return;
+    }
+    let (rows, heads) = (5, 2);
+    for n in [2, 8, 24, 32, 40, 64, 70] {
+        let values: Vec<f32> = (0..rows * 3 * heads * n).map(|i| (i as f32 * 0.3).sin()).collect();
+        let half: Vec<u32> = values.chunks(2).map(|two| rounded(two[0]).to_bits() >> 16 | rounded(two[1]).to_bits() & 0xffff_0000).collect();
+        let mut at: Vec<*const f32> = values.chunks(3 * heads * n).map(<[f32]>::as_ptr).collect();
+        let mut at_half: Vec<*const u32> = half.chunks(3 * heads * n / 2).map(<[u32]>::as_ptr).collect();
+        (at[3], at_half[3]) = (std::ptr::null(), std::ptr::null());
+        let (mut packed, mut copied) = (vec![9; heads * rows * words(n)], vec![8; heads * rows * words(n)]);
+        let part = |to: &mut [u32]| [Part { column: heads * n, scale: 1.0, to: to.as_mut_ptr() }];
+        // SAFETY: rows of three parts, sizes as the packing says.
+        unsafe {
+            pack_rows(&at, n, heads, &part(&mut packed));
+            copy_rows(&at_half, n, heads, &part(&mut copied));
+        }
+        assert_eq!(packed, copied, "{n}");
+    }
+}
 
 #[test]
 fn scores_and_gradients_of_probabilities_agree_with_three_loops() {
@@ -122,6 +148,17 @@ fn rows_go_where_they_belong() {
                     assert!((got - want).abs() < 1e-5 * (1.0 + want.abs()), "{t} {d} ({transposed}): {i} {c}: {got} not {want}");
                 }
             }
+            let (mut plain, mut half) = (vec![0.0; t * d], vec![9; t * (d + 3)]);
+            // SAFETY: rows of d floats, and of more than d bf16.
+            unsafe {
+                product.rows(t, d, 0.5, Some(&factors), false, plain.as_mut_ptr(), d);
+                product.rounded_rows(t, d, 0.5, Some(&factors), half.as_mut_ptr(), d + 3);
+            }
+            for (i, got) in half.iter().enumerate() {
+                let (row, column) = (i / (d + 3), i % (d + 3));
+                let want = if column < d { (rounded(plain[row * d + column]).to_bits() >> 16) as u16 } else { 9 };
+                assert_eq!(*got, want, "{t} {d} ({transposed}): bf16 {row} {column}");
+            }
         }
     }
 }
@@ -144,7 +181,7 @@ fn softmax_and_its_gradient_are_packed_as_products_take_them() {
         let mut p_across = vec![0; t.div_ceil(2) * line];
         let (mut p, mut ds, mut across) = (vec![0; t * line / 2], vec![0; t * line / 2], vec![0; t.div_ceil(2) * line]);
         let mut dbias = vec![1.0; t * line];
-        let tile = Tile { rows: t, columns: 0..t, line, s: s.as_mut_ptr() };
+        let tile = Tile { rows: t, columns: 0..t, line, factor: FACTOR, s: s.as_mut_ptr() };
         // SAFETY: sizes as the tile says.
         unsafe {
             tile.exponentials_across(max.as_ptr(), inverse.as_mut_ptr(), p_across.as_mut_ptr());
@@ -162,7 +199,7 @@ fn softmax_and_its_gradient_are_packed_as_products_take_them() {
             tile.gradient(&Gradient { dp: dp.as_ptr(), inverse: inverse.as_ptr(), along: along.as_ptr(), dbias, p, ds, across });
         }
         for i in 0..t {
-            let e: Vec<f64> = (0..t).map(|j| (f64::from(scores[j * line + i] - max[i])).exp2()).collect();
+            let e: Vec<f64> = (0..t).map(|j| (f64::from(FACTOR) * f64::from(scores[j * line + i] - max[i])).exp2()).collect();
             let sum: f64 = e.iter().sum();
             let along: f64 = (0..t).map(|j| e[j] / sum * f64::from(dp[j * line + i])).sum();
             for j in 0..t {

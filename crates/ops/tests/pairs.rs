@@ -1,0 +1,96 @@
+//! Values that are kept as words of two bf16 against the same program without them, and against single precision.
+
+// What is skipped is told with its reason.
+#![allow(clippy::print_stderr)]
+
+use esvit_graph::{Bindings, DType, Graph, Precision, Program, Slice, Value, Variant};
+use esvit_ops::linear::Linear;
+use esvit_ops::window_attention::WindowAttention;
+use esvit_ops::{Layout, Segment};
+use esvit_simd::Pool;
+
+/// Window attention with its projections: grids with padding, heads of `d` channels; results and gradients.
+struct Net {
+    graph: Graph,
+    outputs: Vec<Value>,
+    leaves: Vec<(String, Vec<f32>)>,
+}
+
+impl Net {
+    fn new(heads: usize, d: usize, bias: bool) -> Net {
+        let layout = Layout::new(vec![Segment { images: 2, height: 5, width: 6 }, Segment { images: 1, height: 4, width: 4 }]);
+        let (n, c) = (layout.tokens(), heads * d);
+        let (mut graph, mut leaves) = (Graph::new(), Vec::new());
+        let g = &mut graph;
+        let mut leaf = |g: &mut Graph, name: &str, shape: &[usize], scale: f32| {
+            let number = leaves.len() as f32;
+            let values = (0..shape.iter().product()).map(|i| scale * (i as f32 * (0.37 + 0.1 * number)).sin()).collect();
+            leaves.push((name.to_string(), values));
+            g.leaf(name, shape, DType::F32).unwrap()
+        };
+        let x = leaf(g, "x", &[n, c], 1.0);
+        let table = leaf(g, "table", &[49, heads], 1.0);
+        let (into, out) = (leaf(g, "qkv", &[3 * c, c], 0.3), leaf(g, "proj", &[c, c], 0.3));
+        let mut trained = vec![x, table, into, out];
+        let mut layer = vec![x, into];
+        if bias {
+            layer.push(leaf(g, "bias", &[3 * c], 0.5));
+            trained.push(layer[2]);
+        }
+        let dy = leaf(g, "dy", &[n, c], 1.0);
+        let qkv = g.apply1(Linear, &layer).unwrap();
+        let operands: Vec<Value> = [qkv, table].into_iter().chain(layer.get(2).copied()).collect();
+        let y = g.apply1(WindowAttention::new(&layout, heads, 4, 2), &operands).unwrap();
+        let y = g.apply1(Linear, &[y, out]).unwrap();
+        let mut outputs = vec![y];
+        outputs.extend(g.gradients(&[(y, dy)], &trained).unwrap().into_iter().flatten());
+        Net { graph, outputs, leaves }
+    }
+
+    fn run(&self, program: &Program, threads: usize, variant: Variant) -> Vec<Vec<f32>> {
+        let (pool, mut arena, mut bindings) = (Pool::new(threads).unwrap(), program.arena(), Bindings::new());
+        for (name, values) in &self.leaves {
+            bindings.bind(name, Slice::F32(values));
+        }
+        pool.install(|| program.run(&mut arena, &bindings, &pool, variant, None)).unwrap();
+        self.outputs.iter().map(|output| program.output(&arena, *output).f32().to_vec()).collect()
+    }
+}
+
+/// Distance of two results, relative to the largest element.
+fn distance(a: &[f32], b: &[f32]) -> f32 {
+    let largest = b.iter().fold(0.0, |most: f32, v| most.max(v.abs()));
+    a.iter().zip(b).fold(0.0, |most: f32, (a, b)| most.max((a - b).abs())) / largest
+}
+
+#[test]
+fn results_are_those_of_values_that_are_not_kept_rounded() {
+    if !esvit_simd::cpu::bf16() {
+        eprintln!("skipped: this CPU does not multiply bf16, so that nothing is kept rounded");
+        return;
+    }
+    for (heads, d, bias) in [(2, 10, true), (3, 32, true), (1, 34, false)] {
+        let net = Net::new(heads, d, bias);
+        let program = || Program::compile(&net.graph, &net.outputs).with_precision(Precision::Mixed);
+        let (plain, pairs) = (program(), program().with_pairs());
+        assert!(4 * pairs.arena_bytes() < 3 * plain.arena_bytes(), "{heads} {d}: {} of {}", pairs.arena_bytes(), plain.arena_bytes());
+        let got = net.run(&pairs, 2, Variant::Fast);
+        assert!(got == net.run(&pairs, 1, Variant::Fast), "{heads} {d}: threads change the result");
+        let rounded = net.run(&plain, 2, Variant::Fast);
+        let single = net.run(&Program::compile(&net.graph, &net.outputs), 1, Variant::Reference);
+        for (i, ((got, rounded), single)) in got.iter().zip(&rounded).zip(&single).enumerate() {
+            assert!(distance(got, rounded) < 2e-2, "{heads} {d} result {i}: {} from the other", distance(got, rounded));
+            assert!(distance(got, single) < 2e-2, "{heads} {d} result {i}: {} from single precision", distance(got, single));
+        }
+    }
+}
+
+#[test]
+fn heads_of_odd_width_and_single_precision_stay_as_they_are() {
+    for (d, precision) in [(5, Precision::Mixed), (8, Precision::F32)] {
+        let net = Net::new(1, d, true);
+        let program = || Program::compile(&net.graph, &net.outputs).with_precision(precision);
+        assert_eq!(program().with_pairs().arena_bytes(), program().arena_bytes());
+        assert_eq!(net.run(&program().with_pairs(), 2, Variant::Fast), net.run(&program(), 2, Variant::Fast));
+    }
+}
