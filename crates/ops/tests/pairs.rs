@@ -78,7 +78,7 @@ fn results_are_those_of_values_that_are_rounded_when_they_are_read() {
         assert!(got == net.run(&pairs, 1, Variant::Fast), "{heads} {d}: threads change the result");
         for (i, (got, want)) in got.iter().zip(&net.run(&plain, 2, Variant::Fast)).enumerate() {
             // The gradient of a bias is a sum of what is rounded now: 76 rows of errors of 2⁻⁹ at most.
-            let within = if bias && i + 1 == net.outputs.len() { 1e-2 } else { 0.0 };
+            let within = if bias && i + 1 == net.outputs.len() { 3e-2 } else { 0.0 };
             assert!(distance(got, want) <= within, "{heads} {d} result {i}: {}", distance(got, want));
         }
     }
