@@ -178,7 +178,19 @@ impl Program {
         let residents = values.into_iter().zip(lifetimes).collect();
         let leaf_index = leaf_names.iter().enumerate().map(|(i, name)| (name.clone(), i)).collect();
         let shapes = graph.values.iter().map(|info| info.shape.clone()).collect();
-        Program { nodes, places, shapes, leaf_names, leaf_index, leaf_types, stops, arena_bytes, residents, wanted, precision: Precision::F32 }
+        Program {
+            nodes,
+            places,
+            shapes,
+            leaf_names,
+            leaf_index,
+            leaf_types,
+            stops,
+            arena_bytes,
+            residents,
+            wanted,
+            precision: Precision::F32,
+        }
     }
 
     /// The same program with its matrix products rounded like this.

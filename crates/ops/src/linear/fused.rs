@@ -169,6 +169,10 @@ impl Op for FusedGradient {
         cpu::input_gradient(io, After::GeluSlope(io.f32(2)));
     }
 
+    fn takes_pairs(&self, operand: usize, inputs: &[&Shape]) -> bool {
+        InputGradient.takes_pairs(operand, &inputs[..2])
+    }
+
     fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
         InputGradient.scratch(inputs, threads)
     }

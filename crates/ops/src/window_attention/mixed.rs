@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use bytemuck::cast_slice_mut;
 use esvit_simd::pairs::softmax::{Gradient, Tile};
-use esvit_simd::pairs::{Lines, Masks, Part, Product, Scores, lanes, line, copy_rows, pack_across, pack_rows, pack_transposed, words};
+use esvit_simd::pairs::{Lines, Masks, Part, Product, Scores, copy_rows, lanes, line, pack_across, pack_rows, pack_transposed, words};
 
 use super::cpu::MASK;
 use super::fast::{Operands, RowsMut, Tokens};

@@ -7,8 +7,8 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{Elements, Mat};
 use super::cut::BLOCK_ROWS;
+use super::{Elements, Mat};
 use crate::gelu;
 use crate::vector::x86::mask;
 
@@ -118,7 +118,7 @@ pub(super) unsafe fn block<const BF16: bool>(rows: usize, columns: usize, block:
     unsafe { kernels[vectors - 1][rows - 1](block, last_lanes(columns, vectors)) };
     // SAFETY: as above; what follows lies as the block does.
     unsafe {
-        let at = Elements { rows, vectors, last: last_lanes(columns, vectors), c: block.c, c_row: block.c_row };
+        let at = Complete { rows, vectors, last: last_lanes(columns, vectors), c: block.c, c_row: block.c_row };
         match block.then {
             Then::Nothing => {}
             Then::Gelu => gelu(&at),
@@ -128,8 +128,8 @@ pub(super) unsafe fn block<const BF16: bool>(rows: usize, columns: usize, block:
     }
 }
 
-/// The elements of a block.
-struct Elements {
+/// A block whose elements are complete.
+struct Complete {
     rows: usize,
     vectors: usize,
     /// Lanes of the last vector of each row.
@@ -138,7 +138,7 @@ struct Elements {
     c_row: usize,
 }
 
-impl Elements {
+impl Complete {
     /// Changes each vector of elements: `f` gets the row, where the vector is in the block, and which of its lanes exist.
     ///
     /// # Safety
@@ -160,26 +160,26 @@ impl Elements {
 /// # Safety
 /// As [`block`].
 #[target_feature(enable = "avx512f")]
-unsafe fn gelu(elements: &Elements) {
+unsafe fn gelu(block: &Complete) {
     // SAFETY: the caller's promise.
-    unsafe { elements.each(|_, _, _, c| gelu::avx512::value(c)) };
+    unsafe { block.each(|_, _, _, c| gelu::avx512::value(c)) };
 }
 
 /// # Safety
 /// As [`block`].
 #[target_feature(enable = "avx512f")]
-unsafe fn slope(elements: &Elements, x: *const f32) {
+unsafe fn slope(block: &Complete, x: *const f32) {
     // SAFETY: the caller's promise.
-    unsafe { elements.each(|_, at, mask, c| _mm512_mul_ps(c, gelu::avx512::slope(_mm512_maskz_loadu_ps(mask, x.wrapping_add(at))))) };
+    unsafe { block.each(|_, at, mask, c| _mm512_mul_ps(c, gelu::avx512::slope(_mm512_maskz_loadu_ps(mask, x.wrapping_add(at))))) };
 }
 
 /// # Safety
 /// As [`block`].
 #[target_feature(enable = "avx512f")]
-unsafe fn residual(elements: &Elements, x: *const f32, scale: *const f32) {
+unsafe fn residual(block: &Complete, x: *const f32, scale: *const f32) {
     // SAFETY: the caller's promise.
     unsafe {
-        elements.each(|i, at, mask, c| _mm512_fmadd_ps(_mm512_set1_ps(*scale.add(i)), c, _mm512_maskz_loadu_ps(mask, x.wrapping_add(at))));
+        block.each(|i, at, mask, c| _mm512_fmadd_ps(_mm512_set1_ps(*scale.add(i)), c, _mm512_maskz_loadu_ps(mask, x.wrapping_add(at))));
     }
 }
 
@@ -627,8 +627,7 @@ unsafe fn pack_b_of<const BF16: bool, const SCALED: bool, E: Element>(
                 (0..per).for_each(|line| _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(line * LANES).cast()));
                 let by = SCALED.then(|| factors[column]);
                 // SAFETY: the column lies along memory and has the elements of `inner`.
-                *words =
-                    unsafe { E::along::<BF16>(data.add(column * b.col_stride + inner.start + p * per), inner.len() - p * per, by) };
+                *words = unsafe { E::along::<BF16>(data.add(column * b.col_stride + inner.start + p * per), inner.len() - p * per, by) };
             }
             transpose(&mut words);
             for (q, words) in words.into_iter().enumerate().take(steps - p) {

@@ -118,14 +118,7 @@ unsafe fn pack_panel<const BF16: bool>(b: &Mat, inner: &Inner, chunk: usize, pan
 /// # Safety
 /// The CPU has the features of [`crate::cpu::bf16`]; `c` has as many rows as a and as many columns as b; packed words are those of a b with a's
 /// inner dimension, in this rounding.
-pub(super) unsafe fn run<const BF16: bool>(
-    how: &Product,
-    a: Mat,
-    b: Right,
-    c: MatMut,
-    row_sums: Option<&mut [f32]>,
-    pool: &Pool,
-) {
+pub(super) unsafe fn run<const BF16: bool>(how: &Product, a: Mat, b: Right, c: MatMut, row_sums: Option<&mut [f32]>, pool: &Pool) {
     let n = c.cols;
     let cut = Cut::new([a.rows, n, a.cols], avx512::per_step::<BF16>(), matches!(b, Right::Packed(_)));
     let inner = cut.inner;

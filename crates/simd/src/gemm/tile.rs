@@ -1,8 +1,8 @@
 //! The second operand of products that one thread does: lines scaled and packed in one pass, into memory of the caller's.
 
+use super::{Mat, MatMut, Product, Rounding, fit};
 #[cfg(target_arch = "x86_64")]
 use super::{avx512, cut::Inner, cut::panels, product};
-use super::{Mat, MatMut, Product, Rounding, fit};
 use crate::{Pool, cpu, lanes};
 
 /// Such an operand.

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use esvit_simd::cpu::madd;
-use esvit_simd::vector::{stream, stream_end};
 use esvit_simd::multiversion;
+use esvit_simd::vector::{stream, stream_end};
 
 use super::{TILE, rows};
 
