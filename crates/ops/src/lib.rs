@@ -35,6 +35,7 @@ pub mod region_match;
 pub mod regrid;
 pub mod relu;
 pub mod residual;
+mod rounded;
 pub mod row_map;
 mod segment;
 pub mod token_mean;

@@ -1,4 +1,4 @@
-//! Rows of f32 that wait as f16, at half the bytes. Where the CPU multiplies bf16: nobody else keeps anything so.
+//! Rows of f32 that wait at half the bytes: as f16, or as bf16 where products read them. Where the CPU multiplies bf16: nobody else keeps anything so.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
@@ -33,6 +33,32 @@ pub fn widen(from: &[u16], to: &mut [f32]) {
     };
 }
 
+/// Rounds to the nearest bf16, ties to even, in words of two neighbours.
+///
+/// # Panics
+/// As [`narrow`]; there are two elements for each word.
+pub fn round(from: &[f32], to: &mut [u32]) {
+    assert!(from.len() == 2 * to.len() && cpu::bf16());
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: `cpu::bf16` said that the CPU has the features.
+    unsafe {
+        round_avx512(from, to)
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn round_avx512(from: &[f32], to: &mut [u32]) {
+    for (from, to) in from.chunks(16).zip(to.chunks_mut(8)) {
+        let mask = mask(from.len());
+        // SAFETY: the mask leaves out what does not exist; the types differ in what the bits mean only.
+        unsafe {
+            let words = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, from.as_ptr()));
+            _mm256_mask_storeu_epi16(to.as_mut_ptr().cast(), mask, std::mem::transmute::<__m256bh, __m256i>(words));
+        }
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn narrow_avx512(from: &[f32], to: &mut [u16]) {
@@ -62,6 +88,26 @@ fn widen_avx512(from: &[u16], to: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bf16_are_the_nearest_and_neighbours_share_a_word() {
+        if !cpu::bf16() {
+            eprintln!("skipped: this CPU does not multiply bf16");
+            return;
+        }
+        for n in (0..80).step_by(2) {
+            let from: Vec<f32> = (0..n).map(|i| (i as f32 * 0.7).sin()).collect();
+            let mut to = vec![7; 40];
+            round(&from, &mut to[..n / 2]);
+            for (word, pair) in to.iter().zip(from.chunks(2)) {
+                for (bits, x) in [word & 0xffff, word >> 16].into_iter().zip(pair) {
+                    let off = |bits: u32| (f32::from_bits(bits << 16) - x).abs();
+                    assert!(off(bits) <= off(bits + 1) && off(bits) <= off(bits.wrapping_sub(1)), "{x} is not {bits:x}");
+                }
+            }
+            assert!(to[n / 2..].iter().all(|v| *v == 7));
+        }
+    }
 
     #[test]
     fn every_f16_survives_and_what_lies_between_goes_to_the_nearer() {

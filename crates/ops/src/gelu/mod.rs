@@ -11,7 +11,7 @@ use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
 use esvit_simd::gelu;
 
 use crate::Input::Wave;
-use crate::{Case, check};
+use crate::{Case, check, rounded};
 
 /// The operator.
 #[derive(Debug)]
@@ -46,7 +46,11 @@ impl Op for Gelu {
     fn fast(&self, io: &mut Io) {
         let x = io.f32(0);
         let pool = io.pool;
-        pool.for_rows(io.out(), 1, PIECE, |first, y| gelu::gelu(&x[first..first + y.len()], y));
+        rounded::for_rows(pool, &mut io.outputs[0], 1, PIECE, |first, y| gelu::gelu(&x[first..first + y.len()], y));
+    }
+
+    fn gives_pairs(&self, inputs: &[&Shape]) -> bool {
+        rounded::even(inputs[0])
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {

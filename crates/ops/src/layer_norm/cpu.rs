@@ -1,6 +1,6 @@
-use esvit_graph::Io;
+use esvit_graph::{Io, SliceMut};
 use esvit_simd::cpu::madd;
-use esvit_simd::{lanes, multiversion};
+use esvit_simd::{half, lanes, multiversion};
 use rayon::prelude::*;
 
 use crate::partial::column_sums;
@@ -39,8 +39,8 @@ pub(super) fn fast(io: &mut Io, eps: f32) {
     let (x, gamma, beta) = (io.f32(0), io.f32(1), io.f32(2));
     let cols = gamma.len();
     let rows = piece_rows(cols);
-    let [y, stats] = io.outs();
-    y.par_chunks_mut(rows * cols).zip(stats.par_chunks_mut(rows * 2)).zip(x.par_chunks(rows * cols)).for_each(|((y, stats), x)| {
+    let [y, stats] = &mut io.outputs[..] else { unreachable!("a layer norm has two results") };
+    let normalised = |((y, stats), x): ((&mut [f32], &mut [f32]), &[f32])| {
         for ((x, y), stats) in x.chunks(cols).zip(y.chunks_mut(cols)).zip(stats.chunks_mut(2)) {
             let mean = lanes::sum(x) / cols as f32;
             let var = lanes::sum_squared_deviation(x, mean) / cols as f32;
@@ -48,7 +48,16 @@ pub(super) fn fast(io: &mut Io, eps: f32) {
             normalise(x, mean, rstd, gamma, beta, y);
             stats.copy_from_slice(&[mean, rstd]);
         }
-    });
+    };
+    let (stats, x) = (stats.f32().par_chunks_mut(rows * 2), x.par_chunks(rows * cols));
+    match y {
+        SliceMut::F32(y) => y.par_chunks_mut(rows * cols).zip(stats).zip(x).for_each(normalised),
+        SliceMut::U32(words) => words.par_chunks_mut(rows * cols / 2).zip(stats).zip(x).for_each(|((words, stats), x)| {
+            let mut y = vec![0.0; x.len()];
+            normalised(((&mut y, stats), x));
+            half::round(&y, words);
+        }),
+    }
 }
 
 pub(super) fn input_gradient_reference(io: &mut Io) {

@@ -17,7 +17,7 @@ pub use cases::cases;
 use esvit_gpu::Recorder;
 use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
 
-use crate::check;
+use crate::{check, rounded};
 
 /// The operator; `eps` is added to the variance.
 #[derive(Debug)]
@@ -64,6 +64,10 @@ impl Op for LayerNorm {
 
     fn fast(&self, io: &mut Io) {
         cpu::fast(io, self.eps);
+    }
+
+    fn gives_pairs(&self, inputs: &[&Shape]) -> bool {
+        rounded::even(inputs[0])
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {

@@ -173,6 +173,10 @@ impl Op for FusedGradient {
         InputGradient.takes_pairs(operand, &inputs[..2])
     }
 
+    fn gives_pairs(&self, inputs: &[&Shape]) -> bool {
+        InputGradient.gives_pairs(&inputs[..2])
+    }
+
     fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
         InputGradient.scratch(inputs, threads)
     }

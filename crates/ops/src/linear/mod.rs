@@ -20,6 +20,7 @@ use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Precision, Prepared, Result
 use esvit_simd::gemm::After;
 
 use crate::check;
+use crate::rounded::even;
 
 /// The layer; with two operands there is no bias.
 #[derive(Debug)]
@@ -100,11 +101,6 @@ impl Op for Linear {
     fn flops(&self, inputs: &[&Shape]) -> u64 {
         2 * (inputs[0][0] * inputs[1][0] * inputs[1][1]) as u64
     }
-}
-
-/// Whether rows are whole words of two.
-fn even(matrix: &Shape) -> bool {
-    matrix[1].is_multiple_of(2)
 }
 
 /// `dx[N, I] = dy[N, O]·W[O, I]`.

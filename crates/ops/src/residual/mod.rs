@@ -8,12 +8,12 @@
 pub(crate) mod gpu;
 
 use esvit_gpu::Recorder;
-use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
+use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Result, Shape, SliceMut, Value};
 use esvit_simd::lanes;
 use rayon::prelude::*;
 
 use crate::Input::{Positive, Wave};
-use crate::{Case, Layout, Segment, check};
+use crate::{Case, Layout, Segment, check, rounded};
 
 /// The operator over these tokens.
 #[derive(Debug)]
@@ -111,13 +111,31 @@ impl Op for ScaleImages {
     fn fast(&self, io: &mut Io) {
         let (x, scale) = (io.f32(0), io.f32(1));
         let (_, cols) = io.matrix(0);
-        for_images(&self.layout, cols, io.out(), |image, range, y| lanes::scale(scale[image], &x[range], y));
+        match &mut io.outputs[0] {
+            SliceMut::F32(y) => for_images(&self.layout, cols, y, |image, range, y| lanes::scale(scale[image], &x[range], y)),
+            // Images are whole pieces in neither case: rows of one image or of two.
+            y => {
+                let of_rows: Vec<f32> = self.layout.image_ranges().zip(scale).flat_map(|(rows, &s)| rows.map(move |_| s)).collect();
+                rounded::for_rows(io.pool, y, cols, (PIECE / cols).max(1), |first, y| {
+                    for (i, y) in y.chunks_mut(cols).enumerate() {
+                        lanes::scale(of_rows[first + i], &x[(first + i) * cols..][..cols], y);
+                    }
+                });
+            }
+        }
+    }
+
+    fn gives_pairs(&self, inputs: &[&Shape]) -> bool {
+        rounded::even(inputs[0])
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
         gpu::scale_images(&self.layout, io, rec)
     }
 }
+
+/// Elements of one piece of parallel work, about.
+const PIECE: usize = 8192;
 
 /// Calls `f(image, elements, y)` for every image's rows of `y`, in parallel.
 fn for_images(layout: &Layout, cols: usize, mut y: &mut [f32], f: impl Fn(usize, std::ops::Range<usize>, &mut [f32]) + Sync) {

@@ -69,7 +69,7 @@ pub(super) struct Block {
     pub c: *mut f32,
     /// Distance of its rows, in elements.
     pub c_row: usize,
-    /// c is bf16: there is no base block, and nothing follows.
+    /// c is bf16: there is no base block, and nothing follows but a slope.
     pub pairs: bool,
     pub base: Base,
     /// At the end.
@@ -114,6 +114,19 @@ fn last_lanes(columns: usize, vectors: usize) -> __mmask16 {
 pub(super) unsafe fn block<const BF16: bool>(rows: usize, columns: usize, block: &Block) {
     let vectors = columns.div_ceil(LANES);
     let kernels = if BF16 { &BF16_KERNELS } else { &F32_KERNELS };
+    if let (true, Then::Slope { x }) = (block.pairs, block.then) {
+        // Single precision here, until the slopes are in.
+        let mut sums = [0.0f32; ROWS * VECTORS * LANES];
+        let here = Block { c: sums.as_mut_ptr(), c_row: VECTORS * LANES, pairs: false, then: Then::Nothing, ..*block };
+        // SAFETY: the caller's promise, and there is room for a whole block of sums.
+        unsafe {
+            slope_ahead(rows, vectors, x, block.c_row);
+            kernels[vectors - 1][rows - 1](&here, last_lanes(columns, vectors));
+            let from = Complete { rows, vectors, last: last_lanes(columns, vectors), c: here.c, c_row: here.c_row };
+            slope_rounded(&from, x, block.c.cast(), block.c_row);
+        }
+        return;
+    }
     // SAFETY: the caller's promise; the mask limits the last vector to the columns that exist.
     unsafe { kernels[vectors - 1][rows - 1](block, last_lanes(columns, vectors)) };
     // SAFETY: as above; what follows lies as the block does.
@@ -171,6 +184,36 @@ unsafe fn gelu(block: &Complete) {
 unsafe fn slope(block: &Complete, x: *const f32) {
     // SAFETY: the caller's promise.
     unsafe { block.each(|_, at, mask, c| _mm512_mul_ps(c, gelu::avx512::slope(_mm512_maskz_loadu_ps(mask, x.wrapping_add(at))))) };
+}
+
+/// Asks for what [`slope_rounded`] reads.
+fn slope_ahead(rows: usize, vectors: usize, x: *const f32, row: usize) {
+    for i in 0..rows {
+        for v in 0..vectors {
+            // SAFETY: a hint, wherever it points.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(x.wrapping_add(i * row + v * LANES).cast()) };
+        }
+    }
+}
+
+/// [`slope`] with the results as bf16 at `to`, where rows are `row` elements apart as they are at x.
+///
+/// # Safety
+/// As [`block`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn slope_rounded(block: &Complete, x: *const f32, to: *mut i16, row: usize) {
+    for i in 0..block.rows {
+        for v in 0..block.vectors {
+            let mask = if v + 1 == block.vectors { block.last } else { !0 };
+            let at = i * row + v * LANES;
+            // SAFETY: the mask leaves out columns that do not exist; row i exists.
+            unsafe {
+                let c = _mm512_maskz_loadu_ps(mask, block.c.wrapping_add(i * block.c_row + v * LANES));
+                let c = _mm512_mul_ps(c, gelu::avx512::slope(_mm512_maskz_loadu_ps(mask, x.wrapping_add(at))));
+                _mm256_mask_storeu_epi16(to.wrapping_add(at), mask, std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(c)));
+            }
+        }
+    }
 }
 
 /// # Safety

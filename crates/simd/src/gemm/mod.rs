@@ -86,7 +86,7 @@ impl<'a> MatMut<'a> {
         MatMut { data: ElementsMut::F32(data), rows, cols }
     }
 
-    /// The same of bf16, an even number in each row, in words of two: for products where [`pairs`] says so, alone or with a bias.
+    /// The same of bf16, an even number in each row, in words of two: for products where [`pairs`] says so, alone or with a bias or a slope behind.
     pub fn pairs(words: &'a mut [u32], rows: usize, cols: usize) -> Self {
         assert!(cols.is_multiple_of(2) && 2 * words.len() >= rows * cols, "matrix {rows}x{cols} in {} words", words.len());
         MatMut { data: ElementsMut::Pairs(words), rows, cols }
@@ -270,7 +270,7 @@ impl Product<'_> {
         }
         assert!(!self.accumulate || matches!(self.after, After::Nothing), "nothing follows a product that is added up");
         if let ElementsMut::Pairs(_) = c.data {
-            let alone = !self.accumulate && matches!(self.after, After::Nothing);
+            let alone = !self.accumulate && matches!(self.after, After::Nothing | After::GeluSlope(_));
             assert!(alone && self.rounding == Rounding::Bf16, "a result in bf16 of a product that does not round, or is not alone");
         }
         if let After::Add(x) | After::GeluSlope(x) | After::Residual { x, .. } = self.after {

@@ -163,13 +163,17 @@ fn matrices_of_bf16_give_what_their_values_give() {
     for &(m, n, k) in &[(2, 2, 2), (64, 96, 48), (130, 70, 256), (300, 18, 2100), (50, 200, 512), (600, 60, 300), (20, 40, 1024)] {
         let (a, b) = (Operand::new(m, k, 0.13), Operand::new(k, n, 0.07));
         let bias: Vec<f32> = (0..n).map(|j| j as f32 * 0.01 - 1.0).collect();
+        let slopes: Vec<f32> = (0..m * n).map(|i| 2.0 * (i as f32 * 0.3).cos()).collect();
         let how = Product { rounding: Rounding::Bf16, bias: Some(&bias), parallel: true, ..Default::default() };
         let run = |pool: &Pool, a: Mat, b: Mat| {
             let (mut c, mut in_pairs) = (vec![3.0f32; m * n], vec![7; m * n / 2]);
-            how.run(a, b, MatMut::new(&mut c, m, n), pool);
-            if pairs(k) {
-                how.run(a, b, MatMut::pairs(&mut in_pairs, m, n), pool);
-                assert_eq!(in_pairs, words(&c), "{m}x{n}x{k}: the result is rounded");
+            for after in [After::GeluSlope(&slopes), After::Nothing] {
+                let how = Product { after, ..how };
+                how.run(a, b, MatMut::new(&mut c, m, n), pool);
+                if pairs(k) {
+                    how.run(a, b, MatMut::pairs(&mut in_pairs, m, n), pool);
+                    assert_eq!(in_pairs, words(&c), "{m}x{n}x{k}: the result is rounded");
+                }
             }
             c
         };
