@@ -70,7 +70,9 @@ impl Net {
         let values: Vec<Value> = shapes.iter().map(|(name, shape, _)| g.leaf(name, shape, DType::F32).unwrap()).collect();
         for (number, (name, shape, scale)) in shapes.iter().enumerate() {
             let step = 0.37 + 0.1 * number as f32;
-            leaves.push((name.to_string(), (0..shape.iter().product()).map(|i| scale * (i as f32 * step).sin()).collect()));
+            // Gradients whose sums do not cancel.
+            let mean = if *name == "dy" { 1.0 } else { 0.0 };
+            leaves.push((name.to_string(), (0..shape.iter().product()).map(|i| mean + scale * (i as f32 * step).sin()).collect()));
         }
         let &[x, gamma, beta, up, down, up_bias, down_bias, factors, dy] = &values[..] else { unreachable!("nine leaves") };
         let normed = g.apply(LayerNorm { eps: 1e-6 }, &[x, gamma, beta]).unwrap()[0];
@@ -115,7 +117,7 @@ fn results_are_those_of_values_that_are_rounded_when_they_are_read() {
         assert!(got == net.run(&pairs, 1, Variant::Fast), "case {case}: threads change the result");
         for (i, (got, want)) in got.iter().zip(&net.run(&plain, 2, Variant::Fast)).enumerate() {
             // The gradient of a bias is a sum of what is rounded now: 76 rows of errors of 2⁻⁹ at most.
-            let within = if i + biases >= net.outputs.len() { 5e-2 } else { 0.0 };
+            let within = if i + biases >= net.outputs.len() { 3e-2 } else { 0.0 };
             assert!(distance(got, want) <= within, "case {case}, result {i}: {}", distance(got, want));
         }
     }
