@@ -14,7 +14,7 @@
 //!
 //! - in mixed precision z, ζ, W, U and G are rounded for the products; softmax, sums and results are not
 //!
-//! K is streamed in tiles; the prototypes of a tile are normalised when it is its turn, in both passes, and `dW` of a tile becomes `dv` before the next: no
+//! K is streamed in tiles; the prototypes of a tile are normalised as they are packed for its products, in both passes, and `dW` of a tile becomes `dv` before the next: no
 //! matrix of prototypes is stored beside the parameters and their gradient. The forward pass keeps running maxima and sums; a pair's `Σ q·s` is rescaled as its teacher row's
 //! maximum grows. The backward pass recomputes each tile's logits, but for the tiles
 //! whose logits fit into `keep` bytes: those the forward pass leaves behind, as f32 or, in mixed precision, as f16. Work is cut into fixed ranges of K, added up in order, so

@@ -106,12 +106,12 @@ impl Op for WeightNormGradient {
 }
 
 /// One row: `w = g·v/|v|`.
-pub(crate) fn row(v: &[f32], g: f32, w: &mut [f32]) {
+fn row(v: &[f32], g: f32, w: &mut [f32]) {
     lanes::scale(g / lanes::dot(v, v).sqrt(), v, w);
 }
 
 /// Makes the gradient of a row of `w` that of `v`, and returns that of `g`.
-pub(crate) fn gradient_row(v: &[f32], g: f32, dw: &mut [f32]) -> f32 {
+fn gradient_row(v: &[f32], g: f32, dw: &mut [f32]) -> f32 {
     let norm2 = lanes::dot(v, v);
     let norm = norm2.sqrt();
     let along = lanes::dot(dw, v);

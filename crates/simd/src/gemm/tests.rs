@@ -118,6 +118,35 @@ fn agrees_with_three_loops_in_both_roundings_for_every_layout_and_any_number_of_
 }
 
 #[test]
+fn a_tile_is_its_lines_scaled_as_rows_and_as_columns() {
+    let pool = Pool::new(1).unwrap();
+    for &(m, n, k) in SHAPES {
+        let (a, b) = (Operand::new(m, k, 0.13), Operand::new(k, n, 0.07));
+        for rounding in [Rounding::F32, Rounding::Bf16] {
+            for across in [false, true] {
+                let (lines, count) = if across { (&b.transposed, n) } else { (&b.plain, k) };
+                let factors: Vec<f32> = (0..count).map(|i| 0.5 + (i as f32 * 0.31).sin()).collect();
+                let scaled: Vec<f32> = lines.iter().enumerate().map(|(i, v)| v * factors[i / (lines.len() / count)]).collect();
+                let mut words = vec![f32::NAN; Tile::words(k, n)];
+                let tile = match across {
+                    false => Tile::rows(lines, &factors, rounding, &mut words),
+                    true => Tile::columns(lines, &factors, rounding, &mut words),
+                };
+                let scaled = Mat::new(&scaled, count, lines.len() / count);
+                let (mut c, mut want) = (vec![2.0; m * n], vec![2.0; m * n]);
+                let how = Product { rounding, accumulate: true, ahead: lines, ..Default::default() };
+                how.run_tile(a.mat(false), &tile, MatMut::new(&mut c, m, n), &pool);
+                how.run(a.mat(false), if across { scaled.t() } else { scaled }, MatMut::new(&mut want, m, n), &pool);
+                for (i, (c, want)) in c.iter().zip(&want).enumerate() {
+                    let what = format!("{rounding:?} {m}x{n}x{k} across {across} at {i}: {c} not {want}");
+                    assert!((c - want).abs() < 3e-6 * (k as f32).sqrt() + 1e-6 * want.abs(), "{what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn rows_are_summed_once_without_rounding_and_the_product_is_the_same() {
     let (one, two) = (Pool::new(1).unwrap(), Pool::new(2).unwrap());
     // Among them: a packed once for several groups, several groups that pack it each, one row.
@@ -208,6 +237,10 @@ fn takes_the_scratch_memory_it_says() {
             how.run_and_sum(a.mat(true), b.mat(false), MatMut::new(&mut c, m, n), &mut sums, &pool);
             let most = scratch(m, n, k, 1) + row_sums_scratch(m, k);
             assert!(pool.scratch_peak() <= most, "{rounding:?} {m}x{n}x{k} with sums: {} bytes", pool.scratch_peak());
+            let (pool, mut words) = (Pool::new(1).unwrap(), vec![0.0; Tile::words(k, n)]);
+            let tile = Tile::rows(&b.plain, &vec![1.0; k], rounding, &mut words);
+            Product { rounding, ..Default::default() }.run_tile(a.mat(false), &tile, MatMut::new(&mut c, m, n), &pool);
+            assert!(pool.scratch_peak() <= scratch(m, n, k, 1), "{rounding:?} {m}x{n}x{k} of a tile: {} bytes", pool.scratch_peak());
         }
     }
 }
