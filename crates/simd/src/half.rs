@@ -87,6 +87,8 @@ fn widen_avx512(from: &[u16], to: &mut [f32]) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::print_stderr)]
+
     use super::*;
 
     #[test]
@@ -123,7 +125,7 @@ mod tests {
         assert_eq!(bits, back);
         assert_eq!(wide[0x3c00..0x3c02], [1.0, 1.0 + 1.0 / 1024.0]);
         for n in 0..40 {
-            let mut to = vec![7; 40];
+            let mut to = [7; 40];
             narrow(&vec![1.0 + 0.7 / 1024.0; n], &mut to[..n]);
             assert!(to[..n].iter().all(|v| *v == 0x3c01) && to[n..].iter().all(|v| *v == 7));
         }
