@@ -8,7 +8,7 @@ use std::ops::Range;
 use esvit_graph::{Io, Precision, Prepared, Slice, SliceMut};
 use esvit_simd::lanes;
 use esvit_simd::pool::Scratch;
-use esvit_simd::vector::dispatch;
+use esvit_simd::vector::{dispatch, stream_end};
 use rayon::prelude::*;
 
 use super::geometry::Geometry;
@@ -237,10 +237,12 @@ pub(super) fn forward(geometry: &Geometry, heads: usize, io: &mut Io) {
         if rounds {
             // SAFETY: `rounds` asked whether the CPU multiplies bf16.
             unsafe { mixed::Task::new(operands, heads, windows, group, false, &mut scratch) }.forward(y);
+            stream_end();
             return;
         }
         let tiles = Tiles::new(&mut scratch, Sizes::new(geometry.area, d), group, geometry.strips.len(), false);
         dispatch(single::Forward { operands, heads, windows, y, tiles });
+        stream_end();
     });
 }
 
@@ -267,10 +269,12 @@ pub(super) fn gradient(geometry: &Geometry, heads: usize, io: &mut Io) {
         if rounds {
             // SAFETY: `rounds` asked whether the CPU multiplies bf16.
             unsafe { mixed::Task::new(operands, heads, windows, group, true, &mut scratch) }.backward(dy, dqkv, sums);
+            stream_end();
             return;
         }
         let tiles = Tiles::new(&mut scratch, Sizes::new(geometry.area, d), group, geometry.strips.len(), true);
         dispatch(single::Backward { operands, heads, windows, dy: dy.f32(), dqkv, tiles, sums });
+        stream_end();
     });
     // A group's sums over its ranges of windows, in order; then to the columns of its heads.
     let dtable = io.outputs[1].f32();

@@ -42,7 +42,7 @@ impl Sizes {
         let scores = area * line;
         let shared = ALIGN + 3 * line + scores + channel_pairs * line + token_pairs * line;
         let rows = if backward { [4, 3, 3] } else { [3, 1, 1] };
-        let of_rows = rows[0] * group * area * words(d) + rows[1] * token_pairs * lanes(d) + rows[2] * group * area * d;
+        let of_rows = rows[0] * area * words(d) + rows[1] * token_pairs * lanes(d) + rows[2] * group * area * d;
         let more = if backward { group * strips + 2 * scores + channel_pairs * line } else { 0 };
         shared + of_rows + more
     }
@@ -55,7 +55,7 @@ struct Tiles<'s> {
     along: &'s mut [f32],       // [line]
     s: &'s mut [f32],           // [T, line]: scores, keys as rows
     qt: &'s mut [u32],          // Q transposed
-    packed: [&'s mut [u32]; 4], // [group, ...]: rows of q, k, v, dy
+    packed: [&'s mut [u32]; 4], // rows of q, k, v, dy
     across: [&'s mut [u32]; 3], // v; or q, k, dy, pairs of tokens
     scores: &'s mut [u32],      // P; or dS, pairs of keys
     results: &'s mut [f32],     // [T, group·D]: y; or [T, 3, group·D]: dq, dk, dv; maybe words of two
@@ -81,7 +81,7 @@ impl<'s> Tiles<'s> {
             tile.fill(0.0);
             tile
         };
-        let (scores, rows, across) = (area * line, group * area * words(d), token_pairs * lanes(d));
+        let (scores, rows, across) = (area * line, area * words(d), token_pairs * lanes(d));
         // Columns that no product writes are zero.
         Tiles {
             max: take(line),
@@ -126,11 +126,8 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Packs a window's rows of `width` columns.
-    ///
-    /// # Safety
-    /// As [`pack_rows`].
-    unsafe fn pack(&mut self, window: &Window, width: usize, padding: Option<Tokens>, d: usize, heads: usize, parts: &[Part]) {
+    /// Finds a window's rows of `width` columns.
+    fn place(&mut self, window: &Window, width: usize, padding: Option<Tokens>) {
         match self {
             Rows::F32(from, rows) => {
                 let padding = match padding {
@@ -138,8 +135,6 @@ impl<'a> Rows<'a> {
                     _ => std::ptr::null(),
                 };
                 place(rows, window, from, width, padding);
-                // SAFETY: the caller's promise.
-                unsafe { pack_rows(rows, d, heads, parts) };
             }
             Rows::Pairs(from, rows) => {
                 let padding = match padding {
@@ -147,8 +142,20 @@ impl<'a> Rows<'a> {
                     _ => std::ptr::null(),
                 };
                 place(rows, window, from, width / 2, padding);
-                // SAFETY: the caller's promise.
-                unsafe { copy_rows(rows, d, heads, parts) };
+            }
+        }
+    }
+
+    /// Packs parts of them, `d` columns each.
+    ///
+    /// # Safety
+    /// As [`pack_rows`].
+    unsafe fn pack(&self, d: usize, parts: &[Part]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Rows::F32(_, rows) => pack_rows(rows, d, 1, parts),
+                Rows::Pairs(_, rows) => copy_rows(rows, d, parts),
             }
         }
     }
@@ -181,37 +188,43 @@ impl<'a> Task<'a> {
         Task { operands, heads, windows, sizes, tiles, qkv: Rows::of(operands.qkv) }
     }
 
-    /// Packs the rows of a window, of all heads at once, so that memory is read in its order.
+    /// Finds the rows of a window.
     fn begin(&mut self, window: &Window, dy: Option<&mut Rows>) {
-        let (o, d, heads) = (&self.operands, self.sizes.d, self.heads.len());
-        let (c, column) = (o.three_c / 3, self.heads.start * d);
+        self.qkv.place(window, self.operands.three_c, self.operands.padding);
+        if let Some(dy) = dy {
+            dy.place(window, self.operands.three_c / 3, None);
+        }
+    }
+
+    /// Packs the rows of a head: few enough to stay in the cache next to the core until they are packed further.
+    fn pack(&mut self, head: usize, dy: Option<&Rows>) {
+        let (c, d) = (self.operands.three_c / 3, self.sizes.d);
         let [q, k, v, packed_dy] = &mut self.tiles.packed;
-        let part = |n: usize, to: &mut [u32]| Part { column: n * c + column, scale: 1.0, to: to.as_mut_ptr() };
+        let part = |n: usize, to: &mut [u32]| Part { column: n * c + head * d, scale: 1.0, to: to.as_mut_ptr() };
         // SAFETY: the CPU multiplies bf16 (`Task::new`); rows of qkv and dy have these columns, and the tiles are as large as the packing.
         unsafe {
-            self.qkv.pack(window, o.three_c, o.padding, d, heads, &[part(0, q), part(1, k), part(2, v)]);
+            self.qkv.pack(d, &[part(0, q), part(1, k), part(2, v)]);
             if let Some(dy) = dy {
-                dy.pack(window, c, None, d, heads, &[part(0, packed_dy)]);
+                dy.pack(d, &[part(0, packed_dy)]);
             }
         }
     }
 
-    /// Packed rows of head `g` of the group.
-    fn packed(&self, part: usize, g: usize) -> *const u32 {
-        let len = self.sizes.area * words(self.sizes.d);
-        self.tiles.packed[part][g * len..][..len].as_ptr()
+    /// Packed rows.
+    fn packed(&self, part: usize) -> *const u32 {
+        self.tiles.packed[part].as_ptr()
     }
 
     /// Keys (or values) times the transposed queries (or dY): rows of a tile of scores.
-    fn with_queries(&self, part: usize, g: usize, transposed: &[u32]) -> Product {
+    fn with_queries(&self, part: usize, transposed: &[u32]) -> Product {
         let Sizes { d, channel_pairs, line, .. } = self.sizes;
-        Product { steps: channel_pairs, a: self.packed(part, g), a_row: words(d), a_step: 1, b: transposed.as_ptr(), b_step: line }
+        Product { steps: channel_pairs, a: self.packed(part), a_row: words(d), a_step: 1, b: transposed.as_ptr(), b_step: line }
     }
 
     /// Scores of all keys with some queries.
     fn scores(&mut self, g: usize, window: &Window, queries: Range<usize>) {
         let Sizes { area, line, .. } = self.sizes;
-        let product = self.with_queries(1, g, self.tiles.qt);
+        let product = self.with_queries(1, self.tiles.qt);
         let (tiles, strips) = (&mut self.tiles, &self.operands.geometry.strips);
         let bias = self.operands.bias_of(self.heads.start + g);
         let mask = MASK / self.operands.geometry.scale(self.sizes.d);
@@ -265,8 +278,9 @@ impl<'a> Task<'a> {
             self.begin(&window, None);
             for g in 0..group {
                 look_ahead(4 * g);
+                self.pack(self.heads.start + g, None);
                 // SAFETY: the CPU multiplies bf16 (`Task::new`), and all tiles are as large as T tokens and D channels make them.
-                unsafe { pack_transposed(self.packed(0, g), area, d, self.tiles.qt.as_mut_ptr(), line) };
+                unsafe { pack_transposed(self.packed(0), area, d, self.tiles.qt.as_mut_ptr(), line) };
                 for queries in self.queries() {
                     self.scores(g, &window, queries.clone());
                     let (tile, tiles) = (self.tile(queries), &mut self.tiles);
@@ -275,7 +289,7 @@ impl<'a> Task<'a> {
                     unsafe { tile.exponentials_across(tiles.max.as_ptr(), tiles.inverse.as_mut_ptr(), tiles.scores.as_mut_ptr()) };
                 }
                 look_ahead(4 * g + 2);
-                let (v, tiles) = (self.packed(2, g), &mut self.tiles);
+                let (v, tiles) = (self.packed(2), &mut self.tiles);
                 // SAFETY: as above.
                 unsafe {
                     pack_across(v, area, d, tiles.across[0].as_mut_ptr());
@@ -308,7 +322,8 @@ impl<'a> Task<'a> {
             self.begin(&window, Some(&mut dy_rows));
             for g in 0..group {
                 look_ahead(5 * g);
-                let packed = [0, 1, 3].map(|part| self.packed(part, g));
+                self.pack(self.heads.start + g, Some(&dy_rows));
+                let packed = [0, 1, 3].map(|part| self.packed(part));
                 let tiles = &mut self.tiles;
                 // SAFETY: the CPU multiplies bf16 (`Task::new`), and all tiles are as large as T tokens and D channels make them.
                 unsafe {
@@ -321,7 +336,7 @@ impl<'a> Task<'a> {
                 tiles.along[..area].fill(0.0);
                 for queries in self.queries() {
                     self.scores(g, &window, queries.clone());
-                    let dp = self.with_queries(2, g, self.tiles.dyt);
+                    let dp = self.with_queries(2, self.tiles.dyt);
                     let (tile, tiles) = (self.tile(queries.clone()), &mut self.tiles);
                     let gradient = Gradient {
                         dp: tiles.dp.as_ptr(),

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use esvit_simd::panel::{PAD, padded};
-use esvit_simd::vector::{Vector, prefetch, stream, stream_end};
+use esvit_simd::vector::{Vector, prefetch, stream};
 
 use super::fast::{Operands, RowsMut};
 use super::geometry::{PADDING, Window, line};
@@ -134,7 +134,8 @@ impl Columns {
         }
     }
 
-    /// Takes the rows of a tile `[T, parts, heads, pitch]` to where they belong, and those of padding to `padding`.
+    /// Takes the rows of a tile `[T, parts, heads, pitch]` to where they belong, and those of padding to `padding`. A task's last one is to be followed
+    /// by [`stream_end`](esvit_simd::vector::stream_end).
     #[inline(always)]
     pub fn deliver(&self, tile: &[f32], parts: usize, window: &Window, to: RowsMut, mut padding: impl FnMut(&[f32])) {
         let width = parts * self.c;
@@ -152,9 +153,6 @@ impl Columns {
                 let from = &row[tile..][..n];
                 if to.len >= STREAM_FROM { stream(from, to_row) } else { to_row.copy_from_slice(from) }
             });
-        }
-        if to.len >= STREAM_FROM {
-            stream_end();
         }
     }
 

@@ -109,24 +109,20 @@ pub unsafe fn pack_rows(rows: &[*const f32], n: usize, heads: usize, parts: &[Pa
     }
 }
 
-/// What [`pack_rows`] does with rows that are packed already: words of two bf16 as the matrix `[rows, …]` lies, so that `n` and all columns are even
-/// and factors do not count.
+/// What [`pack_rows`] does for one head, from rows that are words of two bf16 already: `n` and all columns are even, and factors do not count.
 ///
 /// # Safety
 /// As [`pack_rows`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub unsafe fn copy_rows(rows: &[*const u32], n: usize, heads: usize, parts: &[Part]) {
+pub unsafe fn copy_rows(rows: &[*const u32], n: usize, parts: &[Part]) {
     let words = words(n);
-    for (i, &row) in rows.iter().enumerate() {
-        for part in parts {
-            for h in 0..heads {
-                let to = part.to.wrapping_add((h * rows.len() + i) * words);
-                for at in (0..words).step_by(LANES) {
-                    let lanes = if row.is_null() { 0 } else { mask(n / 2 - at) };
-                    let from = row.wrapping_add((part.column + h * n) / 2 + at);
-                    // SAFETY: the row has these columns, the packed one is whole registers; the mask leaves out what does not exist.
-                    unsafe { _mm512_storeu_si512(to.add(at).cast(), _mm512_maskz_loadu_epi32(lanes, from.cast())) };
-                }
+    for part in parts {
+        for at in (0..words).step_by(LANES) {
+            let lanes = mask(n / 2 - at);
+            for (i, &row) in rows.iter().enumerate() {
+                let (from, lanes) = (row.wrapping_add(part.column / 2 + at), if row.is_null() { 0 } else { lanes });
+                // SAFETY: the row has these columns, the packed one is whole registers; the mask leaves out what does not exist.
+                unsafe { _mm512_storeu_si512(part.to.add(i * words + at).cast(), _mm512_maskz_loadu_epi32(lanes, from.cast())) };
             }
         }
     }
