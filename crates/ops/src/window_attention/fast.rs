@@ -6,9 +6,9 @@
 use std::ops::Range;
 
 use esvit_graph::{Io, Precision, Prepared, Slice, SliceMut};
-use esvit_simd::lanes;
 use esvit_simd::pool::Scratch;
 use esvit_simd::vector::{dispatch, stream_end};
+use esvit_simd::{half, lanes};
 use rayon::prelude::*;
 
 use super::geometry::Geometry;
@@ -190,8 +190,8 @@ impl std::ops::Deref for Bias<'_> {
 /// What padding tokens hold, as the others are kept.
 fn padding<'a>(qkv: Tokens, bias: &'a [f32], words: &'a mut Vec<u32>) -> Tokens<'a> {
     let Tokens::Pairs(_) = qkv else { return Tokens::F32(bias) };
-    let half = |x: f32| u32::from(half::bf16::from_f32(x).to_bits());
-    words.extend(bias.as_chunks::<2>().0.iter().map(|&[low, high]| half(low) | half(high) << 16));
+    words.resize(bias.len() / 2, 0);
+    half::round(bias, words);
     Tokens::Pairs(words)
 }
 

@@ -8,6 +8,8 @@ pub(crate) mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod cut;
 #[cfg(target_arch = "x86_64")]
+mod element;
+#[cfg(target_arch = "x86_64")]
 mod product;
 #[cfg(test)]
 mod tests;

@@ -62,7 +62,8 @@ fn rows_that_are_packed_are_copied_and_padding_is_zero() {
     let rows = 5;
     for n in [2, 8, 24, 32, 40, 64, 70] {
         let values: Vec<f32> = (0..rows * 3 * n).map(|i| (i as f32 * 0.3).sin()).collect();
-        let half: Vec<u32> = values.chunks(2).map(|two| rounded(two[0]).to_bits() >> 16 | rounded(two[1]).to_bits() & 0xffff_0000).collect();
+        let half: Vec<u32> =
+            values.chunks(2).map(|two| rounded(two[0]).to_bits() >> 16 | rounded(two[1]).to_bits() & 0xffff_0000).collect();
         let mut at: Vec<*const f32> = values.chunks(3 * n).map(<[f32]>::as_ptr).collect();
         let mut at_half: Vec<*const u32> = half.chunks(3 * n / 2).map(<[u32]>::as_ptr).collect();
         (at[3], at_half[3]) = (std::ptr::null(), std::ptr::null());
