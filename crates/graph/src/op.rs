@@ -18,7 +18,8 @@ pub enum Variant {
     Fast,
 }
 
-/// How the operands of matrix products are rounded. Sums, reductions and everything that is stored are single precision either way.
+/// How the operands of matrix products are rounded. Sums and reductions are single precision either way, and so is everything that is stored, unless a
+/// program keeps [pairs](crate::Program::with_pairs).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// Not at all: the reference.

@@ -229,7 +229,7 @@ impl Product<'_> {
         }
     }
 
-    /// [`Product::run`], and the sums of a's rows, in single precision and without rounding, where they cost no pass over memory: where a is packed, row
+    /// [`Product::run`], and the sums of a's rows, in single precision and without further rounding, where they cost no pass over memory: where a is packed, row
     /// beside row. Elsewhere nothing is done, and the answer is false.
     ///
     /// # Panics
