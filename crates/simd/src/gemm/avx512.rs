@@ -493,31 +493,40 @@ unsafe fn pack_across<const BF16: bool, const SUMS: bool, E: Element>(
 /// The CPU has the features of [`crate::cpu::bf16`]; the ranges are inside `b`; `to` has `steps` words for each column, columns rounded up to 16.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub(super) unsafe fn pack_b<const BF16: bool>(b: &Mat, inner: Range<usize>, columns: Range<usize>, to: *mut u32) {
+    let are_columns = b.col_stride != 1;
     // SAFETY: the caller's promise.
     unsafe {
         match b.data {
-            Elements::F32(data) => pack_b_of::<BF16, false, f32>(b, data.as_ptr(), inner, columns, &[], to),
-            Elements::Pairs(words) => pack_b_of::<BF16, false, u16>(b, words.as_ptr().cast(), inner, columns, &[], to),
+            Elements::F32(data) => pack_lines::<BF16, false, f32>(b, data.as_ptr(), are_columns, inner, columns, &[], to),
+            Elements::Pairs(words) => pack_lines::<BF16, false, u16>(b, words.as_ptr().cast(), are_columns, inner, columns, &[], to),
         }
     }
 }
 
-/// The same with a factor for each of the lines of b that lie along memory: its rows, or its columns.
+/// The same of f32 with a factor for each of the lines that lie along memory: b's columns, or else its rows.
 ///
 /// # Safety
 /// As [`pack_b`]; b is f32, and has a factor for each line.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) unsafe fn pack_scaled_b<const BF16: bool>(b: &Mat, inner: Range<usize>, columns: Range<usize>, factors: &[f32], to: *mut u32) {
+pub(super) unsafe fn pack_scaled_b<const BF16: bool>(
+    b: &Mat,
+    are_columns: bool,
+    inner: Range<usize>,
+    columns: Range<usize>,
+    factors: &[f32],
+    to: *mut u32,
+) {
     // SAFETY: the caller's promise.
-    unsafe { pack_b_of::<BF16, true, f32>(b, b.f32().as_ptr(), inner, columns, factors, to) };
+    unsafe { pack_lines::<BF16, true, f32>(b, b.f32().as_ptr(), are_columns, inner, columns, factors, to) };
 }
 
 /// # Safety
-/// As [`pack_b`]; `data` is that of b.
+/// As [`pack_scaled_b`]; `data` is that of b.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn pack_b_of<const BF16: bool, const SCALED: bool, E: Element>(
+unsafe fn pack_lines<const BF16: bool, const SCALED: bool, E: Element>(
     b: &Mat,
     data: *const E,
+    are_columns: bool,
     inner: Range<usize>,
     columns: Range<usize>,
     factors: &[f32],
@@ -526,7 +535,7 @@ unsafe fn pack_b_of<const BF16: bool, const SCALED: bool, E: Element>(
     let per = per_step::<BF16>();
     let steps = inner.len().div_ceil(per);
     let vectors = columns.len().div_ceil(LANES);
-    if b.col_stride == 1 {
+    if !are_columns {
         for p in 0..steps {
             let k = inner.start + p * per;
             let second = k + 1 < inner.end;

@@ -13,8 +13,8 @@ pub struct Tile<'a> {
     rounding: Rounding,
     k: usize,
     n: usize,
-    /// Whether lines are columns.
-    across: bool,
+    /// Whether lines are columns; else they are rows.
+    columns: bool,
 }
 
 impl<'a> Tile<'a> {
@@ -29,32 +29,32 @@ impl<'a> Tile<'a> {
 
     /// `b = diag(factors)·lines`, lines `[factors, length]` row by row.
     pub fn rows(lines: &[f32], factors: &[f32], rounding: Rounding, to: &'a mut [f32]) -> Tile<'a> {
-        let length = lines.len() / factors.len().max(1);
-        Tile::pack(Mat::new(lines, factors.len(), length), factors, rounding, to)
+        Tile::pack(lines, false, factors, rounding, to)
     }
 
     /// The transpose of that.
     pub fn columns(lines: &[f32], factors: &[f32], rounding: Rounding, to: &'a mut [f32]) -> Tile<'a> {
-        let length = lines.len() / factors.len().max(1);
-        Tile::pack(Mat::new(lines, factors.len(), length).t(), factors, rounding, to)
+        Tile::pack(lines, true, factors, rounding, to)
     }
 
-    fn pack(b: Mat, factors: &[f32], rounding: Rounding, to: &'a mut [f32]) -> Tile<'a> {
+    fn pack(lines: &[f32], columns: bool, factors: &[f32], rounding: Rounding, to: &'a mut [f32]) -> Tile<'a> {
+        let length = lines.len() / factors.len().max(1);
+        let b = Mat::new(lines, factors.len(), length);
+        let b = if columns { b.t() } else { b };
         let to = &mut to[..Tile::words(b.rows, b.cols)];
-        let tile = |words| Tile { words, rounding, k: b.rows, n: b.cols, across: b.col_stride != 1 };
+        let tile = |words| Tile { words, rounding, k: b.rows, n: b.cols, columns };
         #[cfg(target_arch = "x86_64")]
         if cpu::bf16() && b.rows * b.cols > 0 {
             // SAFETY: `cpu::bf16` said that the CPU has the features.
             unsafe {
                 match rounding {
-                    Rounding::F32 => pack::<false>(&b, factors, to),
-                    Rounding::Bf16 => pack::<true>(&b, factors, to),
+                    Rounding::F32 => pack::<false>(&b, columns, factors, to),
+                    Rounding::Bf16 => pack::<true>(&b, columns, factors, to),
                 }
             }
             return tile(to);
         }
-        let length = if b.col_stride == 1 { b.cols } else { b.rows };
-        for ((line, to), &factor) in b.f32().chunks(length).zip(to.chunks_mut(length)).zip(factors) {
+        for ((line, to), &factor) in lines.chunks(length.max(1)).zip(to.chunks_mut(length.max(1))).zip(factors) {
             lanes::scale(factor, line, to);
         }
         tile(to)
@@ -64,14 +64,15 @@ impl<'a> Tile<'a> {
 /// # Safety
 /// The CPU has the features of [`crate::cpu::bf16`].
 #[cfg(target_arch = "x86_64")]
-unsafe fn pack<const BF16: bool>(b: &Mat, factors: &[f32], to: &mut [f32]) {
+unsafe fn pack<const BF16: bool>(b: &Mat, are_columns: bool, factors: &[f32], to: &mut [f32]) {
     let inner = Inner::new(b.rows, avx512::per_step::<BF16>());
     for chunk in 0..inner.chunks {
         for columns in panels(0..b.cols) {
             let to = &mut to[inner.place(b.cols, chunk, columns.start)..];
             assert!(to.len() >= inner.steps_of(chunk) * columns.len().next_multiple_of(avx512::LANES));
+            let to = to.as_mut_ptr().cast();
             // SAFETY: the caller's promise; the words of the panel were counted.
-            unsafe { avx512::pack_scaled_b::<BF16>(b, inner.range(chunk), columns, factors, to.as_mut_ptr().cast()) };
+            unsafe { avx512::pack_scaled_b::<BF16>(b, are_columns, inner.range(chunk), columns, factors, to) };
         }
     }
 }
@@ -91,7 +92,7 @@ impl Product<'_> {
             unsafe { self.run_own(a, product::Right::Packed(b.words), c, None, pool) };
             return;
         }
-        let lines = if b.across { Mat::new(b.words, b.n, b.k).t() } else { Mat::new(b.words, b.k, b.n) };
+        let lines = if b.columns { Mat::new(b.words, b.n, b.k).t() } else { Mat::new(b.words, b.k, b.n) };
         self.run(a, lines, c, pool);
     }
 }
