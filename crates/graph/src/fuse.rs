@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
-use crate::{Graph, Node, Value};
+use crate::{Graph, Next, Node, Value};
 
 impl Graph {
-    /// Joins every node whose only result is read by one other node alone with that, where its operator [absorbs](crate::Op::absorb) it. It changes
-    /// no more than the rounding of results; gradients can be taken no more, so it comes behind them. `outputs` are values that are wanted as they are.
-    pub fn fuse(&mut self, outputs: &[Value]) {
+    /// Joins every node whose first result is read by one other node alone, and other results by nobody, with that, where its operator
+    /// [absorbs](crate::Op::absorb) it. It changes no more than the rounding of results; gradients can be taken no more, so it comes behind them. `outputs`
+    /// are values that are wanted as they are. Where weights are `constant`, operators that are faster with [prepared](crate::Op::prepare) ones alone are joined too.
+    pub fn fuse(&mut self, outputs: &[Value], constant: bool) {
         self.segments.clear();
         let mut readers: HashMap<Value, Vec<usize>> = HashMap::new();
         for (index, node) in self.nodes.iter().enumerate() {
@@ -15,14 +16,18 @@ impl Graph {
         }
         let mut gone = vec![false; self.nodes.len()];
         for index in 0..self.nodes.len() {
-            let [result] = self.nodes[index].outputs[..] else { continue };
+            let results = &self.nodes[index].outputs;
+            let Some((&result, rest)) = results.split_first() else { continue };
             let Some(&[reader]) = readers.get(&result).map(Vec::as_slice) else { continue };
-            if outputs.contains(&result) {
+            if results.iter().any(|v| outputs.contains(v)) || rest.iter().any(|v| readers.contains_key(v)) {
                 continue;
             }
             let (node, next) = (&self.nodes[index], &self.nodes[reader]);
             let Some(operand) = next.inputs.iter().position(|v| *v == result) else { continue };
-            let Some(op) = node.op.absorb(node.inputs.len(), &*next.op, next.inputs.len(), operand) else { continue };
+            let Some(op) = node.op.absorb(node.inputs.len(), &Next { op: &*next.op, operands: next.inputs.len(), operand }, constant)
+            else {
+                continue;
+            };
             let others = next.inputs.iter().filter(|v| **v != result);
             let inputs = node.inputs.iter().chain(others).copied().collect();
             self.nodes[reader] = Node { op, inputs, outputs: next.outputs.clone(), phase: next.phase };

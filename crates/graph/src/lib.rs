@@ -22,7 +22,7 @@ mod value;
 pub use constants::{Constants, Leaves, Prepared};
 pub use error::Error;
 pub use gpu::GpuArena;
-pub use op::{GpuIo, Io, Op, Precision, Variant};
+pub use op::{GpuIo, Io, Next, Op, Precision, Variant};
 pub use program::{Arena, Bindings, Consumed, NodeTime, Program, Stop};
 pub use slice::{Slice, SliceMut};
 pub use sum::{SUM, sum};

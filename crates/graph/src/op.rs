@@ -106,6 +106,16 @@ impl GpuIo<'_> {
     }
 }
 
+/// The one operator that reads the first result of another.
+pub struct Next<'a> {
+    /// The operator.
+    pub op: &'a dyn Op,
+    /// Number of its operands.
+    pub operands: usize,
+    /// Which of them it is.
+    pub operand: usize,
+}
+
 /// An operator: its shape rule, its gradient rule, its two CPU versions, its GPU kernels.
 pub trait Op: Any + Debug + Send + Sync {
     /// Name, the same in every table and message.
@@ -159,9 +169,9 @@ pub trait Op: Any + Debug + Send + Sync {
         None
     }
 
-    /// The operator that does `next` as well, if there is one; this one with `operands` operands gives `next`, which has `nexts`, its operand
-    /// number `operand`. Its operands are this one's, then the others of `next`. It needs neither a gradient nor kernels for a GPU.
-    fn absorb(&self, _operands: usize, _next: &dyn Op, _nexts: usize, _operand: usize) -> Option<Arc<dyn Op>> {
+    /// The operator that does `next` as well, if there is one; this one has `operands` operands. Its operands are this one's, then the others of `next`.
+    /// It needs neither a gradient nor kernels for a GPU. `constant` says that weights do not change, so that they will be [prepared](Op::prepare).
+    fn absorb(&self, _operands: usize, _next: &Next, _constant: bool) -> Option<Arc<dyn Op>> {
         None
     }
 

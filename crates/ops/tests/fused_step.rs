@@ -56,7 +56,7 @@ fn joined_neighbours_change_no_bit_of_a_step() -> std::result::Result<(), Box<dy
     for precision in [Precision::F32, Precision::Mixed] {
         let (mut g, outputs) = graph()?;
         let plain = Program::compile(&g, &outputs).with_precision(precision);
-        g.fuse(&outputs);
+        g.fuse(&outputs, false);
         let fused = Program::compile(&g, &outputs).with_precision(precision);
         let count = |name: &str| fused.nodes().iter().filter(|node| node.op.name() == name).count();
         assert_eq!([count("linear_residual"), count("linear_gelu_dx"), count("residual"), count("gelu_dx")], [3, 3, 0, 0]);

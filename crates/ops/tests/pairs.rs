@@ -82,7 +82,7 @@ impl Net {
         let y = g.apply1(Residual { layout }, &[x, y, factors]).unwrap();
         let mut outputs = vec![y];
         outputs.extend(g.gradients(&[(y, dy)], &values[..7]).unwrap().into_iter().flatten());
-        g.fuse(&outputs);
+        g.fuse(&outputs, false);
         Net { graph, outputs, leaves }
     }
 

@@ -7,17 +7,26 @@ use crate::multiversion;
 /// Partial sums every reduction accumulates in.
 pub const LANES: usize = 16;
 
-multiversion! {
-    /// Sum of `x`.
-    pub fn sum(x: &[f32]) -> f32 {
-        let mut acc = [0.0f32; LANES];
-        let (blocks, tail) = x.as_chunks::<LANES>();
-        for block in blocks {
-            for (a, &v) in acc.iter_mut().zip(block) { *a += v; }
-        }
-        for (a, &v) in acc.iter_mut().zip(tail) { *a += v; }
-        acc.iter().sum()
+/// Sum of the partial sums: halves are added until one is left, which no lane waits long for.
+#[inline(always)]
+fn total(acc: [f32; LANES]) -> f32 {
+    let acc: [f32; 8] = std::array::from_fn(|l| acc[l] + acc[l + 8]);
+    let acc: [f32; 4] = std::array::from_fn(|l| acc[l] + acc[l + 4]);
+    (acc[0] + acc[2]) + (acc[1] + acc[3])
+}
+
+/// Sum of `term(v, sum)` over the elements, where `zero` adds nothing.
+#[inline(always)]
+fn reduce(x: &[f32], zero: f32, term: impl Fn(f32, f32) -> f32) -> f32 {
+    let (blocks, tail) = x.as_chunks::<LANES>();
+    let add = |acc: [f32; LANES], block: &[f32; LANES]| std::array::from_fn(|l| term(block[l], acc[l]));
+    let mut acc = blocks.iter().fold([0.0; LANES], add);
+    if !tail.is_empty() {
+        let mut last = [zero; LANES];
+        last[..tail.len()].copy_from_slice(tail);
+        acc = add(acc, &last);
     }
+    total(acc)
 }
 
 multiversion! {
@@ -88,16 +97,23 @@ multiversion! {
     }
 }
 
+/// Rows of one piece of parallel work on rows: 32 KB, so that the last stage of one image is more than one piece.
+pub fn piece_rows(cols: usize) -> usize {
+    (8192 / cols.max(1)).clamp(1, 64)
+}
+
 multiversion! {
-    /// Sum of squared distances from `mean`.
-    pub fn sum_squared_deviation(x: &[f32], mean: f32) -> f32 {
-        let mut acc = [0.0f32; LANES];
-        let (blocks, tail) = x.as_chunks::<LANES>();
-        for block in blocks {
-            for (a, &v) in acc.iter_mut().zip(block) { let d = v - mean; *a = madd::<FMA>(d, d, *a); }
+    /// Layer normalisation of a row: `y = (x − mean)·rstd·gamma + beta`. Returns the mean and `rstd = 1/√(variance + eps)`.
+    pub fn layer_norm(x: &[f32], gamma: &[f32], beta: &[f32], eps: f32, y: &mut [f32]) -> [f32; 2] {
+        let cols = y.len();
+        let (x, gamma, beta) = (&x[..cols], &gamma[..cols], &beta[..cols]);
+        let mean = reduce(x, 0.0, |v, sum| sum + v) / cols as f32;
+        let var = reduce(x, mean, |v, sum| madd::<FMA>(v - mean, v - mean, sum)) / cols as f32;
+        let rstd = 1.0 / (var + eps).sqrt();
+        for c in 0..cols {
+            y[c] = madd::<FMA>((x[c] - mean) * rstd, gamma[c], beta[c]);
         }
-        for (a, &v) in acc.iter_mut().zip(tail) { let d = v - mean; *a = madd::<FMA>(d, d, *a); }
-        acc.iter().sum()
+        [mean, rstd]
     }
 }
 
@@ -122,10 +138,18 @@ mod tests {
             let x: Vec<f32> = (0..n).map(|i| (i as f32 * 0.37).sin()).collect();
             let y: Vec<f32> = (0..n).map(|i| (i as f32 * 0.71).cos()).collect();
             let close = |a: f32, b: f64| assert!((a as f64 - b).abs() < 1e-5, "n {n}: {a} not {b}");
-            close(sum(&x), x.iter().map(|&v| v as f64).sum());
             close(dot(&x, &y), x.iter().zip(&y).map(|(&a, &b)| a as f64 * b as f64).sum());
             close(sum_squares(&x) as f32, x.iter().map(|&v| (v as f64).powi(2)).sum());
-            close(sum_squared_deviation(&x, 0.25), x.iter().map(|&v| (v as f64 - 0.25).powi(2)).sum());
+            let mut normalised = vec![0.0; n];
+            let [mean, rstd] = layer_norm(&x, &y, &x, 0.5, &mut normalised);
+            let want_mean = x.iter().map(|&v| v as f64).sum::<f64>() / n as f64;
+            let var = x.iter().map(|&v| (v as f64 - want_mean).powi(2)).sum::<f64>() / n as f64;
+            if n > 0 {
+                close(mean, want_mean);
+                close(rstd, 1.0 / (var + 0.5).sqrt());
+            }
+            let want = |c: usize| (x[c] as f64 - want_mean) / (var + 0.5).sqrt() * y[c] as f64 + x[c] as f64;
+            normalised.iter().enumerate().for_each(|(c, &v)| close(v, want(c)));
             assert_eq!(max(&x), x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         }
     }

@@ -20,33 +20,14 @@ pub(super) fn reference(io: &mut Io, eps: f32) {
     }
 }
 
-multiversion! {
-    fn normalise(x: &[f32], mean: f32, rstd: f32, gamma: &[f32], beta: &[f32], y: &mut [f32]) {
-        let cols = y.len();
-        let (x, gamma, beta) = (&x[..cols], &gamma[..cols], &beta[..cols]);
-        for c in 0..cols {
-            y[c] = madd::<FMA>((x[c] - mean) * rstd, gamma[c], beta[c]);
-        }
-    }
-}
-
-/// Rows of one piece of parallel work: 32 KB, so that the last stage of one image is more than one piece.
-fn piece_rows(cols: usize) -> usize {
-    (8192 / cols).clamp(1, 64)
-}
-
 pub(super) fn fast(io: &mut Io, eps: f32) {
     let (x, gamma, beta) = (io.f32(0), io.f32(1), io.f32(2));
     let cols = gamma.len();
-    let rows = piece_rows(cols);
+    let rows = lanes::piece_rows(cols);
     let [y, stats] = &mut io.outputs[..] else { unreachable!("a layer norm has two results") };
     let normalised = |((y, stats), x): ((&mut [f32], &mut [f32]), &[f32])| {
         for ((x, y), stats) in x.chunks(cols).zip(y.chunks_mut(cols)).zip(stats.chunks_mut(2)) {
-            let mean = lanes::sum(x) / cols as f32;
-            let var = lanes::sum_squared_deviation(x, mean) / cols as f32;
-            let rstd = 1.0 / (var + eps).sqrt();
-            normalise(x, mean, rstd, gamma, beta, y);
-            stats.copy_from_slice(&[mean, rstd]);
+            stats.copy_from_slice(&lanes::layer_norm(x, gamma, beta, eps, y));
         }
     };
     let (stats, x) = (stats.f32().par_chunks_mut(rows * 2), x.par_chunks(rows * cols));
@@ -106,7 +87,7 @@ multiversion! {
 pub(super) fn input_gradient(io: &mut Io) {
     let (x, gamma, stats, dy) = (io.f32(0), io.f32(1), io.f32(2), io.f32(3));
     let cols = gamma.len();
-    let rows = piece_rows(cols);
+    let rows = lanes::piece_rows(cols);
     io.out().par_chunks_mut(rows * cols).enumerate().for_each(|(piece, dx)| {
         for (i, dx) in dx.chunks_mut(cols).enumerate() {
             let r = piece * rows + i;

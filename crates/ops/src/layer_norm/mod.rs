@@ -14,9 +14,13 @@ pub(crate) mod gpu;
 
 pub use cases::cases;
 
-use esvit_gpu::Recorder;
-use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
+use std::any::Any;
+use std::sync::Arc;
 
+use esvit_gpu::Recorder;
+use esvit_graph::{DType, GpuIo, Graph, Io, Next, Node, Op, Result, Shape, Value};
+
+use crate::linear::{Chain, Linear};
 use crate::{check, rounded};
 
 /// The operator; `eps` is added to the variance.
@@ -72,6 +76,11 @@ impl Op for LayerNorm {
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
         gpu::forward(io, rec, self.eps)
+    }
+
+    fn absorb(&self, _operands: usize, next: &Next, constant: bool) -> Option<Arc<dyn Op>> {
+        let is_layer = next.operand == 0 && (next.op as &dyn Any).is::<Linear>();
+        (is_layer && constant).then(|| Arc::new(Chain::new(Some(self.eps), next.operands)) as Arc<dyn Op>)
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) fn reference(io: &mut Io) {
 }
 
 /// A matrix as the program keeps it.
-fn operand<'a>(io: &Io<'a>, i: usize) -> Mat<'a> {
+pub(super) fn operand<'a>(io: &Io<'a>, i: usize) -> Mat<'a> {
     let (rows, cols) = io.matrix(i);
     match io.pairs(i) {
         Some(words) => Mat::pairs(words, rows, cols),
@@ -27,17 +27,17 @@ fn operand<'a>(io: &Io<'a>, i: usize) -> Mat<'a> {
 }
 
 /// The same to write to.
-fn result<'a>(y: &'a mut SliceMut, rows: usize, cols: usize) -> MatMut<'a> {
+pub(super) fn result<'a>(y: &'a mut SliceMut, rows: usize, cols: usize) -> MatMut<'a> {
     match y {
         SliceMut::U32(words) => MatMut::pairs(words, rows, cols),
         SliceMut::F32(y) => MatMut::new(y, rows, cols),
     }
 }
 
-/// `y = x·Wᵀ + b`, and what follows.
-pub(super) fn fast(io: &mut Io, bias: Option<&[f32]>, after: After) {
+/// `y = x·Wᵀ + b`.
+pub(super) fn fast(io: &mut Io, bias: Option<&[f32]>) {
     let ((rows, width), (out, _)) = (io.matrix(0), io.matrix(1));
-    let how = Product { rounding: rounding(io.precision), bias, after, parallel: true, ..Default::default() };
+    let how = Product { rounding: rounding(io.precision), bias, parallel: true, ..Default::default() };
     let (x, pool) = (operand(io, 0), io.pool);
     match io.prepared.and_then(|p| p.downcast_ref::<Packed>()) {
         Some(weight) => how.run_packed(x, weight, result(&mut io.outputs[0], rows, out), pool),

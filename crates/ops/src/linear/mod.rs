@@ -6,17 +6,19 @@
 //!   kept rounded where no one reads more of them ([`esvit_graph::Program::with_pairs`]); db is then the sum of those
 
 mod cases;
+mod chain;
 mod cpu;
-mod fused;
 mod gpu;
+mod through_gelu;
 
 pub use cases::cases;
-pub use fused::Fused;
+pub use chain::Chain;
 
 use std::sync::Arc;
 
 use esvit_gpu::Recorder;
-use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Precision, Prepared, Result, Shape, Slice, Value};
+use esvit_graph::{DType, GpuIo, Graph, Io, Next, Node, Op, Precision, Prepared, Result, Shape, Slice, Value};
+
 use esvit_simd::gemm::After;
 
 use crate::check;
@@ -71,7 +73,7 @@ impl Op for Linear {
 
     fn fast(&self, io: &mut Io) {
         let bias = io.inputs.get(2).map(|b| b.f32());
-        cpu::fast(io, bias, After::Nothing);
+        cpu::fast(io, bias);
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
@@ -90,8 +92,8 @@ impl Op for Linear {
         cpu::prepare(operands[1], shapes[1], precision)
     }
 
-    fn absorb(&self, operands: usize, next: &dyn Op, nexts: usize, operand: usize) -> Option<Arc<dyn Op>> {
-        fused::absorb(operands == 3, next, nexts, operand)
+    fn absorb(&self, operands: usize, next: &Next, constant: bool) -> Option<Arc<dyn Op>> {
+        Chain::new(None, operands).and(next, constant)
     }
 
     fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
@@ -128,8 +130,8 @@ impl Op for InputGradient {
         cpu::input_gradient(io, After::Nothing);
     }
 
-    fn absorb(&self, _operands: usize, next: &dyn Op, _nexts: usize, operand: usize) -> Option<Arc<dyn Op>> {
-        fused::absorb_gradient(next, operand)
+    fn absorb(&self, _operands: usize, next: &Next, _constant: bool) -> Option<Arc<dyn Op>> {
+        through_gelu::absorb(next)
     }
 
     fn takes_pairs(&self, operand: usize, inputs: &[&Shape]) -> bool {

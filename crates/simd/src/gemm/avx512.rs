@@ -41,6 +41,8 @@ pub(super) enum Then {
     Nothing,
     /// GELU.
     Gelu,
+    /// GELU, rounded, two neighbours to a word: row i from `i·row` on. The block itself is only a place for its sums.
+    GeluTo { words: *mut u32, row: usize },
     /// Multiplied by the slope of GELU at x.
     Slope { x: *const f32 },
     /// x + s·c, with a factor for each row of the block.
@@ -51,7 +53,7 @@ impl Then {
     /// What else is read.
     fn operand(self) -> *const f32 {
         match self {
-            Then::Nothing | Then::Gelu => std::ptr::null(),
+            Then::Nothing | Then::Gelu | Then::GeluTo { .. } => std::ptr::null(),
             Then::Slope { x } | Then::Residual { x, .. } => x,
         }
     }
@@ -136,6 +138,7 @@ pub(super) unsafe fn block<const BF16: bool>(rows: usize, columns: usize, block:
         match block.then {
             Then::Nothing => {}
             Then::Gelu => gelu(&at),
+            Then::GeluTo { words, row } => gelu_to_words(&at, words, row),
             Then::Slope { x } => slope(&at, x),
             Then::Residual { x, scale } => residual(&at, x, scale),
         }
@@ -166,6 +169,43 @@ impl Complete {
                 let to = self.c.wrapping_add(at);
                 // SAFETY: the mask leaves out columns that do not exist; row i exists.
                 unsafe { _mm512_mask_storeu_ps(to, mask, f(i, at, mask, _mm512_maskz_loadu_ps(mask, to))) };
+            }
+        }
+    }
+}
+
+/// GELU of sixteen columns.
+///
+/// # Safety
+/// As [`block`]: those of the mask are there.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn gelu_of(from: *const f32, mask: __mmask16) -> __m512 {
+    // SAFETY: the mask leaves out columns that do not exist.
+    gelu::avx512::value(unsafe { _mm512_maskz_loadu_ps(mask, from) })
+}
+
+/// GELU to words. Columns that do not exist are zeros, up to a whole vector of columns.
+///
+/// # Safety
+/// As [`block`]; `words` has room for `vectors` times eight words in each row.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn gelu_to_words(block: &Complete, words: *mut u32, row: usize) {
+    let &Complete { rows, vectors, last, c, c_row } = block;
+    for i in 0..rows {
+        for v in (0..vectors).step_by(2) {
+            // SAFETY: the masks leave out columns that do not exist; row i exists, and its words do.
+            unsafe {
+                let (from, to) = (c.add(i * c_row).wrapping_add(v * LANES), words.add(i * row + v * LANES / 2));
+                let low = gelu_of(from, if v + 1 == vectors { last } else { !0 });
+                if v + 1 == vectors {
+                    let words = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(low));
+                    _mm256_storeu_si256(to.cast(), words);
+                } else {
+                    let high = gelu_of(from.wrapping_add(LANES), if v + 2 == vectors { last } else { !0 });
+                    let words = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+                    _mm512_storeu_si512(to.cast(), words);
+                }
             }
         }
     }
@@ -357,6 +397,8 @@ pub(super) struct Rows {
     pub row: usize,
     pub step: usize,
     pub eight: usize,
+    /// Whether they may be further away than the second-level cache.
+    pub far: bool,
 }
 
 impl Rows {
@@ -368,7 +410,21 @@ impl Rows {
             // Rows and chunks begin at whole words.
             Elements::Pairs(words) => (words[first / 2..].as_ptr(), a.row_stride / 2),
         };
-        Rows { at, row, step: 1, eight: ROWS * row }
+        Rows { far: true, ..Rows::along(at, row) }
+    }
+
+    /// Rows that lie along memory, so far apart, and were written just before.
+    pub fn along(at: *const u32, row: usize) -> Rows {
+        Rows { at, row, step: 1, eight: ROWS * row, far: false }
+    }
+
+    /// From this word of each row on, where they lie along memory.
+    ///
+    /// # Safety
+    /// Rows have so many words.
+    pub unsafe fn from(self, word: usize) -> Rows {
+        // SAFETY: the caller's promise.
+        Rows { at: unsafe { self.at.add(word) }, ..self }
     }
 
     /// Brings eight rows into the second-level cache.
@@ -384,8 +440,8 @@ impl Rows {
     /// Rows of a that [`pack_a`] has put there.
     pub fn packed(a: &Mat, steps: usize, at: *const u32) -> Rows {
         match a.col_stride {
-            1 => Rows { at, row: row_words(steps), step: 1, eight: ROWS * row_words(steps) },
-            _ => Rows { at, row: 1, step: ROWS, eight: ROWS * row_words(steps) },
+            1 => Rows { far: true, ..Rows::along(at, row_words(steps)) },
+            _ => Rows { at, row: 1, step: ROWS, eight: ROWS * row_words(steps), far: true },
         }
     }
 }

@@ -17,7 +17,7 @@ const GROUP: usize = 16;
 /// Jobs that a product is cut into if it is large enough: what one thread does while the others are done is at most a sixteenth.
 const JOBS: usize = 16;
 /// Up to so many rows b costs more than a: columns are cut finer, and a is packed once for all jobs.
-const FEW_ROWS: usize = 512;
+pub(super) const FEW_ROWS: usize = 512;
 /// Results up to this size are cut along an inner dimension that is so many times as long as their sides together, into at most [`PARTS`]
 /// parts of at least [`LONG`] elements.
 const SMALL_RESULT: usize = 160 << 10;
@@ -85,6 +85,18 @@ pub(super) fn panels(columns: Range<usize>) -> impl Iterator<Item = Range<usize>
     columns.step_by(PANEL).map(move |start| start..(start + PANEL).min(end))
 }
 
+/// Blocks that many rows are cut into, of at most so many rows each.
+pub(super) fn blocks(m: usize, most: usize) -> usize {
+    m.div_ceil(m.div_ceil(JOBS).clamp(LEAST_ROWS.min(most), most))
+}
+
+/// Rows of a block: whole eights, as even as they allow.
+pub(super) fn block(m: usize, blocks: usize, i: usize) -> Range<usize> {
+    let eights = m.div_ceil(ROWS);
+    let at = |i: usize| (i * eights / blocks * ROWS).min(m);
+    at(i)..at(i + 1)
+}
+
 impl Cut {
     /// `b_given` where b is packed already.
     pub fn new([m, n, k]: [usize; 3], per_step: usize, b_given: bool) -> Cut {
@@ -103,8 +115,7 @@ impl Cut {
             let each = (panels * if b_given { blocks } else { 1 }).div_ceil(JOBS);
             (blocks, panels.div_ceil(each.min(GROUP)))
         } else {
-            let rows = m.div_ceil(JOBS).clamp(LEAST_ROWS, BLOCK_ROWS);
-            (m.div_ceil(rows), panels.div_ceil(GROUP))
+            (blocks(m, BLOCK_ROWS), panels.div_ceil(GROUP))
         };
         Cut { m, n, inner, parts, blocks, groups, b_given }
     }
@@ -119,11 +130,9 @@ impl Cut {
         self.parts == 1 && self.m <= FEW_ROWS && self.groups > 1
     }
 
-    /// Rows of a block: whole eights, as even as they allow.
+    /// Rows of a block.
     pub fn block(&self, i: usize) -> Range<usize> {
-        let eights = self.m.div_ceil(ROWS);
-        let at = |i: usize| (i * eights / self.blocks * ROWS).min(self.m);
-        at(i)..at(i + 1)
+        block(self.m, self.blocks, i)
     }
 
     /// Columns of a group: whole panels, as even as they allow.

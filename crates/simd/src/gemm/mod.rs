@@ -5,6 +5,7 @@
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+mod chain;
 #[cfg(target_arch = "x86_64")]
 mod cut;
 #[cfg(target_arch = "x86_64")]
@@ -16,6 +17,8 @@ mod tests;
 mod tile;
 
 pub use tile::Tile;
+
+pub use chain::{Chain, Layer, Norm, Sizes, Weight, chain_scratch};
 
 use rayon::prelude::*;
 
@@ -92,6 +95,11 @@ impl<'a> MatMut<'a> {
     pub fn pairs(words: &'a mut [u32], rows: usize, cols: usize) -> Self {
         assert!(cols.is_multiple_of(2) && 2 * words.len() >= rows * cols, "matrix {rows}x{cols} in {} words", words.len());
         MatMut { data: ElementsMut::Pairs(words), rows, cols }
+    }
+
+    /// Whether they are in single precision.
+    fn is_f32(&self) -> bool {
+        matches!(self.data, ElementsMut::F32(_))
     }
 
     /// The elements in single precision.
@@ -313,9 +321,10 @@ impl Product<'_> {
     }
 }
 
-/// Whether there is work for several threads: below so much waking them costs more than they save.
+/// Multiplications of a product that is worth several threads: below so much waking them costs more than they save.
+const PARALLEL_FROM: usize = 64 * 64 * 64;
+
 fn worthwhile(a: &Mat, c: &MatMut, pool: &Pool) -> bool {
-    const PARALLEL_FROM: usize = 64 * 64 * 64;
     pool.threads() > 1 && c.rows * c.cols * a.cols >= PARALLEL_FROM
 }
 

@@ -38,18 +38,41 @@ pub(super) fn row_sums_scratch(m: usize, k: usize) -> usize {
     [1, 2].map(|per_step| 4 * m * Inner::new(k, per_step).chunks).into_iter().max().unwrap_or(0)
 }
 
-/// The result, written in pieces by several threads.
+/// The result, written in pieces by several threads, or a place for a panel of it.
 #[derive(Clone, Copy)]
-struct Target {
-    c: *mut f32,
-    row: usize,
+pub(super) struct Target {
+    pub c: *mut f32,
+    /// Distances of rows, and of blocks of eight rows; 0 where each block takes the place of the one before.
+    pub row: usize,
+    pub eight: usize,
+    /// The column that `c` begins with.
+    pub first: usize,
     /// Whether it is bf16.
-    pairs: bool,
+    pub pairs: bool,
 }
 
 impl Target {
-    fn f32(c: *mut f32, row: usize) -> Target {
-        Target { c, row, pairs: false }
+    /// Whole rows.
+    pub fn new(c: *mut f32, row: usize) -> Target {
+        Target { c, row, eight: ROWS * row, first: 0, pairs: false }
+    }
+
+    /// Whole rows of a matrix.
+    pub fn of(c: MatMut) -> Target {
+        let n = c.cols;
+        match c.data {
+            ElementsMut::F32(data) => Target::new(data[..c.rows * n].as_mut_ptr(), n),
+            ElementsMut::Pairs(words) => Target { pairs: true, ..Target::new(words[..c.rows * n / 2].as_mut_ptr().cast(), n) },
+        }
+    }
+
+    /// From this row on.
+    ///
+    /// # Safety
+    /// The result reaches that far.
+    pub unsafe fn from(self, row: usize) -> Target {
+        // SAFETY: the caller's promise.
+        Target { c: unsafe { self.at(row * self.row) }, ..self }
     }
 
     /// # Safety
@@ -67,12 +90,12 @@ unsafe impl Sync for Target {}
 
 /// Packed words, written in panels and blocks by several threads.
 #[derive(Clone, Copy)]
-struct Words(*mut u32);
+pub(super) struct Words(pub *mut u32);
 
 impl Words {
     /// # Safety
     /// The words reach that far.
-    unsafe fn at(self, offset: usize) -> *mut u32 {
+    pub unsafe fn at(self, offset: usize) -> *mut u32 {
         // SAFETY: the caller's promise.
         unsafe { self.0.add(offset) }
     }
@@ -84,7 +107,7 @@ unsafe impl Send for Words {}
 unsafe impl Sync for Words {}
 
 /// Runs jobs one after the other, or over the threads.
-fn each(parallel: bool, jobs: usize, job: impl Fn(usize) + Sync + Send) {
+pub(super) fn each(parallel: bool, jobs: usize, job: impl Fn(usize) + Sync + Send) {
     if parallel && jobs > 1 { (0..jobs).into_par_iter().with_max_len(1).for_each(job) } else { (0..jobs).for_each(job) }
 }
 
@@ -122,22 +145,17 @@ pub(super) unsafe fn run<const BF16: bool>(how: &Product, a: Mat, b: Right, c: M
     let n = c.cols;
     let cut = Cut::new([a.rows, n, a.cols], avx512::per_step::<BF16>(), matches!(b, Right::Packed(_)));
     let inner = cut.inner;
-    let c = match c.data {
-        ElementsMut::F32(data) => Target::f32(data[..cut.m * n].as_mut_ptr(), n),
-        ElementsMut::Pairs(words) => {
-            assert!(BF16 && inner.chunks == 1, "an inner dimension of {} is not summed at once", a.cols);
-            Target { c: words[..cut.m * n / 2].as_mut_ptr().cast(), row: n, pairs: true }
-        }
-    };
+    assert!(c.is_f32() || BF16 && inner.chunks == 1, "an inner dimension of {} is not summed at once", a.cols);
+    let c = Target::of(c);
     let in_place = avx512::in_place::<BF16>(&a);
     let need = cut.scratch(in_place);
     let mut packed = pool.scratch(need.a + need.b);
     let packed = Words(packed.as_mut_ptr().cast());
     let mut sums = pool.scratch(need.sums);
-    let partial = Target::f32(sums.as_mut_ptr(), n);
+    let partial = Target::new(sums.as_mut_ptr(), n);
     // Each chunk of a block is summed by the one job that packs it for the first group.
     let mut chunk_sums = pool.scratch(if row_sums.is_some() { inner.chunks * cut.m } else { 0 });
-    let sums_to = (!chunk_sums.is_empty()).then_some(Target::f32(chunk_sums.as_mut_ptr(), 1));
+    let sums_to = (!chunk_sums.is_empty()).then_some(Target::new(chunk_sums.as_mut_ptr(), 1));
     // SAFETY: there is a sum for each chunk of each row.
     let sums_at = |chunk, block| sums_to.map_or(std::ptr::null_mut(), |to| unsafe { to.at(cut.row_sums_place(chunk, block)) });
 
@@ -175,8 +193,9 @@ pub(super) unsafe fn run<const BF16: bool>(how: &Product, a: Mat, b: Right, c: M
                 Right::Plain(b) if cut.parts > 1 && cut.groups == 1 && chunk + 1 < chunks.end => {
                     Later::chunk(&a, &b, inner.range(chunk + 1))
                 }
-                _ if !own_b && !in_place && need.a == 0 && inner.chunks == 1 && first + 1 < cut.blocks => {
-                    Later::rows(&a, cut.block(first + 1))
+                _ if !own_b && need.a == 0 && inner.chunks == 1 && first + 1 < cut.blocks => {
+                    // What is read where it is, is asked for by rows.
+                    Later::rows(&a, !in_place, how, c, cut.block(first + 1))
                 }
                 _ if !how.ahead.is_empty() => Later::share(how.ahead, job * chunks.len() + chunk - chunks.start, jobs * chunks.len()),
                 _ => Later::default(),
@@ -205,7 +224,7 @@ pub(super) unsafe fn run<const BF16: bool>(how: &Product, a: Mat, b: Right, c: M
             } else {
                 // SAFETY: the sums of this part begin here.
                 let sums = unsafe { partial.at(part * cut.m * n) };
-                (Target::f32(sums, n), Ends { result: chunk > chunks.start, ..Ends::default() })
+                (Target::new(sums, n), Ends { result: chunk > chunks.start, ..Ends::default() })
             };
             for block in blocks.clone() {
                 let rows = cut.block(block);
@@ -254,18 +273,20 @@ pub(super) unsafe fn run<const BF16: bool>(how: &Product, a: Mat, b: Right, c: M
 
 /// What the sums of a chunk are added to, and what follows.
 #[derive(Clone, Copy, Default)]
-struct Ends<'a> {
-    row: Option<&'a [f32]>,
+pub(super) struct Ends<'a> {
+    pub row: Option<&'a [f32]>,
     /// A matrix of the result's shape.
-    matrix: Option<&'a [f32]>,
+    pub matrix: Option<&'a [f32]>,
     /// What the result holds.
-    result: bool,
+    pub result: bool,
     /// What is done to complete elements.
-    then: After<'a>,
+    pub then: After<'a>,
+    /// Where GELU's words go, those of a row so far apart; else they stay where the sums are.
+    pub words: Option<(Words, usize)>,
 }
 
 impl<'a> Ends<'a> {
-    fn of(how: &Product<'a>, first: bool, last: bool) -> Ends<'a> {
+    pub fn of(how: &Product<'a>, first: bool, last: bool) -> Ends<'a> {
         let result = !first || how.accumulate;
         Ends {
             row: how.bias.filter(|_| !result),
@@ -275,49 +296,80 @@ impl<'a> Ends<'a> {
             },
             result,
             then: if last { how.after } else { After::Nothing },
+            words: None,
         }
     }
 
-    /// The same for the block that begins with this row, at this offset.
-    fn then(&self, row: usize, at: usize) -> Then {
-        match self.then {
-            After::Nothing | After::Add(_) => Then::Nothing,
-            After::Gelu => Then::Gelu,
-            After::GeluSlope(x) => Then::Slope { x: x[at..].as_ptr() },
-            After::Residual { x, scale } => Then::Residual { x: x[at..].as_ptr(), scale: scale[row..].as_ptr() },
+    /// The same for the block that begins with this row and column, at this offset of the result.
+    ///
+    /// # Safety
+    /// Where there are words, they hold the block.
+    unsafe fn then(&self, row: usize, column: usize, at: usize) -> Then {
+        match (self.then, self.words) {
+            (After::Nothing | After::Add(_), _) => Then::Nothing,
+            (After::Gelu, None) => Then::Gelu,
+            // SAFETY: the caller's promise.
+            (After::Gelu, Some((words, distance))) => unsafe {
+                Then::GeluTo { words: words.at(row * distance + column / 2), row: distance }
+            },
+            (After::GeluSlope(x), _) => Then::Slope { x: x[at..].as_ptr() },
+            (After::Residual { x, scale }, _) => Then::Residual { x: x[at..].as_ptr(), scale: scale[row..].as_ptr() },
         }
     }
 }
 
-/// Memory that is packed next, asked for while this is multiplied: packing then waits for the nearer caches alone.
-#[derive(Default)]
-struct Later {
-    /// Where operands begin, and how many words they have: addresses alone, nothing is read there.
-    operands: [(*const u32, usize); 2],
+/// Memory that is used next, asked for while this is multiplied: what uses it waits for the nearer caches alone.
+pub(super) struct Later {
+    /// Where each piece begins, and how many words it has: addresses alone, nothing is read there.
+    pieces: [(*const u32, usize); 3],
     /// Instead of b's next panel, which is near.
     alone: bool,
 }
 
+impl Default for Later {
+    fn default() -> Later {
+        Later::of([NOTHING; 3])
+    }
+}
+
+/// No memory.
+const NOTHING: (*const u32, usize) = (std::ptr::null(), 0);
+
 impl Later {
-    /// A chunk of a row-major b, and of an a that is the transpose of such a matrix.
-    fn chunk(a: &Mat, b: &Mat, inner: Range<usize>) -> Later {
-        Later { operands: [lines(&a.t(), inner.clone()), lines(b, inner)], alone: false }
+    fn of(pieces: [(*const u32, usize); 3]) -> Later {
+        Later { pieces, alone: false }
     }
 
-    /// Rows of a row-major a, which the next job probably packs.
-    fn rows(a: &Mat, rows: Range<usize>) -> Later {
-        Later { operands: [lines(a, rows), (std::ptr::null(), 0)], alone: false }
+    /// A chunk of a row-major b, and of an a that is the transpose of such a matrix.
+    fn chunk(a: &Mat, b: &Mat, inner: Range<usize>) -> Later {
+        Later::of([lines(&a.t(), inner.clone()), lines(b, inner), NOTHING])
+    }
+
+    /// Rows that the next job probably takes: of a row-major a where they are `packed`, of what is added to them, and of the result.
+    pub fn rows(a: &Mat, packed: bool, how: &Product, c: Target, rows: Range<usize>) -> Later {
+        let a = if packed { lines(a, rows.clone()) } else { NOTHING };
+        let range = rows.start * c.row..rows.end * c.row;
+        let added = match how.after {
+            After::Add(x) | After::Residual { x, .. } | After::GeluSlope(x) => (x[range.clone()].as_ptr().cast(), range.len()),
+            After::Nothing | After::Gelu => NOTHING,
+        };
+        let added = if added.0 == a.0 { NOTHING } else { added };
+        let c = match c.pairs {
+            true => (c.c.cast::<u16>().wrapping_add(range.start).cast_const().cast(), range.len() / 2),
+            false => (c.c.wrapping_add(range.start).cast_const().cast(), range.len()),
+        };
+        Later::of([a, added, c])
     }
 
     /// Part i of n of what somebody wants after the product. Few rows have no time for more: the next panel is not asked for.
     fn share(all: &[f32], i: usize, n: usize) -> Later {
         let share = &all[i * all.len() / n..(i + 1) * all.len() / n];
-        Later { operands: [(share.as_ptr().cast(), share.len()), (std::ptr::null(), 0)], alone: true }
+        Later { pieces: [(share.as_ptr().cast(), share.len()), NOTHING, NOTHING], alone: true }
     }
 
     /// Where the next so many words begin.
     fn take(&mut self, words: usize) -> Option<*const u32> {
-        let (from, left) = self.operands.iter_mut().find(|(_, left)| *left > 0)?;
+        let (from, left) = self.pieces.iter_mut().find(|(_, left)| *left > 0)?;
         let piece = *from;
         (*from, *left) = (from.wrapping_add(words), left.saturating_sub(words));
         Some(piece)
@@ -337,8 +389,8 @@ fn lines(mat: &Mat, rows: Range<usize>) -> (*const u32, usize) {
 /// Multiplies rows of a with the packed `columns` of b over so many steps; `follow` is what is used behind them, `later` what is packed then.
 ///
 /// # Safety
-/// As [`run`]; `b` holds the panels of `columns`, `a` the rows, and nobody else uses this piece of c.
-unsafe fn multiply<const BF16: bool>(
+/// As [`run`]; `b` holds the panels of `columns`, `a` the rows, and nobody else uses this piece of c or of the words.
+pub(super) unsafe fn multiply<const BF16: bool>(
     a: Rows,
     rows: Range<usize>,
     steps: usize,
@@ -353,16 +405,16 @@ unsafe fn multiply<const BF16: bool>(
         let here = b.wrapping_add((panel.start - columns.start) * steps);
         let next = if panel.end < columns.end { b.wrapping_add((panel.end - columns.start) * steps) } else { follow };
         for (i, first) in rows.clone().step_by(ROWS).enumerate() {
-            if panel.start == columns.start && first + ROWS < rows.end {
+            if a.far && panel.start == columns.start && first + ROWS < rows.end {
                 // Later panels find them in the cache.
                 a.fetch(i + 1, steps);
             }
             // SAFETY: block i of a and this panel of b are packed; the block of c is inside the piece.
             unsafe {
-                let at = first * c.row + panel.start;
+                let to = c.at(first / ROWS * c.eight + panel.start - c.first);
                 let block = match (ends.matrix, ends.result) {
-                    (Some(matrix), _) => matrix[at..].as_ptr(),
-                    (None, true) => c.at(at),
+                    (Some(matrix), _) => matrix[first * c.row + panel.start..].as_ptr(),
+                    (None, true) => to,
                     (None, false) => std::ptr::null(),
                 };
                 let block = Block {
@@ -371,11 +423,11 @@ unsafe fn multiply<const BF16: bool>(
                     a_row: a.row,
                     a_step: a.step,
                     b: here,
-                    c: c.at(at),
+                    c: to,
                     c_row: c.row,
                     pairs: c.pairs,
                     base: Base { row, block },
-                    then: ends.then(first, at),
+                    then: ends.then(first, panel.start, first * c.row + panel.start),
                     // A panel is as many vectors of words a step as blocks bring.
                     ahead: match i < VECTORS && !later.alone {
                         true => next.wrapping_add(i * steps * LANES),
