@@ -99,7 +99,7 @@ mod tests {
         }
         for n in (0..80).step_by(2) {
             let from: Vec<f32> = (0..n).map(|i| (i as f32 * 0.7 + 0.1).sin()).collect();
-            let mut to = vec![7; 40];
+            let mut to = [7; 40];
             round(&from, &mut to[..n / 2]);
             for (word, pair) in to.iter().zip(from.chunks(2)) {
                 for (bits, x) in [word & 0xffff, word >> 16].into_iter().zip(pair) {

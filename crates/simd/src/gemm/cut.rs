@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::avx512::{self, LANES, ROWS, VECTORS};
+use super::avx512::{LANES, ROWS, VECTORS};
+use super::pack::row_words;
 
 /// Columns of a panel of packed b.
 pub(super) const PANEL: usize = VECTORS * LANES;
@@ -149,12 +150,12 @@ impl Cut {
 
     /// Words of packed a for so many rows of a chunk.
     fn a_words(&self, rows: usize) -> usize {
-        rows.next_multiple_of(ROWS) * avx512::row_words(self.inner.steps)
+        rows.next_multiple_of(ROWS) * row_words(self.inner.steps)
     }
 
     /// Where a block begins in an a that is packed once.
     pub fn a_place(&self, chunk: usize, block: usize) -> usize {
-        chunk * self.a_words(self.m) + self.block(block).start * avx512::row_words(self.inner.steps)
+        chunk * self.a_words(self.m) + self.block(block).start * row_words(self.inner.steps)
     }
 
     /// Where the sums of a block's rows over a chunk are, of all chunks and rows.

@@ -93,7 +93,7 @@ impl Element for f32 {
     }
 }
 
-/// The bits of a bf16, for products that round. They are taken as they are: [`super::avx512::pack_scaled_b`] has factors for f32 alone.
+/// The bits of a bf16, for products that round. They are taken as they are: [`super::pack::pack_scaled_b`] has factors for f32 alone.
 impl Element for u16 {
     #[inline(always)]
     unsafe fn along<const BF16: bool>(from: *const u16, left: usize, _: Option<f32>) -> __m512i {

@@ -11,6 +11,10 @@ mod cut;
 #[cfg(target_arch = "x86_64")]
 mod element;
 #[cfg(target_arch = "x86_64")]
+mod ends;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod pack;
+#[cfg(target_arch = "x86_64")]
 mod product;
 #[cfg(test)]
 mod tests;

@@ -8,8 +8,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::avx512::{self, Base, Block, LANES, ROWS, Rows, Then, VECTORS};
+use super::avx512::{self, Base, Block, LANES, ROWS, VECTORS};
 use super::cut::{Cut, Inner, PANEL, panels};
+use super::ends::Then;
+use super::pack::{self, Rows};
 use super::{After, Elements, ElementsMut, Mat, MatMut, Product};
 use crate::buffer::Buffer;
 use crate::{Pool, lanes};
@@ -133,7 +135,7 @@ unsafe fn pack_panel<const BF16: bool>(b: &Mat, inner: &Inner, chunk: usize, pan
     let columns = panel * PANEL..((panel + 1) * PANEL).min(b.cols);
     let place = inner.place(b.cols, chunk, columns.start);
     // SAFETY: the caller's promise; `Inner::words` counts every panel of every chunk.
-    unsafe { avx512::pack_b::<BF16>(b, inner.range(chunk), columns, to.at(place)) };
+    unsafe { pack::pack_b::<BF16>(b, inner.range(chunk), columns, to.at(place)) };
 }
 
 /// The product; all dimensions above 0. With `row_sums` also the sums of a's rows, whose neighbours must lie side by side in memory.
@@ -147,7 +149,7 @@ pub(super) unsafe fn run<const BF16: bool>(how: &Product, a: Mat, b: Right, c: M
     let inner = cut.inner;
     assert!(c.is_f32() || BF16 && inner.chunks == 1, "an inner dimension of {} is not summed at once", a.cols);
     let c = Target::of(c);
-    let in_place = avx512::in_place::<BF16>(&a);
+    let in_place = pack::in_place::<BF16>(&a);
     let need = cut.scratch(in_place);
     let mut packed = pool.scratch(need.a + need.b);
     let packed = Words(packed.as_mut_ptr().cast());
@@ -173,7 +175,7 @@ pub(super) unsafe fn run<const BF16: bool>(how: &Product, a: Mat, b: Right, c: M
             let (chunk, block) = (job / cut.blocks, job % cut.blocks);
             let to = cut.a_place(chunk, block);
             // SAFETY: each job has a block of its own.
-            unsafe { avx512::pack_a::<BF16>(&a, cut.block(block), inner.range(chunk), packed.at(to), sums_at(chunk, block)) };
+            unsafe { pack::pack_a::<BF16>(&a, cut.block(block), inner.range(chunk), packed.at(to), sums_at(chunk, block)) };
         }
     });
 
@@ -206,7 +208,7 @@ pub(super) unsafe fn run<const BF16: bool>(how: &Product, a: Mat, b: Right, c: M
                         // SAFETY: the words of this job hold a whole group.
                         let to = unsafe { own_words.add((panel.start - group.start) * steps) };
                         // SAFETY: as above.
-                        unsafe { avx512::pack_b::<BF16>(&b, range.clone(), panel, to) };
+                        unsafe { pack::pack_b::<BF16>(&b, range.clone(), panel, to) };
                     }
                     own_words.cast_const()
                 }
@@ -238,7 +240,7 @@ pub(super) unsafe fn run<const BF16: bool>(how: &Product, a: Mat, b: Right, c: M
                     } else {
                         let to = own_words.add(need.each_b);
                         let sums = if group.start == 0 { sums_at(chunk, block) } else { std::ptr::null_mut() };
-                        avx512::pack_a::<BF16>(&a, rows.clone(), range.clone(), to, sums);
+                        pack::pack_a::<BF16>(&a, rows.clone(), range.clone(), to, sums);
                         Rows::packed(&a, steps, to)
                     };
                     multiply::<BF16>(left, rows, steps, [b, next_chunk], group.clone(), to, &ends, &mut later);

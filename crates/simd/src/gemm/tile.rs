@@ -2,7 +2,7 @@
 
 use super::{Mat, MatMut, Product, Rounding, fit};
 #[cfg(target_arch = "x86_64")]
-use super::{avx512, cut::Inner, cut::panels, product};
+use super::{avx512, cut::Inner, cut::panels, pack, product};
 use crate::{Pool, cpu, lanes};
 
 /// Such an operand.
@@ -72,7 +72,7 @@ unsafe fn pack<const BF16: bool>(b: &Mat, are_columns: bool, factors: &[f32], to
             assert!(to.len() >= inner.steps_of(chunk) * columns.len().next_multiple_of(avx512::LANES));
             let to = to.as_mut_ptr().cast();
             // SAFETY: the caller's promise; the words of the panel were counted.
-            unsafe { avx512::pack_scaled_b::<BF16>(b, are_columns, inner.range(chunk), columns, factors, to) };
+            unsafe { pack::pack_scaled_b::<BF16>(b, are_columns, inner.range(chunk), columns, factors, to) };
         }
     }
 }

@@ -21,7 +21,7 @@ use std::arch::x86_64::*;
 
 use crate::vector::x86::mask;
 
-use crate::gemm::avx512::transpose;
+use crate::gemm::pack::transpose;
 
 /// Lanes of a register.
 pub const LANES: usize = 16;

@@ -8,8 +8,9 @@
 
 use std::ops::Range;
 
-use super::super::avx512::{self, ROWS, Rows, per_step, row_words};
+use super::super::avx512::{ROWS, per_step};
 use super::super::cut::{BLOCK_ROWS, Cut, FEW_ROWS, Inner, PANEL, block, blocks, panels};
+use super::super::pack::{self, Rows, row_words};
 use super::super::product::{Ends, Later, Target, Words, each, multiply};
 use super::super::{After, Mat, MatMut, PARALLEL_FROM, Packed, Product};
 use super::{Chain, Norm, Sizes, Weight, norm};
@@ -107,7 +108,7 @@ pub(super) fn scratch<const BF16: bool>(sizes: &Sizes, threads: usize) -> usize 
 /// The CPU has the features of [`crate::cpu::bf16`]; the sizes are those of the operands, the result and what follows; weights are rounded like this.
 pub(super) unsafe fn run<const BF16: bool>(chain: &Chain, weights: Weights, sizes: &Sizes, x: Mat, c: MatMut, pool: &Pool) {
     assert!(c.is_f32() || super::super::pairs(weights.last.k), "an inner dimension of {} is not summed at once", weights.last.k);
-    let plan = Plan::new::<BF16>(sizes, chain.norm.is_none() && avx512::in_place::<BF16>(&x));
+    let plan = Plan::new::<BF16>(sizes, chain.norm.is_none() && pack::in_place::<BF16>(&x));
     let c = Target::of(c);
     // SAFETY: the caller's promise.
     unsafe {
@@ -212,7 +213,7 @@ unsafe fn take<const BF16: bool>(norm: Option<&Norm>, x: &Mat, rows: Range<usize
     unsafe {
         match norm {
             Some(norm) => normalise::<BF16>(norm, x, rows, to, row),
-            None => avx512::pack_a::<BF16>(x, rows, 0..x.cols, to, std::ptr::null_mut()),
+            None => pack::pack_a::<BF16>(x, rows, 0..x.cols, to, std::ptr::null_mut()),
         }
     }
 }
