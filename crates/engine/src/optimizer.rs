@@ -160,8 +160,7 @@ impl Optimizer {
 
     /// The state, with what `values` makes of the moments.
     pub fn state(&self, store: &Store, values: impl Fn(TensorView) -> TensorValues) -> OptimizerState {
-        let steps =
-            store.entries().iter().enumerate().filter(|(_, e)| is_trained(e)).map(|(i, e)| (e.name.clone(), self.steps[i])).collect();
+        let steps = trained(store).map(|(i, e)| (e.name.clone(), self.steps[i])).collect();
         let slots = self.slots(store).map(|(i, slot, moment)| {
             let entry = &store.entries()[i];
             Tensor { name: format!("{slot}/{}", entry.name), shape: entry.shape.clone(), values: values(TensorView::F32(moment)) }
@@ -171,7 +170,7 @@ impl Optimizer {
 
     /// Entry, name and values of each moment, in the order of the state.
     pub fn slots<'a>(&'a self, store: &'a Store) -> impl Iterator<Item = (usize, &'static str, &'a [f32])> {
-        let updated = store.entries().iter().enumerate().filter(|(i, e)| is_trained(e) && self.steps[*i] > 0);
+        let updated = trained(store).filter(|(i, _)| self.steps[*i] > 0);
         updated.flat_map(|(i, _)| self.kind.slots().iter().zip(&self.moments[i]).map(move |(slot, values)| (i, *slot, values.as_slice())))
     }
 
@@ -219,10 +218,14 @@ impl Optimizer {
     }
 }
 
+/// Trained parameters with their numbers, in the order of the state dict.
+fn trained(store: &Store) -> impl Iterator<Item = (usize, &Entry)> {
+    store.entries().iter().enumerate().filter(|(_, entry)| is_trained(entry))
+}
+
 /// Trained parameters that decay, or those that do not, in the order of the state dict.
 fn names(store: &Store, decayed: bool) -> Vec<String> {
-    let chosen = store.entries().iter().filter(|e| is_trained(e) && e.is_decayed() == decayed);
-    chosen.map(|e| e.name.clone()).collect()
+    trained(store).filter(|(_, e)| e.is_decayed() == decayed).map(|(_, e)| e.name.clone()).collect()
 }
 
 /// Elements of one piece of parallel work: with moments, gradient and teacher a third of a megabyte, which stays in the cache until the teacher has

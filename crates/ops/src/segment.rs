@@ -59,6 +59,11 @@ impl Layout {
         })
     }
 
+    /// Gives every token what `of_images` has for its image.
+    pub fn spread(&self, of_images: &[f32], of_tokens: &mut [f32]) {
+        self.image_ranges().zip(of_images).for_each(|(tokens, &value)| of_tokens[tokens].fill(value));
+    }
+
     /// The layout after each segment's grid is changed.
     pub fn map(&self, grid: impl Fn(usize, usize) -> (usize, usize)) -> Layout {
         let segments = self.0.iter().map(|s| {

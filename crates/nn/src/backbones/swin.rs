@@ -90,6 +90,14 @@ impl Swin {
         let norm = Norm::new(g, &mut scope.child("norm"), spec.dim << (spec.depths.len() - 1), EPS)?;
         Ok(Swin { spec: spec.clone(), position, embedding, embedding_norm, stages, norm })
     }
+
+    /// Patches to tokens, `[N, C]`.
+    fn embed(&self, g: &mut Graph, input: &Input) -> Result<Value> {
+        let patches = g.apply1(input.crops.clone(), &[input.pixels])?; // [N, 3·P·P]
+        let x = self.embedding.forward(g, patches)?; // [N, C]
+        let x = self.embedding_norm.map_or(Ok(x), |norm| norm.forward(g, x))?;
+        self.position.map_or(Ok(x), |table| g.apply1(AddPosition, &[x, table]))
+    }
 }
 
 fn check(spec: &SwinSpec) -> Result<()> {
@@ -118,16 +126,6 @@ fn check(spec: &SwinSpec) -> Result<()> {
         return fail(format!("drop_path must be at least 0 and below 1, got {}", spec.drop_path));
     }
     Ok(())
-}
-
-impl Swin {
-    /// Patches to tokens, `[N, C]`.
-    fn embed(&self, g: &mut Graph, input: &Input) -> Result<Value> {
-        let patches = g.apply1(input.crops.clone(), &[input.pixels])?; // [N, 3·P·P]
-        let x = self.embedding.forward(g, patches)?; // [N, C]
-        let x = self.embedding_norm.map_or(Ok(x), |norm| norm.forward(g, x))?;
-        self.position.map_or(Ok(x), |table| g.apply1(AddPosition, &[x, table]))
-    }
 }
 
 impl Block {

@@ -221,7 +221,7 @@ impl Op for Chain {
         let pool = io.pool;
         let mut of_rows = pool.scratch(self.factors().map_or(0, Layout::tokens));
         if let (Some(factors), Some(layout)) = (operands.factors, self.factors()) {
-            layout.image_ranges().zip(io.f32(factors)).for_each(|(tokens, &factor)| of_rows[tokens].fill(factor));
+            layout.spread(io.f32(factors), &mut of_rows);
         }
         let after = match (operands.residual, &self.then) {
             (Some(residual), _) if operands.factors.is_some() => After::Residual { x: io.f32(residual), scale: &of_rows },

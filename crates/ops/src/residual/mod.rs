@@ -8,7 +8,7 @@
 pub(crate) mod gpu;
 
 use esvit_gpu::Recorder;
-use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Result, Shape, SliceMut, Value};
+use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
 use esvit_simd::lanes;
 use rayon::prelude::*;
 
@@ -110,19 +110,19 @@ impl Op for ScaleImages {
 
     fn fast(&self, io: &mut Io) {
         let (x, scale) = (io.f32(0), io.f32(1));
-        let (_, cols) = io.matrix(0);
-        match &mut io.outputs[0] {
-            SliceMut::F32(y) => for_images(&self.layout, cols, y, |image, range, y| lanes::scale(scale[image], &x[range], y)),
-            // Images are whole pieces in neither case: rows of one image or of two.
-            y => {
-                let of_rows: Vec<f32> = self.layout.image_ranges().zip(scale).flat_map(|(rows, &s)| rows.map(move |_| s)).collect();
-                rounded::for_rows(io.pool, y, cols, (PIECE / cols).max(1), |first, y| {
-                    for (i, y) in y.chunks_mut(cols).enumerate() {
-                        lanes::scale(of_rows[first + i], &x[(first + i) * cols..][..cols], y);
-                    }
-                });
+        let (rows, cols) = io.matrix(0);
+        let mut of_rows = io.pool.scratch(rows);
+        self.layout.spread(scale, &mut of_rows);
+        let of_rows = &*of_rows;
+        rounded::for_rows(io.pool, &mut io.outputs[0], cols, (PIECE / cols).max(1), |first, y| {
+            for (i, y) in y.chunks_mut(cols).enumerate() {
+                lanes::scale(of_rows[first + i], &x[(first + i) * cols..][..cols], y);
             }
-        }
+        });
+    }
+
+    fn scratch(&self, _inputs: &[&Shape], _threads: usize) -> usize {
+        4 * self.layout.tokens()
     }
 
     fn gives_pairs(&self, inputs: &[&Shape]) -> bool {

@@ -49,7 +49,7 @@ impl Pass<'_> {
             let logits = kept.tile(words, t);
             let teacher = &mut tiles.teacher[..x.nt * n];
             if logits.is_none() {
-                let w = Tile::columns(x.teacher.directions(&tile), x.teacher.lengths(&tile).factors(), x.rounding, tiles.columns);
+                let w = x.teacher.columns(&tile, &x.teacher.lengths(&tile), x.rounding, tiles.columns);
                 x.logits(x.teacher_z, &w, teacher, x.student.directions(&tile));
             }
             for (j, q) in teacher.chunks_mut(n).enumerate() {
@@ -68,7 +68,7 @@ impl Pass<'_> {
             let rows = tile.start - first..tile.end - first;
             let dv = &mut dv[rows.start * x.d..rows.end * x.d];
             let w = Tile::rows(directions, lengths.factors(), x.rounding, tiles.rows);
-            let w_columns = logits.is_none().then(|| Tile::columns(directions, lengths.factors(), x.rounding, tiles.columns));
+            let w_columns = logits.is_none().then(|| x.student.columns(&tile, &lengths, x.rounding, tiles.columns));
             let dw = &mut tiles.dw[..n * x.d];
             for (b, block) in steps(0..x.ns, BLOCK).enumerate() {
                 let g = &mut tiles.student[..block.len() * n];

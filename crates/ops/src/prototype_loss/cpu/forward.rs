@@ -5,7 +5,6 @@ use std::f64::consts::LN_2;
 use std::ops::Range;
 
 use esvit_graph::Io;
-use esvit_simd::gemm::Tile;
 use esvit_simd::lanes;
 use esvit_simd::vector::stream_end;
 use rayon::prelude::*;
@@ -73,7 +72,7 @@ fn first_pass(op: &PrototypeLoss, x: &Operands, range: Range<usize>, mean_z: &[f
         let lengths = x.teacher.lengths(&tile);
         // The mean logit is the logit of the mean.
         x.teacher.logit(&tile, &lengths, mean_z, &mut mean[tile.start - first..tile.end - first]);
-        let w = Tile::columns(x.teacher.directions(&tile), lengths.factors(), x.rounding, tiles.columns);
+        let w = x.teacher.columns(&tile, &lengths, x.rounding, tiles.columns);
         let teacher = &mut tiles.teacher[..x.nt * n];
         x.logits(x.teacher_z, &w, teacher, x.student.directions(&tile));
         for (j, row) in teacher.chunks_mut(n).enumerate() {
@@ -84,7 +83,7 @@ fn first_pass(op: &PrototypeLoss, x: &Operands, range: Range<usize>, mean_z: &[f
             factors[j] = part.teacher[j].add(max, sum);
             part.teacher_energy[j] = part.teacher_energy[j] * factors[j] + energy;
         }
-        let w = Tile::columns(x.student.directions(&tile), x.student.lengths(&tile).factors(), x.rounding, tiles.columns);
+        let w = x.student.columns(&tile, &x.student.lengths(&tile), x.rounding, tiles.columns);
         for block in steps(0..x.ns, BLOCK) {
             let student = &mut tiles.student[..block.len() * n];
             x.logits(x.rows(&block), &w, student, x.share(x.teacher.directions(&x.next(&tile)), &block));
