@@ -1,6 +1,6 @@
 /**
  * k-NN accuracy over training time: the network drawn at random, then its teacher every so many steps, with several seeds, on
- * queries in colour and in grey. Prints one JSON line for each point, then a table. Training time alone is counted.
+ * queries in color and in gray. Prints one JSON line for each point, then a table. Training time alone is counted.
  *
  *   node bench/learning-curve.mjs <images> [--config configs/nano.yaml] [--seeds 0,1,2] [--every 150] [--steps 900] [-- settings, over the file's]
  */
@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { knn, native, networkOf, openLabelledSplit, pretrain, readCheckpoint, resolveConfig } from "../dist/index.js";
+import { knn, native, networkOf, openLabeledSplit, pretrain, readCheckpoint, resolveConfig } from "../dist/index.js";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -25,13 +25,13 @@ if (images === undefined) throw new Error("name the folder of images");
 const every = Number(values.every);
 const steps = Number(values.steps);
 const seeds = values.seeds.split(",").map(Number);
-const split = await openLabelledSplit(images);
+const split = await openLabeledSplit(images);
 if (!split) throw new Error(`${images} has no class folders`);
 
-/** Accuracy with 20 neighbours, in colour and in grey. */
+/** Accuracy with 20 neighbors, in color and in gray. */
 async function accuracy(config, features) {
-  const at20 = async (grey) => (await knn({ split, config: { ...config, evaluate: { ...config.evaluate, ks: [20] } }, features, grey }, native())).results[0].top1;
-  return { colour: await at20(false), grey: await at20(true) };
+  const at20 = async (gray) => (await knn({ split, config: { ...config, evaluate: { ...config.evaluate, ks: [20] } }, features, gray }, native())).results[0].top1;
+  return { color: await at20(false), gray: await at20(true) };
 }
 
 const points = [];
@@ -62,8 +62,8 @@ for (const seed of seeds) {
 }
 
 const at = (step) => points.filter((point) => point.step === step && point.seed !== "pixels");
-const cell = (point) => `${point.colour.toFixed(1)} / ${point.grey.toFixed(1)}`;
-process.stdout.write(`\nk-NN (k = 20) in %, colour / grey; pixels ${cell(points[0])}\n| step | seconds | ${seeds.map((seed) => `seed ${seed}`).join(" | ")} |\n`);
+const cell = (point) => `${point.color.toFixed(1)} / ${point.gray.toFixed(1)}`;
+process.stdout.write(`\nk-NN (k = 20) in %, color / gray; pixels ${cell(points[0])}\n| step | seconds | ${seeds.map((seed) => `seed ${seed}`).join(" | ")} |\n`);
 for (const step of new Set(points.slice(1).map((point) => point.step))) {
   const row = at(step);
   process.stdout.write(`| ${step} | ${Math.round(row.reduce((sum, { seconds }) => sum + seconds, 0) / row.length)} | ${row.map(cell).join(" | ")} |\n`);

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from attention import WindowAttention
-from losses import GLOBAL_CROPS, Output, move_centre, view_and_region_loss
+from losses import GLOBAL_CROPS, Output, move_center, view_and_region_loss
 from measurement import Settings
 from model import SWINS, Missing, Network, require, swin
 
@@ -17,7 +17,7 @@ def images(settings: Settings, count: int, side: int) -> torch.Tensor:
 
 
 def step(settings: Settings):
-    """Teacher, student, loss, backward, clipping by parameter, AdamW, the teacher's average, the centres."""
+    """Teacher, student, loss, backward, clipping by parameter, AdamW, the teacher's average, the centers."""
     if settings.mode == "onnxruntime":
         raise Missing("a step has no onnxruntime mode")
 
@@ -30,7 +30,7 @@ def step(settings: Settings):
     trained = [p for p in student.parameters() if p.requires_grad]
     groups = [{"params": [p for p in trained if p.ndim > 1]}, {"params": [p for p in trained if p.ndim == 1], "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=0.0005 * settings.batch / 256, weight_decay=0.04)
-    centre, centre_grid = (torch.zeros(1, settings.prototypes, device=settings.device) for _ in range(2))
+    center, center_grid = (torch.zeros(1, settings.prototypes, device=settings.device) for _ in range(2))
     scaler = torch.amp.GradScaler(settings.device.type, enabled=settings.precision == "mixed" and settings.device.type == "cuda")
     crops = [images(settings, GLOBAL_CROPS * settings.batch, settings.global_size)]
     if settings.local_count > 0:
@@ -43,7 +43,7 @@ def step(settings: Settings):
             with torch.no_grad():
                 targets = run_teacher(crops[:1])
             output = run_student(crops)
-            loss = loss_of(output, targets, centre, centre_grid, 0.04)
+            loss = loss_of(output, targets, center, center_grid, 0.04)
         if not torch.isfinite(loss).item():
             raise FloatingPointError("the loss is not finite")
         optimizer.zero_grad()
@@ -57,9 +57,9 @@ def step(settings: Settings):
         with torch.no_grad():
             for average, parameter in zip(teacher.parameters(), student.parameters()):
                 average.mul_(0.996).add_(parameter, alpha=1 - 0.996)
-        move_centre(centre, targets.view)
+        move_center(center, targets.view)
         if targets.region is not None:
-            move_centre(centre_grid, targets.region)
+            move_center(center_grid, targets.region)
 
     return run
 
@@ -143,7 +143,7 @@ def loss(settings: Settings):
     }
     leaves = [tensor for term in inputs.values() for tensor in term.values() if tensor.requires_grad]
     features, teacher_features = (rows(sum(sizes) * settings.batch, width) for sizes in (tokens, tokens[:GLOBAL_CROPS]))
-    centre = torch.zeros(1, settings.prototypes, device=settings.device)
+    center = torch.zeros(1, settings.prototypes, device=settings.device)
 
     def forward() -> torch.Tensor:
         def logits(name: str, z: str, v: str) -> torch.Tensor | None:
@@ -152,7 +152,7 @@ def loss(settings: Settings):
         with torch.no_grad():
             teacher = Output(logits("view", "teacher_z", "teacher_v"), logits("region", "teacher_z", "teacher_v"), teacher_features, tokens[:GLOBAL_CROPS])
         student = Output(logits("view", "z", "v"), logits("region", "z", "v"), features, tokens)
-        return view_and_region_loss(student, teacher, centre, centre, 0.04)
+        return view_and_region_loss(student, teacher, center, center, 0.04)
 
     forward = settings.compiled(forward)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from losses import GLOBAL_CROPS, Output, move_centre, view_and_region_loss
+from losses import GLOBAL_CROPS, Output, move_center, view_and_region_loss
 
 MASK = (1 << 64) - 1
 
@@ -35,7 +35,7 @@ def main() -> None:
     run = json.loads(Path(sys.argv[1]).read_text())
     batch, width, crops = run["batch"], run["out_dim"], run["ncrops"]
     tokens = [run["s_npatch"][0]] * GLOBAL_CROPS + [run["s_npatch"][1]] * (crops - GLOBAL_CROPS)
-    centre, centre_grid = torch.zeros(1, width), torch.zeros(1, width)
+    center, center_grid = torch.zeros(1, width), torch.zeros(1, width)
     losses = []
     for call, epoch in enumerate(run["epochs"]):
 
@@ -46,9 +46,9 @@ def main() -> None:
             return Output(fill(f"{name}.view", batch * len(sizes), width, 0.5), fill(f"{name}.region", rows, width, 0.5), features, sizes)
 
         student, teacher = output("student", tokens), output("teacher", tokens[:GLOBAL_CROPS])
-        losses.append(view_and_region_loss(student, teacher, centre, centre_grid, temperature(run, epoch)).item())
-        move_centre(centre, teacher.view)
-        move_centre(centre_grid, teacher.region)
+        losses.append(view_and_region_loss(student, teacher, center, center_grid, temperature(run, epoch)).item())
+        move_center(center, teacher.view)
+        move_center(center_grid, teacher.region)
     print(json.dumps({"losses": losses, "expected": run["loss_values"]}))
 
 

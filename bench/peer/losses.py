@@ -40,15 +40,15 @@ def best_match(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 
 
 def view_and_region_loss(
-    student: Output, teacher: Output, centre: torch.Tensor, centre_grid: torch.Tensor | None, teacher_temperature: float, student_temperature: float = 0.1
+    student: Output, teacher: Output, center: torch.Tensor, center_grid: torch.Tensor | None, teacher_temperature: float, student_temperature: float = 0.1
 ) -> torch.Tensor:
     """The mean over all pairs of a global crop (teacher) and another crop (student): the view term, or half of it and half of the region term."""
     crops = len(student.tokens)
     batch = student.view.shape[0] // crops
-    targets = F.softmax((teacher.view - centre) / teacher_temperature, dim=-1).detach().chunk(GLOBAL_CROPS)
+    targets = F.softmax((teacher.view - center) / teacher_temperature, dim=-1).detach().chunk(GLOBAL_CROPS)
     views = (student.view / student_temperature).chunk(crops)
     if student.region is not None:
-        region_targets = split_crops(F.softmax((teacher.region - centre_grid) / teacher_temperature, dim=-1).detach(), teacher.tokens, batch)
+        region_targets = split_crops(F.softmax((teacher.region - center_grid) / teacher_temperature, dim=-1).detach(), teacher.tokens, batch)
         regions = split_crops(student.region / student_temperature, student.tokens, batch)
         features = split_crops(student.features.detach(), student.tokens, batch)
         teacher_features = split_crops(teacher.features.detach(), teacher.tokens, batch)
@@ -67,6 +67,6 @@ def view_and_region_loss(
 
 
 @torch.no_grad()
-def move_centre(centre: torch.Tensor, logits: torch.Tensor, momentum: float = 0.9) -> None:
+def move_center(center: torch.Tensor, logits: torch.Tensor, momentum: float = 0.9) -> None:
     """Towards the mean of the teacher's rows, after they were used."""
-    centre.mul_(momentum).add_(logits.mean(dim=0, keepdim=True), alpha=1 - momentum)
+    center.mul_(momentum).add_(logits.mean(dim=0, keepdim=True), alpha=1 - momentum)

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { copyCentre, drawCrops, drawLinearCrop, drawMixup, evaluationPlan, randomResizedBox } from "../../ts/src/augment/index.js";
+import { copyCenter, drawCrops, drawLinearCrop, drawMixup, evaluationPlan, randomResizedBox } from "../../ts/src/augment/index.js";
 import { completeConfig } from "../../ts/src/config/index.js";
 import type { CropPlan, PixelOperation } from "../../ts/src/native/crop-plan.js";
 import { stream } from "../../ts/src/random/index.js";
@@ -49,7 +49,7 @@ describe("drawCrops", () => {
   });
 
   test.each([
-    // crop, blur, solarise
+    // crop, blur, solarize
     [0, 1, 0],
     [1, 0.1, 0.2],
     [2, 0.5, 0],
@@ -149,11 +149,11 @@ describe("evaluation", () => {
     expect(left).toBe((2048 - 224) / 2);
   });
 
-  test("the centre is copied out row by row", () => {
-    const centre = evaluationPlan({ width: 6, height: 4 }, { resize: 4, crop: 2 });
+  test("the center is copied out row by row", () => {
+    const center = evaluationPlan({ width: 6, height: 4 }, { resize: 4, crop: 2 });
     const rendered = Uint8Array.from({ length: 6 * 4 * 3 }, (_, i) => i);
     const into = new Uint8Array(15).fill(255);
-    copyCentre(rendered, centre, into, 3);
+    copyCenter(rendered, center, into, 3);
     const row = (y: number): number[] => Array.from({ length: 6 }, (_, i) => (y * 6 + 2) * 3 + i);
     expect([...into]).toEqual([255, 255, 255, ...row(1), ...row(2)]);
   });

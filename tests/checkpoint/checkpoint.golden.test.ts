@@ -32,7 +32,7 @@ const files = fixtures("checkpoint", ".pth");
 const folder = temporaryFolder();
 
 describe.skipIf(!golden).each(files.map((file) => [basename(file), file] as const))("%s", (name, file) => {
-  const { catalogue, tensors } = readFixture<Listing>(fixtures("checkpoint", "listing.json")[0]!);
+  const { catalog, tensors } = readFixture<Listing>(fixtures("checkpoint", "listing.json")[0]!);
   const isLegacy = name.includes("legacy");
   const checkpoint = readCheckpoint(file);
 
@@ -40,12 +40,12 @@ describe.skipIf(!golden).each(files.map((file) => [basename(file), file] as cons
     const types: Record<string, string> = { f32: "float32", i64: "int64" };
     for (const key of ["student", "teacher", "loss"] as const) {
       const listed = [...checkpoint[key]!].map(([tensorName, tensor]) => [tensorName, tensor.shape, types[tensor.dtype]]);
-      expect(listed).toEqual(catalogue[`${key === "loss" ? "dino_loss" : key}.state_dict`]);
+      expect(listed).toEqual(catalog[`${key === "loss" ? "dino_loss" : key}.state_dict`]);
     }
   });
 
   it("has the listed values in every tensor", () => {
-    for (const [group, entries] of Object.entries(catalogue.groups)) {
+    for (const [group, entries] of Object.entries(catalog.groups)) {
       expect(groupRows(tensors, group)).toBe(entries.length);
       entries.forEach(([tensorName, shape], row) => {
         const tensor = find(checkpoint, group, tensorName);
@@ -60,27 +60,27 @@ describe.skipIf(!golden).each(files.map((file) => [basename(file), file] as cons
     }
   });
 
-  it("has the listed epoch, options and optimiser groups", () => {
-    expect(checkpoint.epoch).toBe(catalogue.epoch);
-    expect({ ...(toPlain(checkpoint.args!) as object) }).toEqual(catalogue.args);
+  it("has the listed epoch, options and optimizer groups", () => {
+    expect(checkpoint.epoch).toBe(catalog.epoch);
+    expect({ ...(toPlain(checkpoint.args!) as object) }).toEqual(catalog.args);
     const groups = checkpoint.optimizer!.groups.map((group) => ({ ...(toPlain(group as never) as object) }));
-    expect(groups).toEqual(catalogue[isLegacy ? "optimizer.param_groups_legacy" : "optimizer.param_groups_checkpoint"]);
+    expect(groups).toEqual(catalog[isLegacy ? "optimizer.param_groups_legacy" : "optimizer.param_groups_checkpoint"]);
   });
 
   it("becomes a trainer's state with the listed names and counters", () => {
     const state = toTrainerState(checkpoint);
     const { kind, decayed, notDecayed, steps } = state.optimizer;
-    const names = catalogue["optimizer.param_index_to_name"];
+    const names = catalog["optimizer.param_index_to_name"];
     expect(kind).toBe("adamw");
     expect([...decayed, ...notDecayed]).toEqual(names);
-    const wanted = Object.entries(catalogue["optimizer.step"]).map(([index, step]) => [names[Number(index)], step]);
+    const wanted = Object.entries(catalog["optimizer.step"]).map(([index, step]) => [names[Number(index)], step]);
     expect(steps).toEqual(Object.fromEntries(wanted));
-    expect(state.student.map((tensor) => tensor.name)).toEqual(catalogue["teacher.state_dict"].map(([tensorName]) => tensorName));
+    expect(state.student.map((tensor) => tensor.name)).toEqual(catalog["teacher.state_dict"].map(([tensorName]) => tensorName));
     expect(state.loss.map((tensor) => tensor.name)).toEqual(["center", "center_grid"]);
   });
 
   it("gives the weights of either net without prefixes", () => {
-    const bare = catalogue["teacher.state_dict"].map(([tensorName]) => tensorName);
+    const bare = catalog["teacher.state_dict"].map(([tensorName]) => tensorName);
     expect(weightsFor(checkpoint, "student").map((tensor) => tensor.name)).toEqual(bare);
     expect(weightsFor(checkpoint, "teacher").map((tensor) => tensor.name)).toEqual(bare);
   });
@@ -109,7 +109,7 @@ describe.skipIf(!golden).each(files.map((file) => [basename(file), file] as cons
     expect(again.esvit?.get("note")).toBe("kept");
     // The listing of the current layout, whichever file the state came from.
     const groups = again.optimizer!.groups.map((options) => ({ ...(toPlain(options as never) as object) }));
-    expect(groups).toEqual(catalogue["optimizer.param_groups_checkpoint"]);
+    expect(groups).toEqual(catalog["optimizer.param_groups_checkpoint"]);
     // Options come back as JSON has them: tuples have become lists.
     deepStrictEqual(toPlain(again.args!), toPlain(checkpoint.args!));
     for (const key of ["student", "teacher", "loss", "epoch"] as const) deepStrictEqual(again[key], checkpoint[key]);

@@ -1,6 +1,6 @@
 """Reads a checkpoint without this project's code and prints what it finds as JSON.
 
-`read_checkpoint.py FILE torch`: torch.load, and the optimiser's state goes through a real AdamW for one step.
+`read_checkpoint.py FILE torch`: torch.load, and the optimizer's state goes through a real AdamW for one step.
 `read_checkpoint.py FILE plain`: zipfile (which checks every CRC-32) and a pickle.Unpickler that knows four names.
 """
 import argparse

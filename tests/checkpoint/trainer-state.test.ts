@@ -1,4 +1,4 @@
-/** Between a trainer's state and the reference's layout, for every optimiser and both kinds of nets. */
+/** Between a trainer's state and the reference's layout, for every optimizer and both kinds of nets. */
 import { deepStrictEqual } from "node:assert/strict";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
@@ -137,7 +137,7 @@ describe("the layout", () => {
     expect(checkpoint.optimizer!.groups.map((group) => group.get("lr"))).toEqual([1, 1]);
   });
 
-  it("reads the 2020-era optimiser: an integer step", () => {
+  it("reads the 2020-era optimizer: an integer step", () => {
     const contents = fromTrainerState(state("adamw"), run);
     for (const slots of contents.optimizer!.state.values()) slots.set("step", toFloat32(slots.get("step") as Tensor)[0]!);
     expect(toTrainerState(stored(contents)).optimizer.steps).toEqual(state("adamw").optimizer.steps);
@@ -167,7 +167,7 @@ describe("a checkpoint that does not fit", () => {
     expect(errorOf(() => toTrainerState(stored(contents)))).toMatchObject({ kind: "missing", file, message: `${file}: has no "${name}"` });
   });
 
-  it("names an optimiser for another net", () => {
+  it("names an optimizer for another net", () => {
     const contents = base();
     contents.optimizer!.groups[1]!.set("params", [2, 3]);
     expect(errorOf(() => toTrainerState(stored(contents))).message).toMatch(/2 parameters with weight decay and 2 without, but the student has 2 and 1/);

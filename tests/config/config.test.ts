@@ -160,11 +160,11 @@ describe("the reference's command line", () => {
     const arch = "l1,h3,d96,n2,s1,g1,p4,f7,a0_l2,h6,d192,n2,s1,g1,p2,f7,a0";
     const words = ["--arch", "vil_2262", "--cfg", cfg, "MODEL.SPEC.MSVIT.ARCH", arch, "MODEL.SPEC.MSVIT.MODE", "1", "MODEL.SPEC.MSVIT.VIL_MODE_SWITCH", "0.75"];
     const { config, notes } = resolveConfig(words);
-    expect(config.backbone).toMatchObject({ kind: "vil", arch, neighbours: "drawn", drawUntil: 0.75, border: "open", gate: "none", attention: "sliding" });
+    expect(config.backbone).toMatchObject({ kind: "vil", arch, neighbors: "drawn", drawUntil: 0.75, border: "open", gate: "none", attention: "sliding" });
     // The arch's preset lies below the file.
     expect(notes).toEqual([expect.stringMatching(/--arch vil_2262: backbone.arch is .* which counts/)]);
     expect(toTrainerSpec(config).backbone).toMatchObject({
-      kind: "vil", neighbours: "drawn", draw_until: 0.75,
+      kind: "vil", neighbors: "drawn", draw_until: 0.75,
       stages: [
         { heads: 3, dim: 96, depth: 2, sparse: true, globals: 1, patch_size: 4, window: 7, absolute_position: false, pooled: false },
         { heads: 6, dim: 192, depth: 2, sparse: true, globals: 1, patch_size: 2, window: 7, absolute_position: false, pooled: false },
@@ -261,7 +261,7 @@ describe("our command line", () => {
     ["--batchsize", /^unknown flag --batchsize; did you mean --batchSize\?$/],
     ["--windw", /^unknown flag --windw; did you mean --backbone.window\?$/],
     ["--use_dense_predicton", /did you mean --use_dense_prediction\?$/],
-    ["optimiser.lr=1", /optimiser.lr=1: unknown field optimiser.lr; did you mean optimizer.lr\?/],
+    ["optimizer.lr=1", /optimizer.lr=1: unknown field optimizer.lr; did you mean optimizer.lr\?/],
     ["lr=0.1", /lr=0.1: unknown field lr; did you mean optimizer.lr\?/],
     ["backbone.windwo=7", /did you mean backbone.window\?/],
   ])("%s is an error with a suggestion", (word, expected) => {
@@ -289,7 +289,7 @@ describe("a wrong field", () => {
       "backbone: { kind: vil, arch: 'l1,h5,d96,p4' }",
       'run.yaml: backbone.arch must be stages whose channels their heads divide; stage 1 has 96 channels and 5 heads, got "l1,h5,d96,p4"',
     ],
-    ["backbone: { kind: vil, border: exact, neighbours: drawn }", 'run.yaml: backbone.neighbours must be all where border is exact, got "drawn"'],
+    ["backbone: { kind: vil, border: exact, neighbors: drawn }", 'run.yaml: backbone.neighbors must be all where border is exact, got "drawn"'],
     ["{ backbone: { kind: vil }, crops: { localSize: 98 } }", "run.yaml: crops.localSize must be a multiple of backbone.arch's first stage (4), got 98"],
     ["backbone: { kind: resnet, bottleneck: false, groups: 2 }", "run.yaml: backbone.groups must be 1 where bottleneck is false, got 2"],
     ["backbone: { kind: resnet, dim: 16, width: 2 }", "run.yaml: backbone.width must be at least 4 where dim is 16, got 2"],

@@ -10,8 +10,8 @@ const scratch = temporaryFolder();
 /** Stands in for the addon's PNG: the pixels as they are. */
 const encode = (pixels: Uint8Array): Uint8Array => pixels;
 
-/** Mean of each colour. */
-function meanColour(pixels: Uint8Array): number[] {
+/** Mean of each color. */
+function meanColor(pixels: Uint8Array): number[] {
   const sums = [0, 0, 0];
   for (const [i, value] of pixels.entries()) sums[i % 3]! += value;
   return sums.map((sum) => sum / (pixels.length / 3));
@@ -39,21 +39,21 @@ function features(part: "train" | "val", count: number, of: (pixels: Uint8Array)
 
 /**
  * How the middle of a picture agrees with itself at growing distances: the least, the mean and the largest agreement over eight
- * directions. Colour, contrast and turn do not count.
+ * directions. Color, contrast and turn do not count.
  */
 function selfAgreement(pixels: Uint8Array): number[] {
-  const grey = (x: number, y: number): number => {
+  const gray = (x: number, y: number): number => {
     const at = (y * pictureSize + x) * 3;
     return pixels[at]! + pixels[at + 1]! + pixels[at + 2]!;
   };
   const places = Array.from({ length: 36 * 36 }, (_, i) => [30 + (i % 36), 30 + Math.floor(i / 36)] as const);
-  const mean = places.reduce((sum, [x, y]) => sum + grey(x, y), 0) / places.length;
-  const variance = places.reduce((sum, [x, y]) => sum + (grey(x, y) - mean) ** 2, 1e-9);
+  const mean = places.reduce((sum, [x, y]) => sum + gray(x, y), 0) / places.length;
+  const variance = places.reduce((sum, [x, y]) => sum + (gray(x, y) - mean) ** 2, 1e-9);
   return [3, 5, 7, 9, 11, 14, 17].flatMap((distance) => {
     const agreements = Array.from({ length: 8 }, (_, direction) => {
       const dx = Math.round(distance * Math.cos((direction * Math.PI) / 8));
       const dy = Math.round(distance * Math.sin((direction * Math.PI) / 8));
-      return places.reduce((sum, [x, y]) => sum + (grey(x, y) - mean) * (grey(x + dx, y + dy) - mean), 0) / variance;
+      return places.reduce((sum, [x, y]) => sum + (gray(x, y) - mean) * (gray(x + dx, y + dy) - mean), 0) / variance;
     });
     return [Math.min(...agreements), agreements.reduce((sum, v) => sum + v) / 8, Math.max(...agreements)];
   });
@@ -69,12 +69,12 @@ describe("the demo's pictures", () => {
     }
   });
 
-  test("there are eight classes; their mean colours do not tell them apart, their structure does", () => {
+  test("there are eight classes; their mean colors do not tell them apart, their structure does", () => {
     expect(patterns).toHaveLength(8);
     expect([...patterns].sort()).toEqual(patterns);
-    const byColour = nearestMeanAccuracy(features("train", 40, meanColour), features("val", 25, meanColour));
+    const byColor = nearestMeanAccuracy(features("train", 40, meanColor), features("val", 25, meanColor));
     // Chance is 12.5 %; 200 pictures leave a deviation of 2.3 points.
-    expect(byColour).toBeLessThan(0.25);
+    expect(byColor).toBeLessThan(0.25);
     const byStructure = nearestMeanAccuracy(features("train", 25, selfAgreement), features("val", 15, selfAgreement));
     expect(byStructure).toBeGreaterThan(0.3);
   });

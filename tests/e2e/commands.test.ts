@@ -64,9 +64,9 @@ describe.skipIf(notBuilt)("with the engine", () => {
     const one = await run("pretrain", single, "--config", config, "--output-dir", join(scratch, "single-run"));
     expect(one.code).toBe(3);
     expect(lastSentence(one.stderr)).toEqual([expect.stringContaining("single: 1 image")]);
-    const unlabelled = await run("knn", checkpoint, single);
-    expect(unlabelled.code).toBe(3);
-    expect(lastSentence(unlabelled.stderr)).toEqual([expect.stringContaining("k-NN needs images in at least two classes")]);
+    const unlabeled = await run("knn", checkpoint, single);
+    expect(unlabeled.code).toBe(3);
+    expect(lastSentence(unlabeled.stderr)).toEqual([expect.stringContaining("k-NN needs images in at least two classes")]);
   });
 
   test("pretrain starts from the weights of another checkpoint", async () => {
@@ -76,9 +76,9 @@ describe.skipIf(notBuilt)("with the engine", () => {
     expect(result.stderr).toMatch(/checkpoint\.pth: \d+ tensors loaded\n/);
   });
 
-  test("knn of the weights, of a random net, in grey, and of pixels are four different numbers of the same form", async () => {
+  test("knn of the weights, of a random net, in gray, and of pixels are four different numbers of the same form", async () => {
     const reports = [];
-    for (const flags of [[], ["--random"], ["--grey"], ["--pixels"], ["--net", "student"]]) {
+    for (const flags of [[], ["--random"], ["--gray"], ["--pixels"], ["--net", "student"]]) {
       reports.push(json(await run("knn", checkpoint, images, "--json", "-k", "1,3", ...flags)));
     }
     for (const report of reports) {
@@ -95,7 +95,7 @@ describe.skipIf(notBuilt)("with the engine", () => {
     const floor = json(await run("knn", images, "--random", "--config", config, "--json", "-k", "1,3"));
     expect(floor["results"]).toEqual(reports[1]!["results"]);
     const bank = json(await run("knn", checkpoint, images, "--val", join(images, "train"), "-k", "1", "--json"));
-    // Each image is its own nearest neighbour.
+    // Each image is its own nearest neighbor.
     expect(bank["results"]).toMatchObject([{ k: 1, top1: 100 }]);
   });
 

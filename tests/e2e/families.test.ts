@@ -12,7 +12,7 @@ const families = {
   resnet: "backbone: { kind: resnet, depths: [1, 1, 1, 1], dim: 16 }",
   resnext: "backbone: { kind: resnet, depths: [1, 1, 1, 1], dim: 16, width: 16, groups: 4 }",
   vit: "backbone: { kind: vit, imageSize: 32, patchSize: 8, dim: 24, depth: 2, heads: 3, dropPath: 0.1 }",
-  vil: "backbone: { kind: vil, imageSize: 32, arch: 'l1,h1,d16,n1,s1,g1,p4,f3,a0_l2,h2,d32,n1,s0,g1,p2,f7,a0', neighbours: drawn, drawUntil: 0.5, dropPath: 0.1 }",
+  vil: "backbone: { kind: vil, imageSize: 32, arch: 'l1,h1,d16,n1,s1,g1,p4,f3,a0_l2,h2,d32,n1,s0,g1,p2,f7,a0', neighbors: drawn, drawUntil: 0.5, dropPath: 0.1 }",
 };
 
 const scratch = temporaryFolder();
@@ -45,7 +45,7 @@ threads: 2
     const output = join(scratch, family);
     expect(json(await run("pretrain", images, "--config", config, "--output-dir", output, "--max-steps", "12", "--json"))).toMatchObject({ globalStep: 12 });
     const losses = lossesOf(output);
-    // Until the centre catches up, a network this small comes ever closer to a sharp teacher: a third and less after three epochs of four steps.
+    // Until the center catches up, a network this small comes ever closer to a sharp teacher: a third and less after three epochs of four steps.
     expect(losses).toHaveLength(3);
     expect(losses[2]).toBeLessThan(0.6 * losses[0]!);
     const report = json(await run("knn", join(output, "checkpoint.pth"), images, "--json", "-k", "1"));

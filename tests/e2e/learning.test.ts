@@ -20,7 +20,7 @@ const accuracy = (report: Accuracy, k: number): number => report.results.find((r
 
 describe.skipIf(notBuilt)("the demo", () => {
   // 600 steps of configs/nano.yaml: one and a half minutes on two cores.
-  test("learns what colours do not tell, without collapse", { timeout: 900_000 }, async () => {
+  test("learns what colors do not tell, without collapse", { timeout: 900_000 }, async () => {
     const folder = join(scratch, "demo");
     const report = json(await run("demo", "--output-dir", folder, "--max-steps", "600", "--max-minutes", "14", "--json")) as unknown as Report;
     const log = readFileSync(join(folder, "log.txt"), "utf8").trim().split("\n").map((line) => JSON.parse(line) as Record<string, number>);

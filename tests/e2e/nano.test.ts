@@ -1,4 +1,4 @@
-/** A small model of each family learns from real photographs: its loss falls, and its neighbours are of one class more often than a random network's. */
+/** A small model of each family learns from real photographs: its loss falls, and its neighbors are of one class more often than a random network's. */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";

@@ -23,7 +23,7 @@ interface Listing {
 describe.skipIf(notBuilt || !hasGolden("checkpoint/listing.json"))("a checkpoint of the reference", () => {
   const listing = fixtures("checkpoint", "listing.json")[0];
   test.each(fixtures("checkpoint", ".pth").map((file) => [basename(file), file]))("%s is a run that goes on", async (name, file) => {
-    const { model, run } = readFixture<Listing>(listing!).catalogue;
+    const { model, run } = readFixture<Listing>(listing!).catalog;
     const outputDir = join(scratch, name);
     mkdirSync(outputDir);
     copyFileSync(file, join(outputDir, "checkpoint.pth"));
@@ -64,14 +64,14 @@ interface KnnFixture {
 
 describe.skipIf(notBuilt || !hasGolden("knn"))("k-NN", () => {
   test.each(fixtures("knn", ".json").map((file) => [basename(file), file]))("agrees with %s", async (_, file) => {
-    const { catalogue, tensors } = readFixture<KnnFixture>(file);
+    const { catalog, tensors } = readFixture<KnnFixture>(file);
     const features = (name: string): Float32Array => toFloat32(tensors.get(name)!);
     const labels = (name: string): Uint32Array => Uint32Array.from(new Int32Array(tensors.get(name)!.data.slice().buffer));
-    expect(catalogue.results.length).toBeGreaterThan(0);
-    for (const { k, num_classes: classes, top1, top5 } of catalogue.results) {
+    expect(catalog.results.length).toBeGreaterThan(0);
+    for (const { k, num_classes: classes, top1, top5 } of catalog.results) {
       const [result] = await native().knn(
         features("train_features"), labels("train_labels"), features("test_features"), labels("test_labels"),
-        catalogue.train_shape[1]!, classes, [k], catalogue.T,
+        catalog.train_shape[1]!, classes, [k], catalog.T,
       );
       expect(result!.top1).toBeCloseTo(top1, 9);
       // Classes without votes are ties: the reference counts those that come first, in no order it defines.

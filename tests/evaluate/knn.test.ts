@@ -2,7 +2,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { completeConfig } from "../../ts/src/config/index.js";
-import { backboneOf, extractFeatures, greyEngine, knn, openLabelledSplit } from "../../ts/src/evaluate/index.js";
+import { backboneOf, extractFeatures, grayEngine, knn, openLabeledSplit } from "../../ts/src/evaluate/index.js";
 import type { CropPlan } from "../../ts/src/native/index.js";
 import { temporaryFolder } from "../support/temporary.js";
 import { FakeNative } from "../train/fake-native.js";
@@ -16,30 +16,30 @@ function write(folder: string, count: number, broken = -1): void {
   for (let i = 0; i < count; i++) writeFileSync(join(folder, `${String(i).padStart(2, "0")}.png`), i === broken ? "broken" : `${i} 40 30`);
 }
 
-describe("openLabelledSplit", () => {
+describe("openLabeledSplit", () => {
   test("takes train and val, with the classes of train", async () => {
     const root = join(scratch, "parts");
     write(join(root, "train", "a"), 2);
     write(join(root, "train", "b"), 2);
     write(join(root, "val", "b"), 3);
     for (const path of [root, join(root, "train")]) {
-      const split = await openLabelledSplit(path);
+      const split = await openLabeledSplit(path);
       expect(split).toMatchObject({ kind: "val", bank: { classes: ["a", "b"] } });
       expect(split!.queries.files.map(({ label }) => label)).toEqual([1, 1, 1]);
     }
     write(join(scratch, "elsewhere", "a"), 1);
-    expect((await openLabelledSplit(root, join(scratch, "elsewhere")))!.queries.files.map(({ label }) => label)).toEqual([0]);
+    expect((await openLabeledSplit(root, join(scratch, "elsewhere")))!.queries.files.map(({ label }) => label)).toEqual([0]);
     write(join(scratch, "strange", "c"), 1);
-    await expect(openLabelledSplit(root, join(scratch, "strange"))).rejects.toThrow("no class of this name");
+    await expect(openLabeledSplit(root, join(scratch, "strange"))).rejects.toThrow("no class of this name");
     write(join(scratch, "bare"), 1);
-    await expect(openLabelledSplit(root, join(scratch, "bare"))).rejects.toThrow("have no classes");
+    await expect(openLabeledSplit(root, join(scratch, "bare"))).rejects.toThrow("have no classes");
   });
 
   test("holds out every fifth image of each class where there is no val", async () => {
     const root = join(scratch, "whole");
     write(join(root, "a"), 11);
     write(join(root, "b"), 4);
-    const split = await openLabelledSplit(root);
+    const split = await openLabeledSplit(root);
     expect(split!.kind).toBe("held out");
     expect(split!.queries.files.map(({ path }) => path)).toEqual([join(root, "a", "04.png"), join(root, "a", "09.png")]);
     expect(split!.bank.files).toHaveLength(13);
@@ -50,7 +50,7 @@ describe("openLabelledSplit", () => {
     write(join(scratch, "single", "a"), 6);
     write(join(scratch, "few", "a"), 4);
     write(join(scratch, "few", "b"), 4);
-    for (const name of ["flat", "single", "few"]) expect(await openLabelledSplit(join(scratch, name))).toBeUndefined();
+    for (const name of ["flat", "single", "few"]) expect(await openLabeledSplit(join(scratch, name))).toBeUndefined();
   });
 });
 
@@ -63,10 +63,10 @@ describe("knn", () => {
 
   test("gives the engine the features and labels of the images that can be read", async () => {
     const engine = new FakeNative();
-    const split = (await openLabelledSplit(root))!;
+    const split = (await openLabeledSplit(root))!;
     const weights = [{ name: "patch.weight", shape: [1], dtype: "f32" as const, data: new Uint8Array(4) }];
     const report = await knn({ split, config, features: { weights } }, engine);
-    expect(report).toMatchObject({ bank: 6, queries: 3, classes: 2, width: 1, split: "val", grey: false, results: [{ k: 2, top1: 50, top5: 100 }] });
+    expect(report).toMatchObject({ bank: 6, queries: 3, classes: 2, width: 1, split: "val", gray: false, results: [{ k: 2, top1: 50, top5: 100 }] });
     expect(report.bad.map(({ path }) => path)).toEqual([join(root, "train", "a", "01.png"), join(root, "val", "b", "00.png")]);
     const [call] = engine.knnCalls;
     expect([...call!.bankLabels]).toEqual([0, 0, 0, 1, 1, 1]);
@@ -79,13 +79,13 @@ describe("knn", () => {
 
   test("draws the weights of a random network from its seed", async () => {
     const engine = new FakeNative();
-    await knn({ split: (await openLabelledSplit(root))!, config, features: { random: { seed: 7 } } }, engine);
+    await knn({ split: (await openLabeledSplit(root))!, config, features: { random: { seed: 7 } } }, engine);
     expect(engine.encoded).toEqual([{ weights: undefined, seed: 7 }]);
   });
 
   test("compares pixels without their mean", async () => {
     const engine = new FakeNative();
-    await knn({ split: (await openLabelledSplit(root))!, config, features: "pixels" }, engine);
+    await knn({ split: (await openLabeledSplit(root))!, config, features: "pixels" }, engine);
     const [call] = engine.knnCalls;
     expect(engine.encoded).toEqual([]);
     expect(call!.width).toBe(16 * 16 * 3);
@@ -99,11 +99,11 @@ describe("knn", () => {
   test("ends when it is told to", async () => {
     const controller = new AbortController();
     controller.abort(new Error("enough"));
-    const split = (await openLabelledSplit(root))!;
+    const split = (await openLabeledSplit(root))!;
     await expect(knn({ split, config, features: "pixels", signal: controller.signal }, new FakeNative())).rejects.toThrow("enough");
   });
 
-  test("takes the colour from the queries only", async () => {
+  test("takes the color from the queries only", async () => {
     const seen: CropPlan[] = [];
     const engine = new FakeNative();
     const render = engine.renderCrops.bind(engine);
@@ -111,7 +111,7 @@ describe("knn", () => {
       seen.push(...crops);
       return render(encoded, crops);
     };
-    await knn({ split: (await openLabelledSplit(root))!, config, features: "pixels", grey: true }, engine);
+    await knn({ split: (await openLabeledSplit(root))!, config, features: "pixels", gray: true }, engine);
     expect(seen.map(({ operations }) => operations.length)).toEqual([0, 0, 0, 0, 0, 0, 1, 1, 1]);
     expect(seen.at(-1)!.operations).toEqual([{ kind: "grayscale" }]);
   });
@@ -123,11 +123,11 @@ describe("knn", () => {
   });
 });
 
-test("features of a grey engine and a plain one differ by the grey pixels alone", async () => {
-  const { bank } = (await openLabelledSplit(join(scratch, "knn")))!;
+test("features of a gray engine and a plain one differ by the gray pixels alone", async () => {
+  const { bank } = (await openLabeledSplit(join(scratch, "knn")))!;
   const engine = new FakeNative();
   const plain = await extractFeatures(bank, engine.createEncoder(), config, engine);
-  const grey = await extractFeatures(bank, engine.createEncoder(), config, greyEngine(engine));
-  expect(grey.labels).toEqual(plain.labels);
-  expect(grey.values).not.toEqual(plain.values);
+  const gray = await extractFeatures(bank, engine.createEncoder(), config, grayEngine(engine));
+  expect(gray.labels).toEqual(plain.labels);
+  expect(gray.values).not.toEqual(plain.values);
 });

@@ -44,7 +44,7 @@ describe("stream", () => {
     expect(() => stream(0, "crops", 2 ** 32)).toThrow(RangeError);
   });
 
-  test("integers are uniform, inside neighbouring streams and across them", () => {
+  test("integers are uniform, inside neighboring streams and across them", () => {
     const bins = 17;
     const count = 17_000;
     const within = new Array<number>(bins).fill(0);

@@ -23,10 +23,10 @@ export function fixtures(sub: string, ending = ""): string[] {
   return readdirSync(folder).filter((name) => name.endsWith(ending)).sort().map((name) => join(folder, name));
 }
 
-/** A fixture's catalogue (`X.json`) and the arrays beside it (`X.safetensors`). */
-export function readFixture<T>(json: string): { catalogue: T; tensors: Map<string, Tensor> } {
+/** A fixture's catalog (`X.json`) and the arrays beside it (`X.safetensors`). */
+export function readFixture<T>(json: string): { catalog: T; tensors: Map<string, Tensor> } {
   return {
-    catalogue: JSON.parse(readFileSync(json, "utf8")) as T,
+    catalog: JSON.parse(readFileSync(json, "utf8")) as T,
     tensors: readSafetensors(json.replace(/\.json$/, ".safetensors")).tensors,
   };
 }

@@ -1,13 +1,13 @@
-/** An engine that learns nothing, but whose state is a function of all crops and knobs it was given, in order. */
+/** An engine that learns nothing, but whose state is a function of all crops and parameters it was given, in order. */
 import { createHash } from "node:crypto";
 import type {
-  Encoder, GpuAdapter, KnnResult, Mixup, Native, StepKnobs, StepStats, TensorData, Trainer, TrainerPlan, StatePart, TrainerSpec, TrainerState,
+  Encoder, GpuAdapter, KnnResult, Mixup, Native, StepParameters, StepStats, TensorData, Trainer, TrainerPlan, StatePart, TrainerSpec, TrainerState,
 } from "../../ts/src/native/index.js";
 import { EngineError } from "../../ts/src/native/index.js";
 import { FakeEngine } from "../data/fake-engine.js";
 
 export interface FakeStep {
-  knobs: StepKnobs;
+  parameters: StepParameters;
   mixup: Mixup | undefined;
 }
 
@@ -40,14 +40,14 @@ export class FakeTrainer implements Trainer {
     return this.owner.shapes.map(([name, shape]) => ({ name, shape, dtype: "f32" }));
   }
 
-  async step(crops: { global: Uint8Array; local: Uint8Array; mixup?: Mixup }, knobs: StepKnobs): Promise<StepStats> {
-    if (knobs.step === this.owner.lostAt) throw new EngineError("DEVICE", "the GPU was lost: unplugged");
-    this.owner.steps.push({ knobs, mixup: crops.mixup });
+  async step(crops: { global: Uint8Array; local: Uint8Array; mixup?: Mixup }, parameters: StepParameters): Promise<StepStats> {
+    if (parameters.step === this.owner.lostAt) throw new EngineError("DEVICE", "the GPU was lost: unplugged");
+    this.owner.steps.push({ parameters, mixup: crops.mixup });
     const stats: StepStats = {
       loss: 0, viewLoss: 1, regionLoss: 2, teacherEntropy: 1, featureDeviation: 1, gradientNorm: 3, finite: true, skipped: false, lossScale: 1, elapsedMs: 1, ...this.owner.stats,
     };
-    if (knobs.step === this.owner.nanAt) return { ...stats, loss: NaN, finite: false };
-    const hash = createHash("sha256").update(crops.global).update(crops.local).update(JSON.stringify([knobs, crops.mixup ?? null]));
+    if (parameters.step === this.owner.nanAt) return { ...stats, loss: NaN, finite: false };
+    const hash = createHash("sha256").update(crops.global).update(crops.local).update(JSON.stringify([parameters, crops.mixup ?? null]));
     const mixed = hash.digest().readUInt32LE() / 2 ** 32;
     const touch = (tensor: TensorData): TensorData => f32(tensor.name, tensor.shape, floats(tensor).map((value) => value * 0.9 + mixed));
     const { student, teacher, loss, optimizer } = this.state_;
@@ -56,7 +56,7 @@ export class FakeTrainer implements Trainer {
       : student.flatMap(({ name, shape, data }) => ["exp_avg", "exp_avg_sq"].map((slot) => ({ name: `${slot}/${name}`, shape, dtype: "f32" as const, data })));
     const steps = Object.fromEntries(student.map(({ name }) => [name, (optimizer.steps[name] ?? 0) + 1]));
     this.state_ = { student: student.map(touch), teacher: teacher.map(touch), loss: loss.map(touch), optimizer: { ...optimizer, slots, steps } };
-    await this.owner.afterStep?.(knobs.step);
+    await this.owner.afterStep?.(parameters.step);
     return { ...stats, loss: mixed, viewLoss: mixed / 2, regionLoss: mixed / 2 };
   }
 
@@ -138,7 +138,7 @@ export class FakeNative extends FakeEngine implements Native {
     return {
       width: 1,
       load: (weights) => Promise.resolve(void (record.weights = weights)),
-      initialise: (seed) => Promise.resolve(void (record.seed = seed)),
+      initialize: (seed) => Promise.resolve(void (record.seed = seed)),
       encode: (pixels, count) => {
         const size = pixels.length / count;
         return Promise.resolve(Float32Array.from({ length: count }, (_, i) => pixels.subarray(i * size, (i + 1) * size).reduce((a, b) => a + b, 0) / size));

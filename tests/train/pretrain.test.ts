@@ -55,26 +55,26 @@ describe("a run", () => {
     const result = await run(config, { onStep: ({ stats }) => losses.push(stats.loss) }, engine);
     expect(result).toMatchObject({ status: "finished", position: { epoch: 3, step: 0 }, steps: 15, knn: undefined });
     expect(result.plan).toMatchObject({ images: 11, classes: 2, stepsPerEpoch: 5, totalSteps: 15, firstStep: 0, resumedFrom: undefined });
-    expect(engine.steps.map(({ knobs }) => knobs.step)).toEqual([...Array(15).keys()]);
+    expect(engine.steps.map(({ parameters }) => parameters.step)).toEqual([...Array(15).keys()]);
 
     const lines = log(config);
     expect(lines.map(({ epoch }) => epoch)).toEqual([0, 1, 2]);
     expect(Object.keys(lines[0]!).slice(0, 4)).toEqual(["train_loss", "train_lr", "train_wd", "epoch"]);
     for (const [epoch, line] of lines.entries()) {
-      const knobs = engine.steps.slice(5 * epoch, 5 * epoch + 5).map((step) => step.knobs);
+      const parameters = engine.steps.slice(5 * epoch, 5 * epoch + 5).map((step) => step.parameters);
       expect(line["train_loss"]).toBeCloseTo(losses.slice(5 * epoch, 5 * epoch + 5).reduce((a, b) => a + b) / 5, 12);
-      expect(line["train_lr"]).toBeCloseTo(knobs.reduce((sum, { learningRate }) => sum + learningRate, 0) / 5, 15);
-      expect(line["train_wd"]).toBeCloseTo(knobs.reduce((sum, { weightDecay }) => sum + weightDecay, 0) / 5, 12);
+      expect(line["train_lr"]).toBeCloseTo(parameters.reduce((sum, { learningRate }) => sum + learningRate, 0) / 5, 15);
+      expect(line["train_wd"]).toBeCloseTo(parameters.reduce((sum, { weightDecay }) => sum + weightDecay, 0) / 5, 12);
     }
     expect(["checkpoint0000.pth", "checkpoint0001.pth", "checkpoint0002.pth"].map((name) => existsSync(join(config.outputDir, name)))).toEqual([true, false, true]);
     expect(engine.trainers.every(({ disposed }) => disposed)).toBe(true);
   });
 
-  test("gives each step its knobs: frozen last layer and temperature by epoch, mixup by step", async () => {
+  test("gives each step its parameters: frozen last layer and temperature by epoch, mixup by step", async () => {
     const engine = new FakeNative();
     await run(configOf(), {}, engine);
-    expect(engine.steps.map(({ knobs }) => knobs.freezeLastLayer)).toEqual([...Array(15).keys()].map((step) => step < 5));
-    expect([0, 5, 10].map((step) => engine.steps[step]!.knobs.teacherTemperature)).toEqual([0.02, 0.04, 0.04]);
+    expect(engine.steps.map(({ parameters }) => parameters.freezeLastLayer)).toEqual([...Array(15).keys()].map((step) => step < 5));
+    expect([0, 5, 10].map((step) => engine.steps[step]!.parameters.teacherTemperature)).toEqual([0.02, 0.04, 0.04]);
     const lambdas = engine.steps.map(({ mixup }) => JSON.stringify(mixup?.lambda));
     expect(JSON.parse(lambdas[0]!)).toHaveLength(4);
     expect(new Set(lambdas).size).toBe(15);

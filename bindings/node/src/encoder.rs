@@ -43,9 +43,9 @@ impl JsEncoder {
     }
 
     #[napi(ts_return_type = "Promise<void>")]
-    pub fn initialise<'env>(&self, env: &'env Env, seed: f64) -> Result<Object<'env>> {
+    pub fn initialize<'env>(&self, env: &'env Env, seed: f64) -> Result<Object<'env>> {
         self.worker.call(env, move |encoder| {
-            encoder.initialise(seed as u64);
+            encoder.initialize(seed as u64);
             Ok(())
         })
     }

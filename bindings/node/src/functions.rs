@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use esvit_engine::device;
-use esvit_engine::knn::{Accuracy, Labelled, classify};
+use esvit_engine::knn::{Accuracy, Labeled, classify};
 use esvit_engine::peak::gemm_gflops;
 use esvit_image::{CropPlan, Limits, encode_png as encode, info, render_all};
 use esvit_simd::Pool;
@@ -63,7 +63,7 @@ pub struct KnnResult {
     pub top5: f64,
 }
 
-/// Votes of the neighbours.
+/// Votes of the neighbors.
 pub struct Knn {
     train: Float32Array,
     train_labels: Uint32Array,
@@ -81,8 +81,8 @@ impl Task for Knn {
 
     fn compute(&mut self) -> Result<Vec<Accuracy>> {
         let pool = Pool::new(0).map_err(|e| failure(ENGINE, e))?;
-        let train = Labelled { features: &self.train, labels: &self.train_labels };
-        let test = Labelled { features: &self.test, labels: &self.test_labels };
+        let train = Labeled { features: &self.train, labels: &self.train_labels };
+        let test = Labeled { features: &self.test, labels: &self.test_labels };
         let ks: Vec<usize> = self.ks.iter().map(|&k| k as usize).collect();
         classify(&pool, train, test, self.width as usize, self.classes as usize, &ks, self.temperature as f32).map_err(from_engine)
     }

@@ -151,7 +151,7 @@ pub fn take_state(state: TrainerStateData) -> Result<TrainerState> {
         "adamw" => OptimizerKind::Adamw,
         "sgd" => OptimizerKind::Sgd,
         "lars" => OptimizerKind::Lars,
-        other => return Err(failure(STATE, format_args!("the optimiser `{other}` is not known"))),
+        other => return Err(failure(STATE, format_args!("the optimizer `{other}` is not known"))),
     };
     Ok(TrainerState {
         student: take_all(state.student)?,

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use esvit_bench::{Machine, estimate};
 use esvit_engine::spec::TrainerSpec;
-use esvit_engine::{Knobs, Pixels, Plan, Trainer};
+use esvit_engine::{Pixels, Plan, StepParameters, Trainer};
 use napi::bindgen_prelude::{AsyncTask, Object, Uint8Array};
 use napi::{Env, Result, Task};
 use napi_derive::napi;
@@ -26,8 +26,8 @@ pub struct Mixup {
     pub lambda: Vec<f64>,
 }
 
-#[napi(object)]
-pub struct StepKnobs {
+#[napi(object, js_name = "StepParameters")]
+pub struct JsStepParameters {
     pub step: f64,
     pub progress: f64,
     pub learning_rate: f64,
@@ -82,9 +82,9 @@ pub struct LoadReport {
     pub unexpected: Vec<String>,
 }
 
-impl From<StepKnobs> for Knobs {
-    fn from(k: StepKnobs) -> Knobs {
-        Knobs {
+impl From<JsStepParameters> for StepParameters {
+    fn from(k: JsStepParameters) -> StepParameters {
+        StepParameters {
             step: k.step as u64,
             progress: k.progress,
             learning_rate: k.learning_rate,
@@ -200,10 +200,10 @@ impl JsTrainer {
     }
 
     #[napi(ts_return_type = "Promise<StepStats>")]
-    pub fn step<'env>(&self, env: &'env Env, crops: Crops, knobs: StepKnobs) -> Result<Object<'env>> {
+    pub fn step<'env>(&self, env: &'env Env, crops: Crops, parameters: JsStepParameters) -> Result<Object<'env>> {
         self.worker.call(env, move |trainer| {
             let started = Instant::now();
-            let stats = trainer.step(crops.pixels(), crops.lambda().as_deref(), &knobs.into()).map_err(from_engine)?;
+            let stats = trainer.step(crops.pixels(), crops.lambda().as_deref(), &parameters.into()).map_err(from_engine)?;
             Ok(StepStats {
                 loss: stats.loss,
                 view_loss: stats.view_loss,
@@ -220,9 +220,9 @@ impl JsTrainer {
     }
 
     #[napi(ts_return_type = "Promise<ProfileRow[]>")]
-    pub fn profile<'env>(&self, env: &'env Env, crops: Crops, knobs: StepKnobs) -> Result<Object<'env>> {
+    pub fn profile<'env>(&self, env: &'env Env, crops: Crops, parameters: JsStepParameters) -> Result<Object<'env>> {
         self.worker.call(env, move |trainer| {
-            let rows = trainer.profile(crops.pixels(), crops.lambda().as_deref(), &knobs.into()).map_err(from_engine)?;
+            let rows = trainer.profile(crops.pixels(), crops.lambda().as_deref(), &parameters.into()).map_err(from_engine)?;
             let row = |r: esvit_engine::ProfileRow| ProfileRow {
                 phase: r.phase.into(),
                 operator: r.operator.into(),

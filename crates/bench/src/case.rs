@@ -8,7 +8,7 @@ use crate::{Machine, Measurement, Pace, attention, inference, loss, step};
 /// A measurement that `bench/peer/` makes too, by the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Case {
-    /// Teacher, student, loss, backward, clipping, optimiser, teacher's average, centres.
+    /// Teacher, student, loss, backward, clipping, optimizer, teacher's average, centers.
     Step,
     /// Pooled features of `batch` images of the global crops' size.
     Inference,

@@ -45,12 +45,12 @@ fn workload(spec: &TrainerSpec, keep: [usize; 2]) -> Result<(Workload, f64)> {
         let (student, leaves) = projection(g, &student, rows[0])?;
         let (teacher, _) = projection(g, &teacher, rows[1])?;
         trained.extend(leaves);
-        let centre = g.leaf(&format!("{name} centre"), &[k], DType::F32)?;
+        let center = g.leaf(&format!("{name} center"), &[k], DType::F32)?;
         let temperature = g.leaf("temperature", &[1], DType::F32)?;
         let (leaf, weight) = loss::pair_leaves(g, name, &pairs)?;
         let Some(pair_teacher) = found.or(leaf) else { unreachable!("pairs are known, or were matched") };
         let tau = spec.loss.student_temperature;
-        let term = loss::term(g, student, teacher, tau, centre, temperature, &pairs.offsets, pair_teacher, weight, keep)?;
+        let term = loss::term(g, student, teacher, tau, center, temperature, &pairs.offsets, pair_teacher, weight, keep)?;
         losses.push(term.loss);
         flops += (6 * rows[0] + 2 * rows[1]) * d * k;
         known.push((name, pairs));
@@ -81,7 +81,7 @@ fn workload(spec: &TrainerSpec, keep: [usize; 2]) -> Result<(Workload, f64)> {
             (_, Some(pairs)) if name.ends_with(".weight") => Data::F32(pairs.weight.clone()),
             (_, Some(pairs)) => Data::U32(pairs.teacher.clone()),
             _ if name.ends_with(" gain") => Data::F32(vec![1.0; k]),
-            _ if name.ends_with(" centre") => Data::F32(vec![0.0; k]),
+            _ if name.ends_with(" center") => Data::F32(vec![0.0; k]),
             _ if name.ends_with(" z") => Data::F32(Input::UnitRows(shape.to_vec()).floats(number)),
             _ => Data::plain(number, shape, dtype),
         }

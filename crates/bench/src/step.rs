@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use esvit_engine::spec::TrainerSpec;
-use esvit_engine::{Error, Knobs, Pixels, Result, Trainer};
+use esvit_engine::{Error, Pixels, Result, StepParameters, Trainer};
 use serde::Serialize;
 
 use crate::measurement::Begun;
@@ -51,7 +51,7 @@ pub fn step(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, profile: boo
     let local = pixels(crops.local_count * images, crops.local_size);
     let pixels = Pixels::U8 { global: &global, local: &local };
     // Everything is updated: no layer is frozen.
-    let mut knobs = Knobs {
+    let mut parameters = StepParameters {
         step: 0,
         progress: 0.0,
         learning_rate: 0.0005 * images as f64 / 256.0,
@@ -62,13 +62,13 @@ pub fn step(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, profile: boo
     };
     let times = pace.drive(|| {
         let started = Instant::now();
-        trainer.step(pixels, None, &knobs)?;
-        knobs.step += 1;
+        trainer.step(pixels, None, &parameters)?;
+        parameters.step += 1;
         Ok(started.elapsed().as_secs_f64() * 1e3)
     })?;
     let mut rows = Vec::new();
     if profile {
-        rows = trainer.profile(pixels, None, &knobs)?;
+        rows = trainer.profile(pixels, None, &parameters)?;
     }
     let plan = *trainer.plan();
     let planned = (plan.memory.arena + plan.memory.parameters + plan.memory.workspace) as u64;

@@ -111,7 +111,7 @@ impl Workload {
     #[must_use]
     pub fn kept_on(self, machine: &Machine) -> Workload {
         match machine.gpu() {
-            None => Workload { program: self.program.with_pairs(), ..self },
+            None => Workload { program: self.program.with_bf16x2(), ..self },
             Some(_) => self,
         }
     }

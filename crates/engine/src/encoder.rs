@@ -120,7 +120,7 @@ impl Encoder {
         let mut forward = network::build_forward(&spec.backbone, images, DType::U8, wanted, cpu)?;
         forward.program = forward.program.with_precision(spec.precision.into());
         if cpu {
-            forward.program = forward.program.with_pairs();
+            forward.program = forward.program.with_bf16x2();
         }
         let store = Store::without_values(&forward.parameters, TEACHER);
         let device = device(&forward, &store, staging.len())?;
@@ -142,7 +142,7 @@ impl Encoder {
             Device::Gpu(run) => run.take(&mut self.store),
             Device::Cpu { pool, constants, .. } => {
                 let (program, store) = (&self.forward.program, &mut self.store);
-                *constants = pool.install(|| program.prepare(store));
+                *constants = pool.install(|| program.prepack(store));
             }
         }
         self.weights = Weights::Placed;
@@ -179,7 +179,7 @@ impl Encoder {
     }
 
     /// Weights as a run with this seed starts with.
-    pub fn initialise(&mut self, seed: u64) {
+    pub fn initialize(&mut self, seed: u64) {
         self.weights = Weights::Drawn(seed);
     }
 
@@ -230,7 +230,7 @@ impl Encoder {
                 store.bind(&mut bindings);
                 bindings.bind("pixels", Slice::U8(staging));
                 let (pool, constants) = (&*pool, &*constants);
-                pool.install(|| program.run_prepared(constants, arena, &bindings, pool, times))?;
+                pool.install(|| program.run_prepacked(constants, arena, &bindings, pool, times))?;
                 let arena = &*arena;
                 Ok(forward.outputs.iter().map(|value| Cow::Borrowed(program.output(arena, *value).f32())).collect())
             }

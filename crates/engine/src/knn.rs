@@ -1,4 +1,4 @@
-//! Weighted k-nearest-neighbour classification of features.
+//! Weighted k-nearest-neighbor classification of features.
 //!
 //! Rows are scaled to unit length; the k most similar training rows vote with `exp(cosine / temperature)`; classes are
 //! ranked by their votes.
@@ -14,7 +14,7 @@ use crate::{Error, Result};
 /// Accuracy for one k, in per cent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Accuracy {
-    /// Neighbours that vote.
+    /// Neighbors that vote.
     pub k: usize,
     /// Test rows whose class is ranked first.
     pub top1: f64,
@@ -24,7 +24,7 @@ pub struct Accuracy {
 
 /// Features `[rows, width]` with a class for each row.
 #[derive(Clone, Copy, Debug)]
-pub struct Labelled<'a> {
+pub struct Labeled<'a> {
     /// Row-major values.
     pub features: &'a [f32],
     /// Class of each row.
@@ -38,7 +38,7 @@ const CHUNK: usize = 64;
 ///
 /// # Errors
 /// When sizes do not fit or a label is no class.
-pub fn votes(pool: &Pool, train: Labelled, test: &[f32], width: usize, classes: usize, k: usize, temperature: f32) -> Result<Vec<f32>> {
+pub fn votes(pool: &Pool, train: Labeled, test: &[f32], width: usize, classes: usize, k: usize, temperature: f32) -> Result<Vec<f32>> {
     check(train, width, classes)?;
     if width == 0 || !test.len().is_multiple_of(width) {
         return Err(Error::Input { what: "the test features", want: test.len() / width.max(1) * width, got: test.len() });
@@ -65,8 +65,8 @@ pub fn votes(pool: &Pool, train: Labelled, test: &[f32], width: usize, classes: 
 /// Classification accuracy for several k.
 pub fn classify(
     pool: &Pool,
-    train: Labelled,
-    test: Labelled,
+    train: Labeled,
+    test: Labeled,
     width: usize,
     classes: usize,
     ks: &[usize],
@@ -89,7 +89,7 @@ pub fn classify(
     ks.iter().map(one).collect()
 }
 
-fn check(rows: Labelled, width: usize, classes: usize) -> Result<()> {
+fn check(rows: Labeled, width: usize, classes: usize) -> Result<()> {
     if rows.features.len() != rows.labels.len() * width {
         return Err(Error::Input { what: "the features", want: rows.labels.len() * width, got: rows.features.len() });
     }

@@ -1,9 +1,9 @@
-//! The engine: parameters, optimisers, the moving-average teacher, the training step, the encoder, k-NN.
+//! The engine: parameters, optimizers, the moving-average teacher, the training step, the encoder, k-NN.
 //!
 //! - [`Plan`] says what a run needs before anything is allocated.
 //! - [`Trainer`] owns a compiled step and everything that changes from step to step.
 //! - [`Encoder`] owns a compiled forward pass.
-//! - [`knn`] classifies features by their neighbours.
+//! - [`knn`] classifies features by their neighbors.
 
 mod encoder;
 mod error;
@@ -36,7 +36,7 @@ pub use profile::ProfileRow;
 pub use scaler::LossScaler;
 pub use staging::Pixels;
 pub use state::{StatePart, Tensor, TensorValues, TensorView, TrainerState};
-pub use step::{Knobs, StepStats};
+pub use step::{StepParameters, StepStats};
 pub use store::{LoadReport, Store};
 pub use trainer::Trainer;
 

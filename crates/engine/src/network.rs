@@ -36,7 +36,7 @@ pub(crate) struct Step {
     pub teacher_statistics: Vec<RunningStatistics>,
     /// Rate of stochastic depth of each residual branch, and the leaf of its factors.
     pub drop_path: Vec<(f64, String)>,
-    /// Leaves of neighbours to draw, `[segments]` each: the teacher's layers, then the student's.
+    /// Leaves of neighbors to draw, `[segments]` each: the teacher's layers, then the student's.
     pub draws: Vec<(String, usize)>,
     /// Share of the training in which they are drawn.
     pub draw_until: f64,
@@ -151,17 +151,17 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType, device: Device) -> Result
     };
     let (pair_teacher, pair_weight) = loss::pair_leaves(&mut g, "view_pairs", &view_pairs)?;
     let pair_teacher = pair_teacher.ok_or_else(|| Error::Spec("the view loss has no pairs".into()))?;
-    let centre = g.leaf("center", &k, DType::F32)?;
+    let center = g.leaf("center", &k, DType::F32)?;
     let view =
-        loss::term(&mut g, student.view, teacher.view, tau, centre, temperature, &view_pairs.offsets, pair_teacher, pair_weight, keep[0])?;
+        loss::term(&mut g, student.view, teacher.view, tau, center, temperature, &view_pairs.offsets, pair_teacher, pair_weight, keep[0])?;
     let (mut region, mut matches, mut region_weights) = (None, None, Vec::new());
     if let (Some(s), Some(t)) = (student.region, teacher.region) {
         let matching = RegionMatch { batch, crop_tokens: student.crop_tokens.clone() };
         let pairs = loss::region_pairs(&matching, 0.5);
         let found = g.apply1(matching, &[student.regions, teacher.regions])?;
         let (_, pair_weight) = loss::pair_leaves(&mut g, "region_pairs", &pairs)?;
-        let centre = g.leaf("center_grid", &k, DType::F32)?;
-        region = Some(loss::term(&mut g, s, t, tau, centre, temperature, &pairs.offsets, found, pair_weight, keep[1])?);
+        let center = g.leaf("center_grid", &k, DType::F32)?;
+        region = Some(loss::term(&mut g, s, t, tau, center, temperature, &pairs.offsets, found, pair_weight, keep[1])?);
         (matches, region_weights) = (Some(found), pairs.weight);
     }
 
@@ -197,7 +197,7 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType, device: Device) -> Result
     let kept_on_device = |program: Program| {
         let program = program.with_precision(spec.precision.into());
         match device {
-            Device::Cpu => program.with_pairs(),
+            Device::Cpu => program.with_bf16x2(),
             Device::Gpu => program,
         }
     };

@@ -16,7 +16,7 @@ use esvit_simd::{Pool, lanes, multiversion};
 use rayon::prelude::*;
 
 use crate::spec::OptimizerKind;
-use crate::{Error, Knobs, Result, Store, Tensor, TensorValues, TensorView};
+use crate::{Error, Result, StepParameters, Store, Tensor, TensorValues, TensorView};
 
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
@@ -39,7 +39,7 @@ pub struct OptimizerState {
     pub slots: Vec<Tensor>,
 }
 
-/// The running optimiser: for each entry of the store its moments (empty until the first update).
+/// The running optimizer: for each entry of the store its moments (empty until the first update).
 #[derive(Debug)]
 pub(crate) struct Optimizer {
     kind: OptimizerKind,
@@ -48,7 +48,7 @@ pub(crate) struct Optimizer {
 }
 
 impl OptimizerKind {
-    /// Names of the moment tensors, as PyTorch's optimisers have them.
+    /// Names of the moment tensors, as PyTorch's optimizers have them.
     fn slots(self) -> &'static [&'static str] {
         match self {
             OptimizerKind::Adamw => &["exp_avg", "exp_avg_sq"],
@@ -82,15 +82,15 @@ impl Optimizer {
         pool: &Pool,
         student: &mut Store,
         teacher: &mut Store,
-        knobs: &Knobs,
+        parameters: &StepParameters,
         clip: f32,
         gradient: impl Fn(usize) -> Option<&'g [f32]>,
     ) {
         for i in entries {
             let entry = &student.entries()[i];
             let (trained, averaged) = (is_trained(entry), matches!(entry.role, Role::Parameter | Role::Frozen));
-            let frozen = knobs.freeze_last_layer && entry.is_last_layer();
-            let decay = if entry.is_decayed() { knobs.weight_decay } else { 0.0 };
+            let frozen = parameters.freeze_last_layer && entry.is_last_layer();
+            let decay = if entry.is_decayed() { parameters.weight_decay } else { 0.0 };
             let matrix = entry.shape.len() > 1;
             let mut rule = Rule::Keep;
             let g = gradient(i).filter(|_| trained);
@@ -105,9 +105,11 @@ impl Optimizer {
                     for slot in &mut self.moments[i][..self.kind.slots().len()] {
                         slot.resize(p.len(), 0.0);
                     }
-                    let rate = knobs.learning_rate as f32;
+                    let rate = parameters.learning_rate as f32;
                     rule = match self.kind {
-                        OptimizerKind::Adamw => Rule::Adamw { scale, rates: AdamRates::new(knobs.learning_rate, decay, self.steps[i]) },
+                        OptimizerKind::Adamw => {
+                            Rule::Adamw { scale, rates: AdamRates::new(parameters.learning_rate, decay, self.steps[i]) }
+                        }
                         OptimizerKind::Sgd => {
                             Rule::Momentum { scale, adapt: 1.0, decay: decay as f32, momentum: if first { 0.0 } else { MOMENTUM }, rate }
                         }
@@ -125,7 +127,7 @@ impl Optimizer {
             let [m, v] = &mut self.moments[i];
             let teacher = if averaged { teacher.values_mut(i).as_mut_slice() } else { &mut [] };
             let pieces = Piece::cut(student.values_mut(i), m, v, g.unwrap_or(&[]), teacher);
-            let (keep, new) = (knobs.momentum as f32, (1.0 - knobs.momentum) as f32);
+            let (keep, new) = (parameters.momentum as f32, (1.0 - parameters.momentum) as f32);
             let work = |piece: Piece| {
                 rule.apply(piece.p, piece.m, piece.v, piece.g);
                 // The new values are in the cache.
@@ -174,18 +176,18 @@ impl Optimizer {
         updated.flat_map(|(i, _)| self.kind.slots().iter().zip(&self.moments[i]).map(move |(slot, values)| (i, *slot, values.as_slice())))
     }
 
-    /// The optimiser of a state; nothing is changed when it does not fit.
+    /// The optimizer of a state; nothing is changed when it does not fit.
     pub fn from_state(kind: OptimizerKind, store: &Store, state: OptimizerState) -> Result<Optimizer> {
         if state.kind != kind {
-            return Err(Error::State(format!("the optimiser state is of {:?}, the run uses {kind:?}", state.kind)));
+            return Err(Error::State(format!("the optimizer state is of {:?}, the run uses {kind:?}", state.kind)));
         }
         let mut optimizer = Optimizer::new(kind, store);
         if names(store, true) != state.decayed || names(store, false) != state.not_decayed {
-            return Err(Error::State("the optimiser state lists other parameters than this architecture trains".into()));
+            return Err(Error::State("the optimizer state lists other parameters than this architecture trains".into()));
         }
         let trained = |name: &str| {
             let found = store.position(name).filter(|&i| is_trained(&store.entries()[i]));
-            found.ok_or_else(|| Error::State(format!("the optimiser state names `{name}`, which is not trained here")))
+            found.ok_or_else(|| Error::State(format!("the optimizer state names `{name}`, which is not trained here")))
         };
         for (name, steps) in state.steps {
             let i = trained(&name)?;
@@ -211,7 +213,7 @@ impl Optimizer {
         for (i, entry) in store.entries().iter().enumerate() {
             let complete = optimizer.moments[i][..kind.slots().len()].iter().all(|m| !m.is_empty());
             if is_trained(entry) && optimizer.steps[i] > 0 && !complete {
-                return Err(Error::State(format!("the optimiser state has no moments for `{}`", entry.name)));
+                return Err(Error::State(format!("the optimizer state has no moments for `{}`", entry.name)));
             }
         }
         Ok(optimizer)

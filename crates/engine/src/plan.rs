@@ -14,7 +14,7 @@ use crate::spec::{Device, TrainerSpec};
 pub struct MemoryPlan {
     /// Activations and gradients, in the device's memory.
     pub arena: usize,
-    /// Both networks, moments, centres; with accumulation also the sums of the gradients.
+    /// Both networks, moments, centers; with accumulation also the sums of the gradients.
     pub parameters: usize,
     /// Staging of pixels, and on the CPU scratch memory of the operators.
     pub workspace: usize,

@@ -38,7 +38,7 @@ impl Stream {
     }
 }
 
-/// SplitMix64's finaliser.
+/// SplitMix64's finalizer.
 fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

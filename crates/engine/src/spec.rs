@@ -62,7 +62,7 @@ pub struct LossSpec {
     pub region: bool,
     /// τ.
     pub student_temperature: f32,
-    /// Momentum of the centres.
+    /// Momentum of the centers.
     pub center_momentum: f32,
     /// Mixed student crops with soft targets (view loss only).
     pub mixup: bool,

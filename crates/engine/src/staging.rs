@@ -13,14 +13,14 @@ use crate::spec::TrainerSpec;
 /// those of a pass times the passes.
 #[derive(Clone, Copy, Debug)]
 pub enum Pixels<'a> {
-    /// 8-bit RGB, (height, width, channel), normalised by the engine.
+    /// 8-bit RGB, (height, width, channel), normalized by the engine.
     U8 {
         /// `2·B` images of the global size.
         global: &'a [u8],
         /// `local_count·B` images of the local size.
         local: &'a [u8],
     },
-    /// Normalised floats, (channel, height, width); what a trainer with mixup works on.
+    /// Normalized floats, (channel, height, width); what a trainer with mixup works on.
     F32 {
         /// `2·B` images of the global size.
         global: &'a [f32],
@@ -86,7 +86,7 @@ impl Staging {
                 for (from, is_global) in [(global, true), (local, false)] {
                     for run in runs(if is_global { GLOBAL_CROPS } else { locals }, from.len()) {
                         let (crop, more) = to.split_at_mut(run.len());
-                        normalise(&from[run], size(is_global), crop);
+                        normalize(&from[run], size(is_global), crop);
                         to = more;
                     }
                 }
@@ -106,8 +106,8 @@ impl Staging {
     }
 }
 
-/// 8-bit (height, width, channel) to normalised (channel, height, width).
-fn normalise(from: &[u8], side: usize, to: &mut [f32]) {
+/// 8-bit (height, width, channel) to normalized (channel, height, width).
+fn normalize(from: &[u8], side: usize, to: &mut [f32]) {
     let area = side * side;
     for (from, to) in from.chunks(3 * area).zip(to.chunks_mut(3 * area)) {
         for (p, rgb) in from.chunks(3).enumerate() {

@@ -83,9 +83,9 @@ pub enum StatePart {
     Student,
     /// The teacher's.
     Teacher,
-    /// The centres.
+    /// The centers.
     Loss,
-    /// The optimiser's moments.
+    /// The optimizer's moments.
     Slots,
 }
 
@@ -104,5 +104,5 @@ pub struct TrainerState {
     pub scaler: Option<LossScaler>,
 }
 
-/// Name and values of a centre.
+/// Name and values of a center.
 pub(crate) type Center = (&'static str, Vec<f32>);

@@ -2,10 +2,10 @@
 
 /// Values of the schedules for one step.
 #[derive(Clone, Copy, Debug)]
-pub struct Knobs {
-    /// Global step, from 0: keys stochastic depth and drawn neighbours.
+pub struct StepParameters {
+    /// Global step, from 0: keys stochastic depth and drawn neighbors.
     pub step: u64,
-    /// Share of the training that is done: decides when neighbours are no longer drawn.
+    /// Share of the training that is done: decides when neighbors are no longer drawn.
     pub progress: f64,
     /// Of all parameters.
     pub learning_rate: f64,
@@ -36,7 +36,7 @@ pub struct StepStats {
     pub gradient_norm: f64,
     /// Whether the loss is finite; if not, nothing was changed.
     pub finite: bool,
-    /// Whether the optimiser passed over this step, because scaled gradients overflowed ([`LossScaler`](crate::LossScaler)).
+    /// Whether the optimizer passed over this step, because scaled gradients overflowed ([`LossScaler`](crate::LossScaler)).
     pub skipped: bool,
     /// What the loss was scaled with; 1 in single precision and on a CPU.
     pub loss_scale: f64,

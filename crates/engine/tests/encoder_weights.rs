@@ -50,7 +50,7 @@ fn the_weights_are_the_last_ones_that_fitted() -> Outcome {
     let pixels: Vec<u8> = (0..3 * 32 * 32).map(|i| (i * 31 % 256) as u8).collect();
     let mut drawn = encoder()?;
     let zero = drawn.encode(&pixels, 1)?;
-    drawn.initialise(5);
+    drawn.initialize(5);
     let five = drawn.encode(&pixels, 1)?;
     assert_ne!(zero, five);
 

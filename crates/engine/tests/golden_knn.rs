@@ -1,6 +1,6 @@
 //! k-NN votes and accuracies against the reference's.
 
-use esvit_engine::knn::{Labelled, classify, votes};
+use esvit_engine::knn::{Labeled, classify, votes};
 use esvit_simd::Pool;
 use esvit_testkit::{fixtures, golden_or_skip};
 
@@ -18,7 +18,7 @@ fn votes_and_accuracies_are_the_references() -> Result<(), Box<dyn std::error::E
         };
         let (train_labels, test_labels) = (labels("train_labels")?, labels("test_labels")?);
         let (width, classes) = (shape[1], 10);
-        let bank = Labelled { features: &train, labels: &train_labels };
+        let bank = Labeled { features: &train, labels: &train_labels };
         let mut checked = 0;
         for k in [10usize, 20, 100] {
             let (_, want) = fixture.floats(&format!("k{k}.votes"))?;
@@ -34,7 +34,7 @@ fn votes_and_accuracies_are_the_references() -> Result<(), Box<dyn std::error::E
         for result in fixture.json["results"].as_array().into_iter().flatten() {
             let get = |key: &str| result[key].as_f64().ok_or_else(|| format!("`{key}` is missing"));
             let (k, classes) = (get("k")? as usize, get("num_classes")? as usize);
-            let query = Labelled { features: &test, labels: &test_labels };
+            let query = Labeled { features: &test, labels: &test_labels };
             let accuracy = classify(&pool, bank, query, width, classes, &[k], 0.07)?[0];
             assert!((accuracy.top1 - get("top1")?).abs() < 1e-9, "{} k {k} classes {classes}: {accuracy:?}", fixture.name);
             assert!((accuracy.top5 - get("top5")?).abs() < 1e-9, "{} k {k} classes {classes}: {accuracy:?}", fixture.name);

@@ -1,11 +1,11 @@
-//! Whole training runs against the reference's: losses, matches, gradient norms, parameters, moments, centres.
+//! Whole training runs against the reference's: losses, matches, gradient norms, parameters, moments, centers.
 
 // What is skipped is told with its reason.
 #![allow(clippy::print_stderr)]
 
 use esvit_engine::device::{self, Gpu};
 use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, Precision, TrainerSpec};
-use esvit_engine::{Knobs, Pixels, Store, TensorValues, Trainer};
+use esvit_engine::{Pixels, StepParameters, Store, TensorValues, Trainer};
 use esvit_nn::spec::HeadSpec;
 use esvit_testkit::{Fixture, Kind, compare_forward, compare_integers, compare_parameters, compare_trajectory, fixtures, golden_or_skip};
 use families::backbone_spec;
@@ -91,7 +91,7 @@ fn reference_matches(ours: &[u32], batch: usize, crop_tokens: &[usize]) -> Vec<i
     by_pair.concat()
 }
 
-/// The neighbours a step of the reference drew, in our order. It called the teacher's layers, then the student's for the global crops, then for
+/// The neighbors a step of the reference drew, in our order. It called the teacher's layers, then the student's for the global crops, then for
 /// the local ones.
 fn reference_draws(fixture: &Fixture, step: usize, steps: usize) -> Option<Vec<Vec<u32>>> {
     let all: Vec<u32> = fixture.json["vil_modes_in_call_order"].as_array()?.iter().filter_map(Json::as_u64).map(|v| v as u32).collect();
@@ -144,7 +144,7 @@ fn check(fixture: &Fixture, spec: TrainerSpec, gpu: Option<Gpu>) -> Outcome {
         } else {
             temp
         };
-        let knobs = Knobs {
+        let parameters = StepParameters {
             step: t as u64,
             progress: t as f64 / steps.len() as f64,
             learning_rate: number(step, "lr")?,
@@ -158,7 +158,7 @@ fn check(fixture: &Fixture, spec: TrainerSpec, gpu: Option<Gpu>) -> Outcome {
         if let Some(draws) = reference_draws(fixture, t, steps.len()) {
             trainer.set_next_draws(draws)?;
         }
-        let stats = trainer.step(Pixels::F32 { global: &global, local: &local }, mixup.as_deref(), &knobs)?;
+        let stats = trainer.step(Pixels::F32 { global: &global, local: &local }, mixup.as_deref(), &parameters)?;
         losses.push(stats.loss);
         golden_losses.push(number(step, "loss")?);
 
@@ -199,7 +199,7 @@ fn check(fixture: &Fixture, spec: TrainerSpec, gpu: Option<Gpu>) -> Outcome {
     for name in ["center", "center_grid"] {
         let key = format!("final.{name}");
         if fixture.has_tensor(&key) {
-            compare_forward(&fixture.tensor(&key)?, trainer.center(name).ok_or("centre")?)?;
+            compare_forward(&fixture.tensor(&key)?, trainer.center(name).ok_or("center")?)?;
         }
     }
     for slot in ["exp_avg", "exp_avg_sq", "momentum_buffer", "mu"] {
@@ -248,7 +248,7 @@ fn trajectories_on_a_gpu_are_the_references() -> Outcome {
         return Ok(());
     }
     let Some(gpu) = open_or_skip()? else { return Ok(()) };
-    // In software each takes minutes: one of them, with every kernel, has to do; `gpu_parity.rs` has the other optimisers.
+    // In software each takes minutes: one of them, with every kernel, has to do; `gpu_parity.rs` has the other optimizers.
     let all = gpu.adapter().kind != device::Kind::Software || std::env::var("ESVIT_GPU_ALL").as_deref() == Ok("1");
     for fixture in fixtures("train", "")? {
         if let Some(spec) = spec(&fixture)? {

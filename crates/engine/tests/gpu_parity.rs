@@ -1,4 +1,4 @@
-//! A micro network on a GPU and on the CPU, step by step: every optimiser, both loss terms, mixup, batch norm in the head. Small enough for a GPU in
+//! A micro network on a GPU and on the CPU, step by step: every optimizer, both loss terms, mixup, batch norm in the head. Small enough for a GPU in
 //! software; the reference's own trajectories are in `golden_train.rs`.
 
 // What is skipped is told with its reason.
@@ -6,8 +6,8 @@
 
 use esvit_engine::device::Gpu;
 use esvit_engine::spec::{CropSpec, EncoderSpec, FeatureOutput, LossSpec, OptimizerKind, Precision, TrainerSpec};
-use esvit_engine::{Encoder, Knobs, LossScaler, Pixels, StepStats, Tensor, TensorValues, Trainer, TrainerState};
-use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec, VilBorder, VilGate, VilNeighbours, VilPool, VilSpec, VilStage};
+use esvit_engine::{Encoder, LossScaler, Pixels, StepParameters, StepStats, Tensor, TensorValues, Trainer, TrainerState};
+use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec, VilBorder, VilGate, VilNeighbors, VilPool, VilSpec, VilStage};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -39,7 +39,7 @@ fn spec(optimizer: OptimizerKind, region: bool, mixup: bool, batch_norm: bool) -
     }
 }
 
-/// A stage of sliding windows, whose neighbours are drawn, and one of full attention.
+/// A stage of sliding windows, whose neighbors are drawn, and one of full attention.
 fn longformer() -> BackboneSpec {
     let stage = |heads, dim, sparse, patch_size| VilStage {
         heads,
@@ -60,7 +60,7 @@ fn longformer() -> BackboneSpec {
         share_weights: true,
         only_global: false,
         border: VilBorder::Open,
-        neighbours: VilNeighbours::Drawn,
+        neighbors: VilNeighbors::Drawn,
         draw_until: 0.5,
         pool: VilPool::Mean,
         gate: VilGate::None,
@@ -110,9 +110,9 @@ fn steps(name: &str, spec: TrainerSpec, gpu: &Gpu) -> Outcome {
     for step in 0..3usize {
         let [global, local] = crops(images(&spec), step);
         let crops = Pixels::U8 { global: &global, local: &local };
-        let knobs = Knobs {
+        let parameters = StepParameters {
             step: step as u64,
-            // Neighbours are drawn in the first steps, and no longer in the last.
+            // Neighbors are drawn in the first steps, and no longer in the last.
             progress: step as f64 / 3.0,
             learning_rate: 1e-3 * (step + 1) as f64,
             weight_decay: 0.05,
@@ -121,7 +121,7 @@ fn steps(name: &str, spec: TrainerSpec, gpu: &Gpu) -> Outcome {
             freeze_last_layer: step == 0,
         };
         let lambda = lambda.as_ref().map(|l| l.as_slice());
-        let (a, b) = (here.step(crops, lambda, &knobs)?, there.step(crops, lambda, &knobs)?);
+        let (a, b) = (here.step(crops, lambda, &parameters)?, there.step(crops, lambda, &parameters)?);
         for (key, a, b) in [
             ("loss", a.loss, b.loss),
             ("view loss", a.view_loss, b.view_loss),
@@ -158,13 +158,13 @@ fn a_step_on_a_gpu_is_that_on_the_cpu() -> Outcome {
     steps("sgd, batch norm", spec(OptimizerKind::Sgd, false, false, true), &gpu)?;
     steps("lars, mixup", spec(OptimizerKind::Lars, false, true, false), &gpu)?;
     let longformer = TrainerSpec { backbone: longformer(), ..spec(OptimizerKind::Adamw, true, false, false) };
-    steps("sliding windows with drawn neighbours", longformer.clone(), &gpu)?;
+    steps("sliding windows with drawn neighbors", longformer.clone(), &gpu)?;
     // Several passes: what they leave is added up on the GPU.
     let passes = |accumulate, spec: TrainerSpec| TrainerSpec { accumulate, ..spec };
     steps("adamw, two passes", passes(2, spec(OptimizerKind::Adamw, true, false, false)), &gpu)?;
     steps("sgd, batch norm, three passes", passes(3, spec(OptimizerKind::Sgd, false, false, true)), &gpu)?;
     steps("lars, mixup, two passes", passes(2, spec(OptimizerKind::Lars, false, true, false)), &gpu)?;
-    steps("drawn neighbours, two passes", passes(2, longformer), &gpu)
+    steps("drawn neighbors, two passes", passes(2, longformer), &gpu)
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn changes_nothing(spec: TrainerSpec, gpu: Gpu) -> Outcome {
     let mut trainer = trainer.on_gpu(gpu)?;
     let before = trainer.state()?;
     let [global, local] = crops(images(&spec), 0);
-    let knobs = Knobs {
+    let parameters = StepParameters {
         step: 0,
         progress: 0.0,
         learning_rate: 0.1,
@@ -194,7 +194,7 @@ fn changes_nothing(spec: TrainerSpec, gpu: Gpu) -> Outcome {
         teacher_temperature: 0.05,
         freeze_last_layer: false,
     };
-    let stats = trainer.step(Pixels::U8 { global: &global, local: &local }, None, &knobs)?;
+    let stats = trainer.step(Pixels::U8 { global: &global, local: &local }, None, &parameters)?;
     assert!(!stats.finite);
     let after = trainer.state()?;
     let bits = |s: &TrainerState| -> Vec<u64> {
@@ -209,7 +209,7 @@ fn train(trainer: &mut Trainer, steps: std::ops::Range<usize>) -> Result<Vec<Ste
     let images = images(trainer.spec());
     let step = |step: usize| {
         let [global, local] = crops(images, step % 3);
-        let knobs = Knobs {
+        let parameters = StepParameters {
             step: step as u64,
             learning_rate: 1e-4,
             weight_decay: 0.05,
@@ -218,7 +218,7 @@ fn train(trainer: &mut Trainer, steps: std::ops::Range<usize>) -> Result<Vec<Ste
             freeze_last_layer: false,
             progress: 0.0,
         };
-        trainer.step(Pixels::U8 { global: &global, local: &local }, None, &knobs)
+        trainer.step(Pixels::U8 { global: &global, local: &local }, None, &parameters)
     };
     steps.map(step).collect()
 }
@@ -269,7 +269,7 @@ fn mixed_follows_single_precision_scales_its_loss_and_repeats_its_bits() -> Outc
     train(&mut resumed, 10..20)?;
     assert!(resumed.state()? == state, "a resumed run differs");
 
-    // Too large a scale: the optimiser passes over the step, the rest goes on.
+    // Too large a scale: the optimizer passes over the step, the rest goes on.
     let with = |scaler: LossScaler| TrainerState { scaler: Some(scaler), ..state.clone() };
     let huge = LossScaler { scale: 2f32.powi(100), growth_tracker: 7, ..LossScaler::default() };
     resumed.load(with(huge))?;
@@ -278,7 +278,7 @@ fn mixed_follows_single_precision_scales_its_loss_and_repeats_its_bits() -> Outc
     let after = resumed.state()?;
     assert_eq!(after.scaler, Some(LossScaler { scale: 2f32.powi(99), growth_tracker: 0, ..huge }));
     assert!(after.student == state.student && after.optimizer == state.optimizer, "the step was taken");
-    assert!(after.teacher != state.teacher && after.loss != state.loss, "the teacher or the centres stood still");
+    assert!(after.teacher != state.teacher && after.loss != state.loss, "the teacher or the centers stood still");
 
     // A long row of good steps: it grows.
     let due = LossScaler { growth_tracker: 1999, ..start };
@@ -340,7 +340,7 @@ fn passes_over_parts_are_a_pass_over_the_whole() -> Outcome {
     assert!(told.skipped && told.finite && told.loss_scale == 2f64.powi(100), "{told:?}");
     let after = skipping.state()?;
     assert!(after.student == state.student && after.optimizer == state.optimizer, "the step was taken");
-    assert!(after.teacher != state.teacher && after.loss != state.loss, "the teacher or the centres stood still");
+    assert!(after.teacher != state.teacher && after.loss != state.loss, "the teacher or the centers stood still");
     assert_eq!(after.scaler.map(|s| s.scale), Some(2f32.powi(99)), "halved once");
     Ok(())
 }
@@ -356,7 +356,7 @@ fn features_in_mixed_point_where_those_of_single_precision_do() -> Outcome {
         let output = FeatureOutput::LastBlocks(2);
         let spec = EncoderSpec { backbone: backbone.clone(), image_size: 32, batch: 4, precision, threads: 1, output };
         let mut encoder = Encoder::on_gpu(spec, gpu.clone())?;
-        encoder.initialise(7);
+        encoder.initialize(7);
         let pixels: Vec<u8> = (0..8 * 3 * 32 * 32).map(|i| ((i * 37 + i / 11 * 5) % 256) as u8).collect();
         Ok((encoder.encode(&pixels, 8)?, encoder.width()))
     };

@@ -1,7 +1,7 @@
 //! What saves memory and changes no number: passes over parts of a batch, and blocks that are computed again in the backward pass.
 
 use esvit_engine::spec::{CropSpec, Device, LossSpec, OptimizerKind, Precision, TrainerSpec};
-use esvit_engine::{Knobs, Pixels, Plan, StepStats, TensorValues, Trainer};
+use esvit_engine::{Pixels, Plan, StepParameters, StepStats, TensorValues, Trainer};
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -44,7 +44,7 @@ fn step(trainer: &mut Trainer, step: u64) -> esvit_engine::Result<StepStats> {
     let pixels = |count: usize, salt: usize| -> Vec<u8> { (0..count).map(|i| ((i * 31 + i / 7 * salt + i / 1024) % 256) as u8).collect() };
     let global = pixels(2 * IMAGES * 3 * GLOBAL * GLOBAL, 13 + step as usize);
     let local = pixels(LOCALS * IMAGES * 3 * LOCAL * LOCAL, 5 + step as usize);
-    let knobs = Knobs {
+    let parameters = StepParameters {
         step,
         progress: 0.0,
         learning_rate: 1e-3,
@@ -53,7 +53,7 @@ fn step(trainer: &mut Trainer, step: u64) -> esvit_engine::Result<StepStats> {
         teacher_temperature: 0.05,
         freeze_last_layer: false,
     };
-    trainer.step(Pixels::U8 { global: &global, local: &local }, None, &knobs)
+    trainer.step(Pixels::U8 { global: &global, local: &local }, None, &parameters)
 }
 
 /// Relative distance of two vectors.

@@ -1,7 +1,7 @@
 //! Mixed precision on the CPU against single precision: loss curve, features, repeatability. Where the CPU has no bf16 both are the same.
 
 use esvit_engine::spec::{CropSpec, EncoderSpec, FeatureOutput, LossSpec, OptimizerKind, Precision, TrainerSpec};
-use esvit_engine::{Encoder, Knobs, Pixels, Trainer, TrainerState};
+use esvit_engine::{Encoder, Pixels, StepParameters, Trainer, TrainerState};
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -42,7 +42,7 @@ fn spec(precision: Precision, threads: usize) -> TrainerSpec {
 fn step(trainer: &mut Trainer, t: usize) -> Result<f64, Box<dyn std::error::Error>> {
     let pixels = |count: usize, salt: usize| -> Vec<u8> { (0..count).map(|i| ((i * 31 + i / 7 * salt) % 256) as u8).collect() };
     let (global, local) = (pixels(2 * 2 * 3 * 32 * 32, 13 + t % 3), pixels(2 * 2 * 3 * 16 * 16, 5 + t % 3));
-    let knobs = Knobs {
+    let parameters = StepParameters {
         step: t as u64,
         progress: 0.0,
         learning_rate: 3e-4,
@@ -51,7 +51,7 @@ fn step(trainer: &mut Trainer, t: usize) -> Result<f64, Box<dyn std::error::Erro
         teacher_temperature: 0.05,
         freeze_last_layer: t < 2,
     };
-    let stats = trainer.step(Pixels::U8 { global: &global, local: &local }, None, &knobs)?;
+    let stats = trainer.step(Pixels::U8 { global: &global, local: &local }, None, &parameters)?;
     assert!(stats.finite, "step {t}");
     Ok(stats.loss)
 }
@@ -106,7 +106,7 @@ fn features_point_where_those_of_single_precision_do() -> Outcome {
         let spec =
             EncoderSpec { backbone: backbone(), image_size: 32, batch: 4, precision, threads: 2, output: FeatureOutput::LastBlocks(2) };
         let mut encoder = Encoder::new(spec)?;
-        encoder.initialise(7);
+        encoder.initialize(7);
         let pixels: Vec<u8> = (0..8 * 3 * 32 * 32).map(|i| ((i * 37 + i / 11 * 5) % 256) as u8).collect();
         Ok((encoder.encode(&pixels, 8)?, encoder.width()))
     };

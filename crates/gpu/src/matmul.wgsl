@@ -68,7 +68,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
 
     var sum: array<vec4f, 8>;
     for (var k0 = k_begin; k0 < k_end; k0 += DEPTH) {
-        // Neighbouring threads fetch neighbouring addresses.
+        // Neighboring threads fetch neighboring addresses.
         for (var e = tid; e < DEPTH * TILE_M / 4u; e += 256u) {
             let k = select(e % DEPTH, e / (TILE_M / 4u), a_by_inner);
             let four = select(e / DEPTH, e % (TILE_M / 4u), a_by_inner);

@@ -8,7 +8,7 @@ use crate::program::Place;
 use crate::{Arena, Bindings, NodeTime, Program, Result, Slice, Value, Variant};
 
 /// What one operator made of its constant operands.
-pub struct Prepared {
+pub struct Prepacked {
     /// Whatever its fast version wants.
     pub value: Box<dyn Any + Send + Sync>,
     /// Operands that its fast version reads no more.
@@ -17,16 +17,16 @@ pub struct Prepared {
     pub bytes: usize,
 }
 
-impl std::fmt::Debug for Prepared {
+impl std::fmt::Debug for Prepacked {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Prepared({} bytes for operands {:?})", self.bytes, self.replaces)
+        write!(f, "Prepacked({} bytes for operands {:?})", self.bytes, self.replaces)
     }
 }
 
 /// The same for all nodes of a program.
 #[derive(Debug, Default)]
 pub struct Constants {
-    pub(crate) nodes: Vec<Option<Prepared>>,
+    pub(crate) nodes: Vec<Option<Prepacked>>,
     /// Leaves that no node reads any more.
     pub(crate) replaced: Vec<bool>,
 }
@@ -66,7 +66,7 @@ impl Program {
     ///
     /// # Panics
     /// When a slice is shorter or of another type than its leaf: a broken invariant of the caller.
-    pub fn prepare(&self, leaves: &mut impl Leaves) -> Constants {
+    pub fn prepack(&self, leaves: &mut impl Leaves) -> Constants {
         let mut last = vec![None; self.leaf_names.len()];
         for (time, node) in self.nodes.iter().enumerate() {
             node.inputs.iter().filter_map(|v| self.leaf(*v)).for_each(|leaf| last[leaf] = Some(time));
@@ -77,14 +77,14 @@ impl Program {
         for (time, node) in self.nodes.iter().enumerate() {
             let slice = |v: &Value| self.leaf(*v).and_then(|leaf| leaves.slice(&self.leaf_names[leaf]));
             let operands: Vec<Option<Slice>> = node.inputs.iter().map(slice).collect();
-            let prepared = node.op.prepare(&operands, &self.operand_shapes(node), self.precision);
+            let prepacked = node.op.prepack(&operands, &self.operand_shapes(node), self.precision);
             for (i, leaf) in node.inputs.iter().enumerate().filter_map(|(i, v)| Some((i, self.leaf(*v)?))) {
-                read[leaf] |= prepared.as_ref().is_none_or(|p| !p.replaces.contains(&i));
+                read[leaf] |= prepacked.as_ref().is_none_or(|p| !p.replaces.contains(&i));
                 if last[leaf] == Some(time) && !read[leaf] {
                     leaves.release(&self.leaf_names[leaf]);
                 }
             }
-            nodes.push(prepared);
+            nodes.push(prepacked);
         }
         Constants { nodes, replaced: read.into_iter().map(|read| !read).collect() }
     }
@@ -94,11 +94,11 @@ impl Program {
         self.leaf_names.iter().zip(&constants.replaced).filter(|(_, replaced)| **replaced).map(|(name, _)| name.as_str())
     }
 
-    /// [`Program::run`] with operands that were [prepared](Program::prepare).
+    /// [`Program::run`] with operands that were [prepacked](Program::prepack).
     ///
     /// # Errors
     /// As there; replaced leaves need no slice.
-    pub fn run_prepared(
+    pub fn run_prepacked(
         &self,
         constants: &Constants,
         arena: &mut Arena,

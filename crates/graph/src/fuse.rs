@@ -1,4 +1,4 @@
-//! Neighbours that one operator can do at once, for graphs that are complete.
+//! Neighbors that one operator can do at once, for graphs that are complete.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use crate::{Graph, Next, Node, Value};
 impl Graph {
     /// Joins every node whose first result is read by one other node alone, and other results by nobody, with that, where its operator
     /// [absorbs](crate::Op::absorb) it. It changes no more than the rounding of results; gradients can be taken no more, so it comes behind them. `outputs`
-    /// are values that are wanted as they are. Where weights are `constant`, operators that are faster with [prepared](crate::Op::prepare) ones alone are joined too.
+    /// are values that are wanted as they are. Where weights are `constant`, operators that are faster with [prepacked](crate::Op::prepack) ones alone are joined too.
     pub fn fuse(&mut self, outputs: &[Value], constant: bool) {
         self.segments.clear();
         let mut readers: HashMap<Value, Vec<usize>> = HashMap::new();

@@ -6,20 +6,20 @@
 //!   memory of a run is known before its first step.
 //! - [`Program::run`] walks the nodes on the CPU; [`Program::record`] records them for a GPU.
 
+mod bf16x2;
 mod constants;
 mod differentiate;
 mod error;
 mod fuse;
 mod gpu;
 mod op;
-mod pairs;
 mod plan;
 mod program;
 mod slice;
 mod sum;
 mod value;
 
-pub use constants::{Constants, Leaves, Prepared};
+pub use constants::{Constants, Leaves, Prepacked};
 pub use error::Error;
 pub use gpu::GpuArena;
 pub use op::{GpuIo, Io, Next, Op, Precision, Variant};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use esvit_gpu::{Recorder, View};
 use esvit_simd::Pool;
 
-use crate::{DType, Error, Graph, Node, Prepared, Result, Shape, Slice, SliceMut, Value};
+use crate::{DType, Error, Graph, Node, Prepacked, Result, Shape, Slice, SliceMut, Value};
 
 /// Which of an operator's two versions runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub enum Variant {
 }
 
 /// How the operands of matrix products are rounded. Sums and reductions are single precision either way, and so is everything that is stored, unless a
-/// program keeps [pairs](crate::Program::with_pairs).
+/// program keeps [pairs](crate::Program::with_bf16x2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// Not at all: the reference.
@@ -41,8 +41,8 @@ pub struct Io<'a> {
     pub pool: &'a Pool,
     /// Rounding of matrix products; the plain version ignores it.
     pub precision: Precision,
-    /// What [`Op::prepare`] returned; the plain version gets nothing. Operands that it replaces may be empty.
-    pub prepared: Option<&'a (dyn Any + Send + Sync)>,
+    /// What [`Op::prepack`] returned; the plain version gets nothing. Operands that it replaces may be empty.
+    pub prepacked: Option<&'a (dyn Any + Send + Sync)>,
 }
 
 impl<'a> Io<'a> {
@@ -61,8 +61,8 @@ impl<'a> Io<'a> {
         (self.shapes[i][0], self.shapes[i][1..].iter().product())
     }
 
-    /// Operand `i` in pairs, where [`Program::with_pairs`](crate::Program::with_pairs) keeps it so.
-    pub fn pairs(&self, i: usize) -> Option<&'a [u32]> {
+    /// Operand `i` in pairs, where [`Program::with_bf16x2`](crate::Program::with_bf16x2) keeps it so.
+    pub fn bf16x2(&self, i: usize) -> Option<&'a [u32]> {
         match self.inputs[i] {
             Slice::U32(words) => Some(words),
             _ => None,
@@ -149,28 +149,28 @@ pub trait Op: Any + Debug + Send + Sync {
 
     /// Whether the gradients that read its first result compute it again, so that it need not wait for them: for operators that cost about as
     /// much as reading what they write, and whose own gradient does not read it.
-    fn is_cheap(&self) -> bool {
+    fn recompute_in_backward(&self) -> bool {
         false
     }
 
     /// Whether the fast version rounds this operand to bf16 before it does anything else, in mixed precision on a CPU that multiplies those, and
-    /// can read it in pairs: words of two neighbours of a row, rounded already.
-    fn takes_pairs(&self, _operand: usize, _inputs: &[&Shape]) -> bool {
+    /// can read it in pairs: words of two neighbors of a row, rounded already.
+    fn reads_bf16x2(&self, _operand: usize, _inputs: &[&Shape]) -> bool {
         false
     }
 
     /// Whether it can write its first result so.
-    fn gives_pairs(&self, _inputs: &[&Shape]) -> bool {
+    fn writes_bf16x2(&self, _inputs: &[&Shape]) -> bool {
         false
     }
 
     /// Brings operands that never change, those that are given, into another form for the fast version. Not asked for in training.
-    fn prepare(&self, _operands: &[Option<Slice>], _shapes: &[&Shape], _precision: Precision) -> Option<Prepared> {
+    fn prepack(&self, _operands: &[Option<Slice>], _shapes: &[&Shape], _precision: Precision) -> Option<Prepacked> {
         None
     }
 
     /// The operator that does `next` as well, if there is one; this one has `operands` operands. Its operands are this one's, then the others of `next`.
-    /// It needs neither a gradient nor kernels for a GPU. `constant` says that weights do not change, so that they will be [prepared](Op::prepare).
+    /// It needs neither a gradient nor kernels for a GPU. `constant` says that weights do not change, so that they will be [prepacked](Op::prepack).
     fn absorb(&self, _operands: usize, _next: &Next, _constant: bool) -> Option<Arc<dyn Op>> {
         None
     }

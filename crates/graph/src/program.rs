@@ -56,7 +56,7 @@ pub(crate) enum Place {
     /// Byte offset in the arena.
     Arena { offset: usize, len: usize, dtype: DType },
     /// Words of two bf16 at a byte offset in the arena.
-    Pairs { offset: usize, words: usize },
+    Bf16x2 { offset: usize, words: usize },
     /// Dropped: nothing needs it.
     Nowhere,
 }
@@ -235,7 +235,7 @@ impl Program {
         let dtype = |v: &Value| match self.places[v.index()] {
             Place::Leaf(i) => self.leaf_types[i].1,
             Place::Arena { dtype, .. } => dtype,
-            Place::Pairs { .. } => DType::F32,
+            Place::Bf16x2 { .. } => DType::F32,
             Place::Nowhere => unreachable!("an operand of a kept node has a place"),
         };
         node.inputs.iter().map(|v| (&self.shapes[v.index()], dtype(v))).collect()
@@ -319,7 +319,7 @@ impl Program {
                 // and the arena is borrowed mutably for the whole call.
                 Place::Arena { offset, len, dtype } => unsafe { view(base, offset, len, dtype) },
                 // SAFETY: as above.
-                Place::Pairs { offset, words } => unsafe { view(base, offset, words, DType::U32) },
+                Place::Bf16x2 { offset, words } => unsafe { view(base, offset, words, DType::U32) },
                 Place::Nowhere => unreachable!("an operand of a kept node has a place"),
             });
             let outputs = node.outputs.iter().map(|v| match self.places[v.index()] {
@@ -327,7 +327,7 @@ impl Program {
                 // the result overlaps neither them nor the node's other results.
                 Place::Arena { offset, len, dtype } => unsafe { view_mut(base, offset, len, dtype) },
                 // SAFETY: as above.
-                Place::Pairs { offset, words } => unsafe { view_mut(base, offset, words, DType::U32) },
+                Place::Bf16x2 { offset, words } => unsafe { view_mut(base, offset, words, DType::U32) },
                 _ => unreachable!("a result of a kept node lives in the arena"),
             });
             let mut io = Io {
@@ -336,7 +336,7 @@ impl Program {
                 shapes: self.operand_shapes(node),
                 pool,
                 precision: self.precision,
-                prepared: constants.of(index),
+                prepacked: constants.of(index),
             };
             match variant {
                 Variant::Reference => node.op.reference(&mut io),
@@ -390,7 +390,7 @@ impl Program {
 }
 
 /// A result is complete behind the node that gives it, behind the last one that reads its leaves, and behind those that give `first`.
-/// Neighbours wait for each other until they are worth a stop.
+/// Neighbors wait for each other until they are worth a stop.
 fn stops(nodes: &[Node], consumed: &[Consumed], first: &[Value], bytes: impl Fn(Value) -> usize) -> Vec<Stop> {
     let (mut given, mut read) = (HashMap::new(), HashMap::new());
     for (time, node) in nodes.iter().enumerate() {

@@ -116,9 +116,9 @@ impl Graph {
         built
     }
 
-    /// First results of the nodes whose operators are [cheap](Op::is_cheap), and the number of the node.
+    /// First results of the nodes whose operators are [cheap](Op::recompute_in_backward), and the number of the node.
     pub(crate) fn cheap_results(&self) -> HashMap<Value, usize> {
-        let nodes = self.nodes.iter().enumerate().filter(|(_, node)| node.op.is_cheap());
+        let nodes = self.nodes.iter().enumerate().filter(|(_, node)| node.op.recompute_in_backward());
         nodes.map(|(i, node)| (node.outputs[0], i)).collect()
     }
 

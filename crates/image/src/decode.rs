@@ -2,8 +2,8 @@
 //!
 //! - The format is found by content, never by name.
 //! - The stored picture counts: an EXIF orientation is not applied, alpha is dropped without
-//!   compositing, grey is replicated, palettes are expanded, of an animation the first frame is read.
-//! - 16-bit samples keep their high byte. For RGB that is Pillow's result; 16-bit grey Pillow
+//!   compositing, gray is replicated, palettes are expanded, of an animation the first frame is read.
+//! - 16-bit samples keep their high byte. For RGB that is Pillow's result; 16-bit gray Pillow
 //!   clips to 255, which turns nearly every such picture white, so there we differ on purpose.
 //! - Incomplete or contradictory data are an error, as they are for Pillow unless told otherwise;
 //!   corrupt JPEG scans, of which libjpeg makes what it can, are an error here.
@@ -120,23 +120,23 @@ fn size_of(decoder: &impl ImageDecoder, format: &'static str) -> Result<ImageInf
 
 /// The samples as `[height, width, 3]`, alpha dropped, the high byte of 16 bits.
 fn to_rgb(decoded: DynamicImage, format: &'static str) -> Result<Vec<u8>, ImageError> {
-    fn grey<T: Copy>(samples: &[T], stride: usize, to_byte: impl Fn(T) -> u8) -> Vec<u8> {
+    fn gray<T: Copy>(samples: &[T], stride: usize, to_byte: impl Fn(T) -> u8) -> Vec<u8> {
         samples.chunks_exact(stride).flat_map(|pixel| [to_byte(pixel[0]); 3]).collect()
     }
-    fn colour<T: Copy>(samples: &[T], stride: usize, to_byte: impl Fn(T) -> u8) -> Vec<u8> {
+    fn color<T: Copy>(samples: &[T], stride: usize, to_byte: impl Fn(T) -> u8) -> Vec<u8> {
         samples.chunks_exact(stride).flat_map(|p| [to_byte(p[0]), to_byte(p[1]), to_byte(p[2])]).collect()
     }
     let high = |sample: u16| (sample >> 8) as u8;
     let same = |sample: u8| sample;
     Ok(match decoded {
         DynamicImage::ImageRgb8(rgb) => rgb.into_raw(),
-        DynamicImage::ImageRgba8(rgba) => colour(&rgba, 4, same),
-        DynamicImage::ImageLuma8(luma) => grey(&luma, 1, same),
-        DynamicImage::ImageLumaA8(luma) => grey(&luma, 2, same),
-        DynamicImage::ImageRgb16(rgb) => colour(&rgb, 3, high),
-        DynamicImage::ImageRgba16(rgba) => colour(&rgba, 4, high),
-        DynamicImage::ImageLuma16(luma) => grey(&luma, 1, high),
-        DynamicImage::ImageLumaA16(luma) => grey(&luma, 2, high),
+        DynamicImage::ImageRgba8(rgba) => color(&rgba, 4, same),
+        DynamicImage::ImageLuma8(luma) => gray(&luma, 1, same),
+        DynamicImage::ImageLumaA8(luma) => gray(&luma, 2, same),
+        DynamicImage::ImageRgb16(rgb) => color(&rgb, 3, high),
+        DynamicImage::ImageRgba16(rgba) => color(&rgba, 4, high),
+        DynamicImage::ImageLuma16(luma) => gray(&luma, 1, high),
+        DynamicImage::ImageLumaA16(luma) => gray(&luma, 2, high),
         other => {
             return Err(ImageError::Unsupported { format, feature: format!("samples of type {:?}", other.color()) });
         }

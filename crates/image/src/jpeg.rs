@@ -7,8 +7,8 @@
 //!
 //! - it fills up a picture whose end is missing; libjpeg's users get an error. We look for the
 //!   end-of-image marker first: [`ImageError::Truncated`].
-//! - it reads an Adobe marker as the last word on the colour space, even against a JFIF marker
-//!   or the number of components. [`Header::colour`] follows libjpeg's rules, and where the two
+//! - it reads an Adobe marker as the last word on the color space, even against a JFIF marker
+//!   or the number of components. [`Header::color`] follows libjpeg's rules, and where the two
 //!   differ a copy of the file with unambiguous markers is decoded.
 //! - its strict mode, which we want because it reports corrupt scans, also refuses stray bytes
 //!   between header segments, which libjpeg skips: with such bytes it is not used.
@@ -31,8 +31,8 @@ const FORMAT: &str = "JPEG";
 
 /// How the components are to be understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Colour {
-    Grey,
+enum Color {
+    Gray,
     YCbCr,
     Rgb,
     Cmyk,
@@ -51,7 +51,7 @@ struct Header {
     /// Bits of a sample.
     precision: u8,
     jfif: bool,
-    /// Offset and value of the colour transform in an Adobe segment.
+    /// Offset and value of the color transform in an Adobe segment.
     adobe_transform: Option<(usize, u8)>,
     /// Bytes that belong to no segment were skipped.
     stray_bytes: bool,
@@ -162,17 +162,17 @@ impl Header {
     }
 
     /// libjpeg's rules, in its order.
-    fn colour(&self) -> Result<Colour, ImageError> {
+    fn color(&self) -> Result<Color, ImageError> {
         let transform = self.adobe_transform.map(|(_, value)| value);
         match (self.component_ids.as_slice(), transform) {
-            ([_], _) => Ok(Colour::Grey),
-            ([_, _, _], _) if self.jfif => Ok(Colour::YCbCr),
-            ([_, _, _], Some(0)) => Ok(Colour::Rgb),
-            ([_, _, _], Some(_)) => Ok(Colour::YCbCr),
-            (b"RGB", None) => Ok(Colour::Rgb),
-            ([_, _, _], None) => Ok(Colour::YCbCr),
-            ([_, _, _, _], None | Some(0)) => Ok(Colour::Cmyk),
-            ([_, _, _, _], Some(_)) => Ok(Colour::Ycck),
+            ([_], _) => Ok(Color::Gray),
+            ([_, _, _], _) if self.jfif => Ok(Color::YCbCr),
+            ([_, _, _], Some(0)) => Ok(Color::Rgb),
+            ([_, _, _], Some(_)) => Ok(Color::YCbCr),
+            (b"RGB", None) => Ok(Color::Rgb),
+            ([_, _, _], None) => Ok(Color::YCbCr),
+            ([_, _, _, _], None | Some(0)) => Ok(Color::Cmyk),
+            ([_, _, _, _], Some(_)) => Ok(Color::Ycck),
             (ids, _) => Err(ImageError::Unsupported { format: FORMAT, feature: format!("{} components", ids.len()) }),
         }
     }
@@ -204,22 +204,22 @@ fn scans(bytes: &[u8], first: usize) -> Result<Vec<usize>, ImageError> {
 }
 
 /// The file as it is, or a copy in which every marker says what libjpeg would understand.
-fn unambiguous<'a>(bytes: &'a [u8], header: &Header, scans: &[usize], colour: Colour) -> Cow<'a, [u8]> {
+fn unambiguous<'a>(bytes: &'a [u8], header: &Header, scans: &[usize], color: Color) -> Cow<'a, [u8]> {
     let mut bytes = Cow::Borrowed(bytes);
     if let Some((at, transform)) = header.adobe_transform {
-        let wanted = match colour {
-            Colour::Cmyk => 0,
-            Colour::Ycck => 2,
-            Colour::Grey | Colour::YCbCr | Colour::Rgb => 1,
+        let wanted = match color {
+            Color::Cmyk => 0,
+            Color::Ycck => 2,
+            Color::Gray | Color::YCbCr | Color::Rgb => 1,
         };
         if transform != wanted {
             bytes.to_mut()[at] = wanted;
         }
     }
     let ids = &header.component_ids;
-    let wanted_ids = match colour {
-        Colour::Rgb => b"RGB",
-        Colour::YCbCr if ids == b"RGB" => &[1, 2, 3],
+    let wanted_ids = match color {
+        Color::Rgb => b"RGB",
+        Color::YCbCr if ids == b"RGB" => &[1, 2, 3],
         _ => return bytes,
     };
     if ids == wanted_ids {
@@ -256,15 +256,15 @@ pub(crate) fn info(bytes: &[u8]) -> Result<ImageInfo, ImageError> {
     Header::read(bytes).map(|header| header.info)
 }
 
-/// The picture as stored: no EXIF orientation; grey replicated; CMYK as Adobe writes it
+/// The picture as stored: no EXIF orientation; gray replicated; CMYK as Adobe writes it
 /// (inverted) to RGB by `(255 - K) - (255 - K) · C / 255`, rounded.
 pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
     let header = Header::read(bytes)?;
     limits.check(FORMAT, header.info)?;
     header.check_coding()?;
-    let colour = header.colour()?;
+    let color = header.color()?;
     let scans = scans(bytes, header.first_scan_at)?;
-    let bytes = unambiguous(bytes, &header, &scans, colour);
+    let bytes = unambiguous(bytes, &header, &scans, color);
     let options = DecoderOptions::default()
         .set_strict_mode(!header.stray_bytes)
         .set_max_width(usize::from(u16::MAX))

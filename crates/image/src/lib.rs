@@ -3,7 +3,7 @@
 //! - [`decode()`] and [`info`]: JPEG, PNG, WebP, GIF, BMP and TIFF, as Pillow's `convert("RGB")`
 //!   reads them
 //! - [`resized_crop`], [`resize_shorter_side_then_center_crop`]: Pillow's resampling, bit for bit
-//! - [`colour`]: Pillow's and torchvision's colour operations, bit for bit
+//! - [`color`]: Pillow's and torchvision's color operations, bit for bit
 //! - [`CropPlan`], [`render`], [`render_all`]: all of it, driven by plain numbers; [`EvalPlan`] and
 //!   [`render_eval`]: the transform for evaluation
 //! - [`encode_png`]: the way out, for figures
@@ -14,7 +14,7 @@
 
 #![expect(clippy::needless_range_loop, reason = "loops over lanes need their constant bounds, see dispatch.rs")]
 
-pub mod colour;
+pub mod color;
 mod decode;
 mod dispatch;
 mod error;

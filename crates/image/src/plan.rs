@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use crate::colour::{adjust, blur, hue};
+use crate::color::{adjust, blur, hue};
 use crate::decode::{Limits, decode};
 use crate::error::ImageError;
 use crate::raster::{RgbImage, buffer_bytes, check_buffer};
@@ -50,14 +50,14 @@ pub enum PixelOperation {
         /// 0 is black, 1 no change. Not negative.
         factor: f64,
     },
-    /// Blends with the mean grey.
+    /// Blends with the mean gray.
     Contrast {
-        /// 0 is the mean grey, 1 no change. Not negative.
+        /// 0 is the mean gray, 1 no change. Not negative.
         factor: f64,
     },
-    /// Blends with the own grey.
+    /// Blends with the own gray.
     Saturation {
-        /// 0 is grey, 1 no change. Not negative.
+        /// 0 is gray, 1 no change. Not negative.
         factor: f64,
     },
     /// Shifts the hue circle.
@@ -80,7 +80,7 @@ pub enum PixelOperation {
 }
 
 /// The evaluation transform: the whole image resized so that the shorter side is `resize`, then
-/// the centre of `crop` x `crop`.
+/// the center of `crop` x `crop`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EvalPlan {

@@ -2,7 +2,7 @@
 //!
 //! - Antialiased: when shrinking, the filter's support grows with the scale.
 //! - One axis after the other, 8 bits in between; which first is [`vertical_first`]'s decision.
-//! - Weights are normalised in f64, then rounded to 22 fractional bits; sums start at one half and are
+//! - Weights are normalized in f64, then rounded to 22 fractional bits; sums start at one half and are
 //!   shifted down. Integers in any order of addition, so every build gives the same bytes.
 //!
 //! Every output pixel depends on its own taps only, so a window of a resized picture can be
@@ -176,7 +176,7 @@ pub fn resized_crop(image: &RgbImage, region: Region, out_width: u32, out_height
 }
 
 /// The evaluation transform: the whole image resized so that its shorter side is `resize`, then
-/// the centre of `crop` x `crop`. Result `[crop, crop, 3]`.
+/// the center of `crop` x `crop`. Result `[crop, crop, 3]`.
 ///
 /// The longer side becomes `floor(resize · long / short)`; an odd margin is halved to the nearest
 /// even number, as Python's `round` does.

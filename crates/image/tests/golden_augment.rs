@@ -1,4 +1,4 @@
-//! Every case of the augmentation goldens, executed as plans: pictures and normalised tensors
+//! Every case of the augmentation goldens, executed as plans: pictures and normalized tensors
 //! that Pillow and torchvision made.
 
 mod common;
@@ -97,25 +97,25 @@ fn every_case_is_reproduced_bit_for_bit() {
 }
 
 /// `(x / 255 − mean) / std` in f32, as torchvision's `ToTensor` and `Normalize`.
-fn normalised(pixels: &[u8], mean: &[f32], std: &[f32]) -> Vec<f32> {
+fn normalized(pixels: &[u8], mean: &[f32], std: &[f32]) -> Vec<f32> {
     (0..3).flat_map(|c| pixels.iter().skip(c).step_by(3).map(move |&x| (f32::from(x) / 255.0 - mean[c]) / std[c])).collect()
 }
 
 #[test]
-fn normalised_tensors_agree() {
+fn normalized_tensors_agree() {
     let Some(folder) = common::folder("ESVIT_GOLDEN", "../shared/golden", "augment") else { return };
-    let catalogue = read_json(&folder, "tensors.json");
+    let catalog = read_json(&folder, "tensors.json");
     let cases = read_json(&folder, "cases.json");
     let arrays = read(&folder, "tensors.safetensors");
     let arrays = SafeTensors::deserialize(&arrays).unwrap();
     let floats = |value: &Value| -> Vec<f32> { serde_json::from_value(value.clone()).unwrap() };
-    let (mean, std) = (floats(&catalogue["mean"]), floats(&catalogue["std"]));
-    let tensors = catalogue["tensors"].as_object().unwrap();
+    let (mean, std) = (floats(&catalog["mean"]), floats(&catalog["std"]));
+    let tensors = catalog["tensors"].as_object().unwrap();
     assert!(!tensors.is_empty());
     for (name, entry) in tensors {
         let output = format!("{}.png", name.strip_suffix(".normalized").unwrap());
         let case = cases["cases"].as_array().unwrap().iter().find(|case| case["output"] == *output).unwrap();
-        let got = normalised(&run(&folder, case), &mean, &std);
+        let got = normalized(&run(&folder, case), &mean, &std);
         let n = got.len();
         let number = |key: &str| entry[key].as_f64().unwrap();
         let tolerance = 2e-5 * number("absmax").max(1.0) as f32;

@@ -50,7 +50,7 @@ fn mean(pixels: &[u8]) -> [f64; 3] {
 
 /// Files whose mean is not Pillow's, on purpose.
 fn differs(photo: &Photo) -> bool {
-    // Pillow clips 16-bit grey to white; the high byte is kept here.
+    // Pillow clips 16-bit gray to white; the high byte is kept here.
     photo.mode == "I;16"
 }
 
@@ -155,7 +155,7 @@ fn a_huge_declared_size_is_refused_for_every_format() {
 
 /// libjpeg understands the same file differently when an Adobe or JFIF marker says so.
 #[test]
-fn colour_markers_follow_libjpegs_order() {
+fn color_markers_follow_libjpegs_order() {
     let Some((folder, photos)) = photos() else { return };
     let photo = photos.iter().find(|p| p.path.starts_with("plain/") && p.path.ends_with(".jpg")).unwrap();
     let jpeg = fs::read(folder.join(&photo.path)).unwrap();
@@ -169,14 +169,14 @@ fn colour_markers_follow_libjpegs_order() {
     let with = |segments: &[&[u8]]| [&bare[..2], &segments.concat(), &bare[2..]].concat();
     assert_eq!(decode(&with(&[jfif, adobe]), &limits).unwrap(), usual);
     // "Adobe, transform 0" alone: the three components are R, G and B as they are. Y is then the
-    // first channel, which is the grey of the usual reading.
+    // first channel, which is the gray of the usual reading.
     let rgb = decode(&with(&[adobe]), &limits).unwrap();
     let (mut far, pairs) = (0, rgb.pixels().chunks_exact(3).zip(usual.pixels().chunks_exact(3)));
     for (stored, shown) in pairs {
-        let grey = 0.299 * f64::from(shown[0]) + 0.587 * f64::from(shown[1]) + 0.114 * f64::from(shown[2]);
-        far += usize::from((f64::from(stored[0]) - grey).abs() > 3.0);
+        let gray = 0.299 * f64::from(shown[0]) + 0.587 * f64::from(shown[1]) + 0.114 * f64::from(shown[2]);
+        far += usize::from((f64::from(stored[0]) - gray).abs() > 3.0);
     }
-    // Colours clipped at 0 or 255 lose their grey; they are few.
+    // Colors clipped at 0 or 255 lose their gray; they are few.
     assert!(far * 20 < usual.pixels().len() / 3, "{far} pixels");
 }
 

@@ -1,5 +1,5 @@
 //! DINO projection head: an MLP with GELU (and optionally batch norm), rows scaled to unit length, and prototypes with
-//! normalised weights.
+//! normalized weights.
 //!
 //! The last product `[rows, D] x [D, K]` is not made here: [`crate::loss`] streams it. [`DinoHead::logits`] adds it where
 //! somebody wants to see logits.

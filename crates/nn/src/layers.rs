@@ -153,7 +153,7 @@ impl BatchNorm {
         Ok(BatchNorm { gamma, beta, mean, var, path: scope.module().to_string() })
     }
 
-    /// `[N, C]` to `[N, C]`. In training the rows are normalised by `groups`, whose statistics are added to `statistics` in order.
+    /// `[N, C]` to `[N, C]`. In training the rows are normalized by `groups`, whose statistics are added to `statistics` in order.
     pub fn forward(
         &self,
         g: &mut Graph,

@@ -14,7 +14,7 @@ use esvit_ops::region_match::RegionMatch;
 pub struct Term {
     /// `[1]`.
     pub loss: Value,
-    /// `[K]`: mean teacher logit, which moves the centre.
+    /// `[K]`: mean teacher logit, which moves the center.
     pub teacher_mean: Value,
     /// `[1]`: mean entropy of the teacher, in nats.
     pub entropy: Value,
@@ -110,14 +110,14 @@ pub fn region_pairs(matching: &RegionMatch, share: f64) -> Pairs {
     pairs
 }
 
-/// Adds a loss term. `centre` is a leaf `[K]`, `temperature` a leaf `[1]`; `pair_teacher` and `pair_weight` are `[P]`; `keep` bytes of logits may
+/// Adds a loss term. `center` is a leaf `[K]`, `temperature` a leaf `[1]`; `pair_teacher` and `pair_weight` are `[P]`; `keep` bytes of logits may
 /// wait for the backward pass.
 pub fn term(
     g: &mut Graph,
     student: Projection,
     teacher: Projection,
     student_temperature: f32,
-    centre: Value,
+    center: Value,
     temperature: Value,
     offsets: &[u32],
     pair_teacher: Value,
@@ -126,7 +126,7 @@ pub fn term(
 ) -> Result<Term> {
     let op = PrototypeLoss { student_temperature, offsets: offsets.into(), keep };
     let networks = [student, teacher].map(|Projection { z, direction, gain }| [z, direction, gain]);
-    let results = g.apply(op, &[&networks.concat()[..], &[centre, temperature, pair_teacher, pair_weight]].concat())?;
+    let results = g.apply(op, &[&networks.concat()[..], &[center, temperature, pair_teacher, pair_weight]].concat())?;
     Ok(Term { loss: results[0], teacher_mean: results[3], entropy: results[4] })
 }
 

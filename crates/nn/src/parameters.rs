@@ -16,7 +16,7 @@ pub enum Init {
 /// What an entry of the state dict is for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Role {
-    /// Trained by the optimiser.
+    /// Trained by the optimizer.
     Parameter,
     /// In the model and in the teacher's average, but never trained: frozen gains.
     Frozen,

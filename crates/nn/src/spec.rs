@@ -87,9 +87,9 @@ pub struct VilSpec {
     pub only_global: bool,
     /// What is beyond the grid.
     pub border: VilBorder,
-    /// Which neighbours a window sees.
-    pub neighbours: VilNeighbours,
-    /// Share of the training after which drawn neighbours become all.
+    /// Which neighbors a window sees.
+    pub neighbors: VilNeighbors,
+    /// Share of the training after which drawn neighbors become all.
     pub draw_until: f64,
     /// How windows are pooled where a stage has pooled keys.
     pub pool: VilPool,
@@ -139,10 +139,10 @@ pub enum VilBorder {
     Exact,
 }
 
-/// Which neighbours a window sees.
+/// Which neighbors a window sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum VilNeighbours {
+pub enum VilNeighbors {
     /// All eight.
     All,
     /// One, drawn for each attention and step while training; all in evaluation.

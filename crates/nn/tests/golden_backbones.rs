@@ -77,7 +77,7 @@ fn check(fixture: &Fixture, part: &str, device: &Device) -> Outcome {
     let pixel_leaf = leaf(&mut g, "pixels", &[pixels.len()]);
     let patchify = Patchify { pixels: crops.clone(), patch: backbone.patch_size() };
     let mut feed = Feed::default();
-    // Neighbours drawn in training: the reference's calls went through the blocks, then through the segments.
+    // Neighbors drawn in training: the reference's calls went through the blocks, then through the segments.
     let drawn: Vec<u32> =
         fixture.json["train.vil_modes"].as_array().into_iter().flatten().filter_map(|v| v.as_u64()).map(|v| v as u32).collect();
     let layers = if part == "train" { backbone.draws().0 } else { 0 };

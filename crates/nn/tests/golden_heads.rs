@@ -1,4 +1,4 @@
-//! Heads and losses against the reference: logits, losses, matches, centres, every gradient.
+//! Heads and losses against the reference: logits, losses, matches, centers, every gradient.
 
 mod support;
 
@@ -155,7 +155,7 @@ fn teacher_temperature(json: &Json, epoch: usize) -> Result<f32, String> {
     Ok(if epoch < epochs { warm + (temp - warm) * epoch as f64 / (epochs.max(2) - 1) as f64 } else { temp } as f32)
 }
 
-/// Adds the loss terms of a setting; outputs are named, pairs and centres are fed.
+/// Adds the loss terms of a setting; outputs are named, pairs and centers are fed.
 fn add_loss(
     g: &mut Graph,
     feed: &mut Feed,
@@ -180,9 +180,9 @@ fn add_loss(
     let (teacher_rows, weight) = loss::pair_leaves(g, "view_pairs", &pairs)?;
     feed.set_indices("view_pairs.teacher", pairs.teacher.clone());
     feed.set("view_pairs.weight", pairs.weight.clone());
-    let centre = leaf(g, "center", &[setting.k]);
+    let center = leaf(g, "center", &[setting.k]);
     feed.set("center", centers[0].clone());
-    let term = loss::term(g, view[0], view[1], 0.1, centre, t, &pairs.offsets, teacher_rows.ok_or("pairs")?, weight, 1 << 20)?;
+    let term = loss::term(g, view[0], view[1], 0.1, center, t, &pairs.offsets, teacher_rows.ok_or("pairs")?, weight, 1 << 20)?;
     outputs.extend([("view_loss".to_string(), term.loss), ("view_mean".into(), term.teacher_mean)]);
     let mut losses = vec![term.loss];
     if let Some((region, student_features, teacher_features)) = region {
@@ -191,9 +191,9 @@ fn add_loss(
         let found = g.apply1(matching, &[student_features, teacher_features])?;
         let (_, weight) = loss::pair_leaves(g, "region_pairs", &pairs)?;
         feed.set("region_pairs.weight", pairs.weight.clone());
-        let centre = leaf(g, "center_grid", &[setting.k]);
+        let center = leaf(g, "center_grid", &[setting.k]);
         feed.set("center_grid", centers[1].clone());
-        let term = loss::term(g, region[0], region[1], 0.1, centre, t, &pairs.offsets, found, weight, 1 << 20)?;
+        let term = loss::term(g, region[0], region[1], 0.1, center, t, &pairs.offsets, found, weight, 1 << 20)?;
         outputs.extend([("region_loss".to_string(), term.loss), ("region_mean".into(), term.teacher_mean), ("match".into(), found)]);
         losses.push(term.loss);
     }

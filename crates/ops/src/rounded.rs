@@ -1,4 +1,4 @@
-//! Results that a program keeps [in pairs](esvit_graph::Program::with_pairs), from operators that compute single precision.
+//! Results that a program keeps [in pairs](esvit_graph::Program::with_bf16x2), from operators that compute single precision.
 
 use esvit_graph::{Shape, SliceMut};
 use esvit_simd::{Pool, half};

@@ -1,4 +1,4 @@
-//! What evaluation does to a graph: constant weights prepared, neighbours fused. Both against the graph as it was.
+//! What evaluation does to a graph: constant weights prepacked, neighbors fused. Both against the graph as it was.
 
 use esvit_graph::{Bindings, DType, Graph, Leaves, Precision, Program, Shape, Slice, Value, Variant};
 use esvit_ops::conv2d::Conv2d;
@@ -42,8 +42,8 @@ impl Net {
         let h = g.apply1(Gelu, &[h]).unwrap();
         let y = g.apply1(Linear, &[h, w2, b2]).unwrap();
         let y = g.apply1(residual(), &[x, y]).unwrap();
-        let normalised = g.apply(LayerNorm { eps: 1e-5 }, &[y, gamma, beta]).unwrap()[0];
-        let h = g.apply1(Linear, &[normalised, w1, b1]).unwrap();
+        let normalized = g.apply(LayerNorm { eps: 1e-5 }, &[y, gamma, beta]).unwrap()[0];
+        let h = g.apply1(Linear, &[normalized, w1, b1]).unwrap();
         let h = g.apply1(Gelu, &[h]).unwrap();
         let h = g.apply1(Linear, &[h, w2]).unwrap();
         let y = g.apply1(residual(), &[y, h]).unwrap();
@@ -58,8 +58,8 @@ impl Net {
         let qkv = net.leaf("w5", &[3 * c, c]);
         let (table, padding) = (net.leaf("w_table", &[49, 3]), net.leaf("qkv_bias", &[3 * c]));
         let g = &mut net.graph;
-        let normalised = g.apply(LayerNorm { eps: 1e-5 }, &[conv, gamma, beta]).unwrap()[0];
-        let qkv = g.apply1(Linear, &[normalised, qkv, padding]).unwrap();
+        let normalized = g.apply(LayerNorm { eps: 1e-5 }, &[conv, gamma, beta]).unwrap()[0];
+        let qkv = g.apply1(Linear, &[normalized, qkv, padding]).unwrap();
         let attention = g.apply1(WindowAttention::new(&layout, 3, 4, 2), &[qkv, table, padding]).unwrap();
         let norm = g.apply(LayerNorm { eps: 1e-5 }, &[attention, gamma, beta]).unwrap();
         let layer = g.apply1(Linear, &[norm[0], w3]).unwrap();
@@ -86,7 +86,7 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
     f64::from(difference) / f64::from(largest)
 }
 
-/// The graph as it was, in one of its versions, and the fast version of the fused graph with weights that were prepared and are gone.
+/// The graph as it was, in one of its versions, and the fast version of the fused graph with weights that were prepacked and are gone.
 fn compare(images: usize, precision: Precision, variant: Variant, tolerance: f64) {
     let mut net = Net::new(images);
     let (one, two) = (Pool::new(1).unwrap(), Pool::new(2).unwrap());
@@ -121,11 +121,11 @@ fn compare(images: usize, precision: Precision, variant: Variant, tolerance: f64
     fused.run(&mut reference, &net.bindings(|_| true), &one, Variant::Reference, None).unwrap();
 
     // Values that products alone read, kept as those take them: what an encoder runs.
-    let kept = Program::compile(&net.graph, &outputs).with_precision(precision).with_pairs();
+    let kept = Program::compile(&net.graph, &outputs).with_precision(precision).with_bf16x2();
     let mut weights = net.bindings(|name| name.starts_with('w'));
     let mut results = Vec::new();
     for (fused, pool) in [(&fused, &one), (&fused, &two), (&kept, &two)] {
-        let constants = pool.install(|| fused.prepare(&mut weights));
+        let constants = pool.install(|| fused.prepack(&mut weights));
         let replaced: Vec<String> = fused.replaced(&constants).map(String::from).collect();
         // Elsewhere the products read weights as they are.
         let own = esvit_simd::cpu::bf16();
@@ -133,7 +133,7 @@ fn compare(images: usize, precision: Precision, variant: Variant, tolerance: f64
         assert!(replaced.iter().any(|name| name == "w_table") && constants.bytes() > 0);
         let mut arena = fused.arena();
         let rest = net.bindings(|name| !replaced.iter().any(|r| r == name));
-        pool.install(|| fused.run_prepared(&constants, &mut arena, &rest, pool, None)).unwrap();
+        pool.install(|| fused.run_prepacked(&constants, &mut arena, &rest, pool, None)).unwrap();
         results.push(arena);
     }
     for value in &outputs {
@@ -149,7 +149,7 @@ fn compare(images: usize, precision: Precision, variant: Variant, tolerance: f64
 }
 
 #[test]
-fn prepared_weights_and_fused_neighbours_change_no_result() {
+fn prepared_weights_and_fused_neighbors_change_no_result() {
     // Few rows, and so many that chains go by blocks of them.
     for images in [2, 16] {
         compare(images, Precision::F32, Variant::Reference, 2e-5);
@@ -165,7 +165,7 @@ fn a_leaf_that_somebody_else_reads_is_not_replaced() {
     let sum = net.graph.apply1(Gelu, &[w]).unwrap();
     net.outputs.push(sum);
     let program = Program::compile(&net.graph, &net.outputs);
-    let constants = program.prepare(&mut net.bindings(|_| true));
+    let constants = program.prepack(&mut net.bindings(|_| true));
     assert!(program.replaced(&constants).all(|name| name != "w3"));
 }
 
@@ -191,7 +191,7 @@ fn leaves_are_released_once_behind_their_last_reader() {
     let net = Net::new(2);
     let program = Program::compile(&net.graph, &net.outputs);
     let mut leaves = Noting { bindings: net.bindings(|name| name.starts_with('w')), released: Vec::new() };
-    let constants = program.prepare(&mut leaves);
+    let constants = program.prepack(&mut leaves);
     let replaced: Vec<&str> = program.replaced(&constants).collect();
     // Elsewhere the products read weights as they are.
     let (first_read, last_read): (&[&str], &[&str]) = match esvit_simd::cpu::bf16() {

@@ -1,4 +1,4 @@
-//! A graph with its gradients, as it is and with neighbours joined: the same bits in both.
+//! A graph with its gradients, as it is and with neighbors joined: the same bits in both.
 
 use esvit_graph::{Bindings, DType, Graph, Precision, Program, Result, Slice, Value, Variant};
 use esvit_ops::gelu::Gelu;
@@ -51,7 +51,7 @@ fn results(program: &Program, outputs: &[Value], pool: &Pool, variant: Variant) 
 }
 
 #[test]
-fn joined_neighbours_change_no_bit_of_a_step() -> std::result::Result<(), Box<dyn std::error::Error>> {
+fn joined_neighbors_change_no_bit_of_a_step() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let (one, two) = (Pool::new(1)?, Pool::new(2)?);
     for precision in [Precision::F32, Precision::Mixed] {
         let (mut g, outputs) = graph()?;

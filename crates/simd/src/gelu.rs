@@ -45,7 +45,7 @@ pub fn gelu_backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
 }
 
 /// The same in place: dy becomes dx.
-pub fn multiply_by_slope(x: &[f32], dy: &mut [f32]) {
+pub fn multiply_by_gelu_derivative(x: &[f32], dy: &mut [f32]) {
     assert!(x.len() == dy.len(), "{} slopes for {} elements", x.len(), dy.len());
     #[cfg(target_arch = "x86_64")]
     if isa() == Isa::Avx512 {
@@ -137,7 +137,7 @@ mod pieces {
                 pieces.0[n][k] = terms[n] as f32;
                 n += 1;
             }
-            // On to the next centre.
+            // On to the next center.
             let (mut sum, mut power) = (0.0, 1.0);
             let (mut growth, mut term) = (0.0, 1.0);
             n = 0;
@@ -211,11 +211,11 @@ pub(crate) mod avx512 {
     use super::pieces::{COUNT, DEGREE, Pieces, SLOPE, TAIL, WIDTH};
     use crate::vector::x86::mask;
 
-    /// |x|, not above the last centre, and its polynomial. What is not a number stays none.
+    /// |x|, not above the last center, and its polynomial. What is not a number stays none.
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn polynomial(pieces: &Pieces, x: __m512) -> (__m512, __m512) {
-        // Adding 1.5·2²³ quarters leaves the number of the nearest centre in the low bits.
+        // Adding 1.5·2²³ quarters leaves the number of the nearest center in the low bits.
         let round = _mm512_set1_ps(12_582_912.0 * WIDTH as f32);
         let a = _mm512_min_ps(_mm512_set1_ps((COUNT - 1) as f32 * WIDTH as f32), _mm512_abs_ps(x));
         let shifted = _mm512_add_ps(a, round);
@@ -355,7 +355,7 @@ mod tests {
             }
             assert_eq!(y[n], 7.0);
             let mut dx = vec![1.0; n];
-            multiply_by_slope(&x, &mut dx);
+            multiply_by_gelu_derivative(&x, &mut dx);
             assert!(dx.iter().zip(&x).zip(&y).all(|((slope, x), y)| (slope * x - y).abs() < 1e-6), "{n} slopes");
         }
         let (mut y, mut dx) = ([0.0; 3], [0.0; 3]);

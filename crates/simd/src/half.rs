@@ -33,7 +33,7 @@ pub fn widen(from: &[u16], to: &mut [f32]) {
     };
 }
 
-/// Rounds to the nearest bf16, ties to even, in words of two neighbours.
+/// Rounds to the nearest bf16, ties to even, in words of two neighbors.
 ///
 /// # Panics
 /// As [`narrow`]; there are two elements for each word.
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bf16_are_the_nearest_and_neighbours_share_a_word() {
+    fn bf16_are_the_nearest_and_neighbors_share_a_word() {
         if !cpu::bf16() {
             eprintln!("skipped: this CPU does not multiply bf16");
             return;

@@ -103,7 +103,7 @@ pub fn piece_rows(cols: usize) -> usize {
 }
 
 multiversion! {
-    /// Layer normalisation of a row: `y = (x − mean)·rstd·gamma + beta`. Returns the mean and `rstd = 1/√(variance + eps)`.
+    /// Layer normalization of a row: `y = (x − mean)·rstd·gamma + beta`. Returns the mean and `rstd = 1/√(variance + eps)`.
     pub fn layer_norm(x: &[f32], gamma: &[f32], beta: &[f32], eps: f32, y: &mut [f32]) -> [f32; 2] {
         let cols = y.len();
         let (x, gamma, beta) = (&x[..cols], &gamma[..cols], &beta[..cols]);
@@ -140,8 +140,8 @@ mod tests {
             let close = |a: f32, b: f64| assert!((a as f64 - b).abs() < 1e-5, "n {n}: {a} not {b}");
             close(dot(&x, &y), x.iter().zip(&y).map(|(&a, &b)| a as f64 * b as f64).sum());
             close(sum_squares(&x) as f32, x.iter().map(|&v| (v as f64).powi(2)).sum());
-            let mut normalised = vec![0.0; n];
-            let [mean, rstd] = layer_norm(&x, &y, &x, 0.5, &mut normalised);
+            let mut normalized = vec![0.0; n];
+            let [mean, rstd] = layer_norm(&x, &y, &x, 0.5, &mut normalized);
             let want_mean = x.iter().map(|&v| v as f64).sum::<f64>() / n as f64;
             let var = x.iter().map(|&v| (v as f64 - want_mean).powi(2)).sum::<f64>() / n as f64;
             if n > 0 {
@@ -149,7 +149,7 @@ mod tests {
                 close(rstd, 1.0 / (var + 0.5).sqrt());
             }
             let want = |c: usize| (x[c] as f64 - want_mean) / (var + 0.5).sqrt() * y[c] as f64 + x[c] as f64;
-            normalised.iter().enumerate().for_each(|(c, &v)| close(v, want(c)));
+            normalized.iter().enumerate().for_each(|(c, &v)| close(v, want(c)));
             assert_eq!(max(&x), x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         }
     }

@@ -12,6 +12,8 @@
 //! - [`pool`]: the thread pool and its reusable scratch buffers.
 
 mod affinity;
+#[cfg(target_arch = "x86_64")]
+pub mod bf16x2;
 mod buffer;
 pub mod cpu;
 pub mod gelu;
@@ -19,8 +21,6 @@ pub mod gemm;
 pub mod half;
 pub mod lanes;
 pub mod math;
-#[cfg(target_arch = "x86_64")]
-pub mod pairs;
 pub mod panel;
 pub mod pool;
 pub mod vector;

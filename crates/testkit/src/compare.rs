@@ -79,7 +79,7 @@ pub fn compare_gradient_group<A: AsRef<[f32]>>(rows: &[GroupRow], get: impl FnMu
     compare_rows(rows, get, |_, golden, got| compare_gradient(golden, got, median))
 }
 
-/// Trained parameters or optimiser moments. The key part of the attention biases is left out: its gradient is
+/// Trained parameters or optimizer moments. The key part of the attention biases is left out: its gradient is
 /// rounding noise, so it walks in an arbitrary direction and changes no output.
 ///
 /// # Errors

@@ -12,7 +12,7 @@
 pub enum Kind {
     /// 0: counters.
     Zero,
-    /// 1: gains of weight normalisation.
+    /// 1: gains of weight normalization.
     One,
     /// 0.1·v: biases, running means.
     Bias,

@@ -1,4 +1,4 @@
-//! A golden fixture: `X.json` (configuration, scalars, catalogue) and `X.safetensors` (arrays).
+//! A golden fixture: `X.json` (configuration, scalars, catalog) and `X.safetensors` (arrays).
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::fill::{Kind, fill_named, kind_of};
 use crate::folder::golden_folder;
 use crate::golden::{GoldenTensor, GroupRow, Noise, SAMPLES, Values};
 
-/// A fixture that is absent, unreadable or not as its catalogue says.
+/// A fixture that is absent, unreadable or not as its catalog says.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file or folder cannot be read.
@@ -132,22 +132,22 @@ impl Fixture {
         Ok(fixture)
     }
 
-    /// True if the catalogue lists the tensor.
+    /// True if the catalog lists the tensor.
     pub fn has_tensor(&self, name: &str) -> bool {
         self.json["tensors"].get(name).is_some()
     }
 
-    /// True if the catalogue lists the group.
+    /// True if the catalog lists the group.
     pub fn has_group(&self, name: &str) -> bool {
         self.json["groups"].get(name).is_some()
     }
 
-    /// A float tensor of the catalogue.
+    /// A float tensor of the catalog.
     ///
     /// # Errors
     /// If it is not listed, not of floats or not stored as listed.
     pub fn tensor(&self, name: &str) -> Result<GoldenTensor, Error> {
-        let entry = self.json["tensors"].get(name).ok_or_else(|| self.bad(name, "is not in the catalogue"))?;
+        let entry = self.json["tensors"].get(name).ok_or_else(|| self.bad(name, "is not in the catalog"))?;
         let shape = shape_of(&entry["shape"]).ok_or_else(|| self.bad(name, "has no shape"))?;
         let number = |key: &str| entry[key].as_f64().ok_or_else(|| self.bad(name, "has no sum, l2 or absmax"));
         let n: usize = shape.iter().product();
@@ -158,7 +158,7 @@ impl Fixture {
         };
         let (Values::Full(stored) | Values::Samples(stored)) = &values;
         if stored.len() != expected {
-            return Err(self.bad(name, "is stored with another length than its catalogue entry says"));
+            return Err(self.bad(name, "is stored with another length than its catalog entry says"));
         }
         Ok(GoldenTensor {
             label: format!("{}: {name}", self.name),
@@ -171,7 +171,7 @@ impl Fixture {
         })
     }
 
-    /// The float tensors of the catalogue whose names start with `prefix`, as a group; the prefix is dropped.
+    /// The float tensors of the catalog whose names start with `prefix`, as a group; the prefix is dropped.
     ///
     /// # Errors
     /// If one of them is not stored as listed.
@@ -183,12 +183,12 @@ impl Fixture {
             .collect()
     }
 
-    /// A group of the catalogue, in its order.
+    /// A group of the catalog, in its order.
     ///
     /// # Errors
     /// If it is not listed or its arrays do not fit its list.
     pub fn group(&self, name: &str) -> Result<Vec<GroupRow>, Error> {
-        let list = self.json["groups"][name].as_array().ok_or_else(|| self.bad(name, "is not a group of the catalogue"))?;
+        let list = self.json["groups"][name].as_array().ok_or_else(|| self.bad(name, "is not a group of the catalog"))?;
         let (_, stats) = self.doubles(&format!("{name}#stats"))?;
         let (_, samples) = self.floats(&format!("{name}#samples"))?;
         let noise_name = format!("{name}#noise");
@@ -302,8 +302,8 @@ mod tests {
 
     /// Every entry of every fixture is readable, and its sums belong to its elements where all are stored.
     #[test]
-    fn every_catalogue_is_true() -> Result<(), Error> {
-        let Some(folder) = crate::golden_or_skip("every_catalogue_is_true") else {
+    fn every_catalog_is_true() -> Result<(), Error> {
+        let Some(folder) = crate::golden_or_skip("every_catalog_is_true") else {
             return Ok(());
         };
         let mut subs = Vec::new();

@@ -1,7 +1,7 @@
 //! Golden fixtures for the tests of the other crates: where they lie, what they hold, and how near
 //! a result must come.
 //!
-//! A fixture is a JSON file (configuration, scalars, catalogue) with a safetensors file of the same
+//! A fixture is a JSON file (configuration, scalars, catalog) with a safetensors file of the same
 //! name (arrays). No weights are stored: [`Fixture::fill`] computes every weight and input from its name.
 //! Large arrays are kept as digests: 64 samples and three sums.
 //!

@@ -16,9 +16,9 @@ export interface EvaluationPlan {
 }
 
 /**
- * Longest image, as a multiple of its shorter side, that is resized as a whole. Of a longer one only the centre of this
+ * Longest image, as a multiple of its shorter side, that is resized as a whole. Of a longer one only the center of this
  * shape is, so that a strip of 10 x 100 000 pixels does not become 256 x 2 560 000; its pixels then may differ
- * from the exact transform by the fraction of a pixel the centre was moved.
+ * from the exact transform by the fraction of a pixel the center was moved.
  */
 const longest = 8;
 
@@ -27,7 +27,7 @@ const longest = 8;
  * `crop` must not be larger than `resize`.
  */
 export function evaluationPlan(image: { width: number; height: number }, options: { resize: number; crop: number }): EvaluationPlan {
-  if (options.crop > options.resize) throw new RangeError(`the centre (${options.crop}) is larger than the resized image (${options.resize})`);
+  if (options.crop > options.resize) throw new RangeError(`the center (${options.crop}) is larger than the resized image (${options.resize})`);
   const short = Math.min(image.width, image.height);
   const width = Math.min(image.width, short * longest);
   const height = Math.min(image.height, short * longest);
@@ -54,10 +54,10 @@ export function evaluationPlan(image: { width: number; height: number }, options
 /**
  * Copies the square of an evaluation plan out of its rendered pixels (RGB, 8 bit) to `offset` in `into`.
  */
-export function copyCentre(rendered: Uint8Array, centre: EvaluationPlan, into: Uint8Array, offset: number): void {
-  const row = centre.plan.outWidth * 3;
-  for (let y = 0; y < centre.size; y++) {
-    const start = (centre.top + y) * row + centre.left * 3;
-    into.set(rendered.subarray(start, start + centre.size * 3), offset + y * centre.size * 3);
+export function copyCenter(rendered: Uint8Array, center: EvaluationPlan, into: Uint8Array, offset: number): void {
+  const row = center.plan.outWidth * 3;
+  for (let y = 0; y < center.size; y++) {
+    const start = (center.top + y) * row + center.left * 3;
+    into.set(rendered.subarray(start, start + center.size * 3), offset + y * center.size * 3);
   }
 }

@@ -1,7 +1,7 @@
 /**
  * Between a trainer's state and a checkpoint in the reference's layout, both ways.
  *
- * PyTorch's optimisers know parameters by number: those with weight decay first, in the order of the state dict,
+ * PyTorch's optimizers know parameters by number: those with weight decay first, in the order of the state dict,
  * then those without. A checkpoint of ours also lists their names; for any other they follow from the student.
  */
 import type { LossScaler, OptimizerState, StoredTensor, TensorData, TrainerState } from "../native/index.js";
@@ -29,7 +29,7 @@ const STEPS_KEY = "optimizer_steps";
 
 type Kind = OptimizerState["kind"];
 
-/** Moment tensors of each optimiser, in PyTorch's order. */
+/** Moment tensors of each optimizer, in PyTorch's order. */
 const SLOTS: Record<Kind, readonly string[]> = {
   adamw: ["exp_avg", "exp_avg_sq"],
   sgd: ["momentum_buffer"],
@@ -78,7 +78,7 @@ export function fromTrainerState(state: TrainerState<StateTensor>, run: RunFacts
   };
 }
 
-/** The reference wraps the teacher for several GPUs only to synchronise its batch norms. */
+/** The reference wraps the teacher for several GPUs only to synchronize its batch norms. */
 function hasBatchNorm(tensors: readonly StateTensor[]): boolean {
   return tensors.some(({ name }) => name.endsWith(".running_mean"));
 }
@@ -116,8 +116,8 @@ function optimizerSection(optimizer: OptimizerState<StateTensor>, names: readonl
 }
 
 /**
- * The trainer's state in a checkpoint, of this project or of the reference (either optimiser layout).
- * Throws `CheckpointError`: a section is missing, or the optimiser does not fit the student.
+ * The trainer's state in a checkpoint, of this project or of the reference (either optimizer layout).
+ * Throws `CheckpointError`: a section is missing, or the optimizer does not fit the student.
  */
 export function toTrainerState(checkpoint: Checkpoint): TrainerState {
   const student = bareNames(section(checkpoint, "student"));
@@ -249,7 +249,7 @@ function namesByRule(student: readonly [string, Tensor][], decayedCount: number)
   const isDecayed = ([name, tensor]: [string, Tensor]): boolean => !name.endsWith(".bias") && tensor.shape.length !== 1;
   const decayed = parameters.filter(isDecayed).map(([name]) => name);
   const notDecayed = parameters.filter((entry) => !isDecayed(entry)).map(([name]) => name);
-  // `norm_last_layer` freezes the gains of the last layers, and the optimiser then does not know them.
+  // `norm_last_layer` freezes the gains of the last layers, and the optimizer then does not know them.
   const withoutGains = decayed.filter((name) => !name.endsWith("last_layer.weight_g"));
   return { decayed: decayed.length === decayedCount ? decayed : withoutGains, notDecayed };
 }

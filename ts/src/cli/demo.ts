@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { InvalidArgumentError, type Command } from "commander";
 import type { Config } from "../config/index.js";
 import { patterns, writeDemoImages } from "../demo/index.js";
-import { knn, openLabelledSplit, type FeatureKind, type KnnReport } from "../evaluate/index.js";
+import { knn, openLabeledSplit, type FeatureKind, type KnnReport } from "../evaluate/index.js";
 import { native } from "../native/index.js";
 import type { Context } from "./context.js";
 import { packageRoot } from "./package-root.js";
@@ -46,7 +46,7 @@ export function addDemo(program: Command, context: Context): void {
     io.stderr(`${isNew ? "wrote" : "found"} ${patterns.length * (options.trainPerClass + options.valPerClass)} images in ${images}\n`);
 
     context.exitCode = await withSignals(io, async (signal) => {
-      const split = await openLabelledSplit(images);
+      const split = await openLabeledSplit(images);
       if (!split) throw new Error(`${images}: the demo's images have no classes`);
       const measure = (features: FeatureKind): Promise<KnnReport> => knn({ split, config, features, signal }, engine);
       const pixels = await untilSignal(signal, () => measure("pixels"));

@@ -34,8 +34,8 @@ function writeAll(descriptor: number, text: string): void {
   }
 }
 
-/** A sentence that something is probably wrong; in colour on a terminal, unless `NO_COLOR` is set. */
+/** A sentence that something is probably wrong; in color on a terminal, unless `NO_COLOR` is set. */
 export function warn(io: Io, sentence: string): void {
-  const isColoured = io.isTerminal && !io.env["NO_COLOR"];
-  io.stderr(`${isColoured ? "\u001b[33mwarning:\u001b[39m" : "warning:"} ${sentence}\n`);
+  const isColored = io.isTerminal && !io.env["NO_COLOR"];
+  io.stderr(`${isColored ? "\u001b[33mwarning:\u001b[39m" : "warning:"} ${sentence}\n`);
 }

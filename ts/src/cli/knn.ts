@@ -2,7 +2,7 @@ import { Option, type Command } from "commander";
 import { readCheckpoint } from "../checkpoint/index.js";
 import { ConfigError, resolveConfig, type Config } from "../config/index.js";
 import { DataError } from "../data/index.js";
-import { knn, networkOf, openLabelledSplit, type FeatureKind, type KnnReport } from "../evaluate/index.js";
+import { knn, networkOf, openLabeledSplit, type FeatureKind, type KnnReport } from "../evaluate/index.js";
 import { native } from "../native/index.js";
 import type { Context } from "./context.js";
 import { positionalWords, takesSettings } from "./settings.js";
@@ -17,7 +17,7 @@ interface KnnFlags {
   crop?: string;
   batch?: string;
   net: "teacher" | "student";
-  grey?: true;
+  gray?: true;
   random?: true;
   pixels?: true;
   json?: true;
@@ -27,16 +27,16 @@ interface KnnFlags {
 export function addKnn(program: Command, context: Context): void {
   const command = program
     .command("knn")
-    .description("k-nearest-neighbour accuracy of a checkpoint's features on labelled images")
+    .description("k-nearest-neighbor accuracy of a checkpoint's features on labeled images")
     .usage("<checkpoint> <images> [settings]")
     .argument("[words...]", "the checkpoint, the folder of images, and settings")
     .option("--val <folder>", "the query images, when they are not in the folder's val")
-    .option("-k <list>", "numbers of neighbours, for instance 10,20")
-    .option("--resize <pixels>", "length of the shorter side before the centre is cut")
-    .option("--crop <pixels>", "side of the centre")
+    .option("-k <list>", "numbers of neighbors, for instance 10,20")
+    .option("--resize <pixels>", "length of the shorter side before the center is cut")
+    .option("--crop <pixels>", "side of the center")
     .option("--batch <images>", "images encoded at a time")
     .addOption(new Option("--net <name>", "which net of the checkpoint").choices(["teacher", "student"]).default("teacher"))
-    .option("--grey", "take the colour from the query images")
+    .option("--gray", "take the color from the query images")
     .option("--random", "the same network with random weights instead: the floor (the checkpoint may be left out)")
     .option("--pixels", "pictures of 16 x 16 pixels instead of features (the checkpoint may be left out)")
     .option("--json", "print one JSON object");
@@ -46,12 +46,12 @@ export function addKnn(program: Command, context: Context): void {
     const words = [...command.args, ...evaluationWords(flags)];
     const { config, features, images, notes } = chooseFeatures(words, flags);
     for (const note of notes) io.stderr(`note: ${note}\n`);
-    const split = await openLabelledSplit(images, flags.val);
+    const split = await openLabeledSplit(images, flags.val);
     if (!split) throw new DataError(`${images}: k-NN needs images in at least two classes (one folder each), several of them in each class`);
     context.exitCode = await withSignals(io, async (signal) => {
       let report: KnnReport;
       try {
-        report = await knn({ split, config, features, signal, grey: flags.grey === true }, native());
+        report = await knn({ split, config, features, signal, gray: flags.gray === true }, native());
       } catch (error) {
         if (signal.aborted) return { interrupted: true };
         throw error;

@@ -56,8 +56,8 @@ export const Vil = z.strictObject({
   shareWeights: z.boolean().default(true).describe("global tokens use the projections of the others"),
   onlyGlobal: z.boolean().default(false).describe("windows see global tokens alone"),
   border: z.enum(["open", "cyclic", "exact"]).default("open").describe("beyond the grid: nothing, the other end, or nothing and exact distances"),
-  neighbours: z.enum(["all", "drawn", "none"]).default("all").describe("windows around the own one: all, one drawn at every step of training, or none"),
-  drawUntil: z.number().min(0).max(1).default(0.75).describe("share of the training in which neighbours are drawn; then all count"),
+  neighbors: z.enum(["all", "drawn", "none"]).default("all").describe("windows around the own one: all, one drawn at every step of training, or none"),
+  drawUntil: z.number().min(0).max(1).default(0.75).describe("share of the training in which neighbors are drawn; then all count"),
   pool: z.enum(["mean", "learned"]).default("mean").describe("how windows become pooled keys"),
   gate: z.enum(["none", "squeeze", "convolution"]).default("none").describe("gate on the channels after each attention: SE or ECA"),
   gateRatio: z.number().min(0).lt(1).default(0.0625).describe("hidden width, or side of the convolution, over the channels"),
@@ -207,8 +207,8 @@ function vitMisfits(backbone: z.output<typeof Vit>): Misfit[] {
 }
 
 function vilMisfits(backbone: z.output<typeof Vil>): Misfit[] {
-  if (backbone.border !== "exact" || backbone.neighbours === "all") return [];
-  return [{ path: ["neighbours"], message: "all where border is exact", input: backbone.neighbours }];
+  if (backbone.border !== "exact" || backbone.neighbors === "all") return [];
+  return [{ path: ["neighbors"], message: "all where border is exact", input: backbone.neighbors }];
 }
 
 function swinMisfits(backbone: z.output<typeof Swin>, crops: { name: string; size: number }[]): Misfit[] {

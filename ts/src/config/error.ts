@@ -5,7 +5,7 @@ export class ConfigError extends Error {
 
 /**
  * Levenshtein distance with adjacent swaps counted as one (`windwo` is one away from `window`).
- * Rows of the dynamic programme, O(|a|·|b|).
+ * Rows of the dynamic program, O(|a|·|b|).
  */
 function editDistance(a: string, b: string): number {
   const rows: number[][] = [];

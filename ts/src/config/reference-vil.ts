@@ -42,7 +42,7 @@ export function translateVil(path: readonly string[], value: unknown, source: st
   if (field !== undefined) return set(field, value);
   if (name === "MSVIT.MODE") {
     if (typeof value !== "number" || !Number.isInteger(value) || value < -1) return `must be 0, -1 or a number above 0, got ${show(value)}`;
-    return set("neighbours", value === 0 ? "all" : value < 0 ? "none" : "drawn");
+    return set("neighbors", value === 0 ? "all" : value < 0 ? "none" : "drawn");
   }
   const choice = named[name];
   if (choice) {

@@ -79,7 +79,7 @@ const Augmentation = z.strictObject({
     .prefault({}),
   solarize: z
     .strictObject({
-      secondGlobal: share.default(0.2).describe("probability; the other crops are never solarised"),
+      secondGlobal: share.default(0.2).describe("probability; the other crops are never solarized"),
       threshold: z.int().min(0).max(255).default(128).describe("values at or above it are inverted"),
     })
     .prefault({}),
@@ -102,11 +102,11 @@ const Data = z.strictObject({
 });
 
 const Evaluate = z.strictObject({
-  enabled: z.boolean().default(true).describe("k-NN at the end of a run on labelled images"),
-  ks: z.array(positive).min(1).default([10, 20]).describe("numbers of neighbours"),
-  temperature: z.number().positive().default(0.07).describe("of the neighbours' votes"),
-  resize: positive.default(256).describe("length of the shorter side before the centre is cut, in pixels"),
-  crop: positive.default(224).describe("side of the centre, in pixels"),
+  enabled: z.boolean().default(true).describe("k-NN at the end of a run on labeled images"),
+  ks: z.array(positive).min(1).default([10, 20]).describe("numbers of neighbors"),
+  temperature: z.number().positive().default(0.07).describe("of the neighbors' votes"),
+  resize: positive.default(256).describe("length of the shorter side before the center is cut, in pixels"),
+  crop: positive.default(224).describe("side of the center, in pixels"),
   batchSize: positive.default(64),
 });
 

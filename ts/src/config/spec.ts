@@ -76,7 +76,7 @@ function toVilSpec(backbone: Of<"vil">): VilSpec {
     share_weights: backbone.shareWeights,
     only_global: backbone.onlyGlobal,
     border: backbone.border,
-    neighbours: backbone.neighbours,
+    neighbors: backbone.neighbors,
     draw_until: backbone.drawUntil,
     pool: backbone.pool,
     gate: backbone.gate,

@@ -13,7 +13,7 @@ export interface ImageFile {
 export interface ImageFolder {
   root: string;
   files: ImageFile[];
-  /** Names of the classes, sorted by bytes; empty when the images are not labelled. */
+  /** Names of the classes, sorted by bytes; empty when the images are not labeled. */
   classes: string[];
 }
 

@@ -5,4 +5,4 @@ export { epochOrder, stepsPerEpoch } from "./sampler.js";
 export type { BadImage } from "./bad-images.js";
 export type { ImageEngine } from "./image-file.js";
 export { openLoader, planLoader, type Batch, type Loader, type LoaderPlan } from "./loader.js";
-export { labelledImages, type LabelledBatch, type LabelledOptions } from "./labelled.js";
+export { labeledImages, type LabeledBatch, type LabeledOptions } from "./labeled.js";

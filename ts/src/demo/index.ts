@@ -1,6 +1,6 @@
 /**
- * A small labelled image set made from nothing: eight classes that differ by the pattern of an object, with colours, place,
- * size, background and light drawn independently of the class. It shows within minutes whether training learns more than colour.
+ * A small labeled image set made from nothing: eight classes that differ by the pattern of an object, with colors, place,
+ * size, background and light drawn independently of the class. It shows within minutes whether training learns more than color.
  */
 import { randomBytes } from "node:crypto";
 import { mkdir, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";

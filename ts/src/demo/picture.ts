@@ -4,19 +4,19 @@ import { makePattern, patterns, type Field, type Pattern } from "./patterns.js";
 /** Side of a picture in pixels. */
 export const pictureSize = 96;
 
-type Colour = [number, number, number];
+type Color = [number, number, number];
 
-/** A muted colour around a brightness. Muted, or telling the pictures apart by their colours would be all there is to learn. */
-function tinted(brightness: number, rng: Rng): Colour {
+/** A muted color around a brightness. Muted, or telling the pictures apart by their colors would be all there is to learn. */
+function tinted(brightness: number, rng: Rng): Color {
   return [brightness + rng.uniform(-0.04, 0.04), brightness + rng.uniform(-0.04, 0.04), brightness + rng.uniform(-0.04, 0.04)];
 }
 
-function colour(rng: Rng): Colour {
+function color(rng: Rng): Color {
   return tinted(rng.uniform(0.35, 0.6), rng);
 }
 
-/** A dark and a bright colour in either order, so that a pattern in the two can be seen. */
-function contrasting(rng: Rng): [Colour, Colour] {
+/** A dark and a bright color in either order, so that a pattern in the two can be seen. */
+function contrasting(rng: Rng): [Color, Color] {
   const dark = tinted(rng.uniform(0.1, 0.3), rng);
   const bright = tinted(rng.uniform(0.65, 0.9), rng);
   return rng.chance(0.5) ? [dark, bright] : [bright, dark];
@@ -48,9 +48,9 @@ function noise(cells: number, rng: Rng): Field {
   };
 }
 
-/** A thing on the background that says nothing about the class: an ellipse or a bar in one colour. */
+/** A thing on the background that says nothing about the class: an ellipse or a bar in one color. */
 interface Clutter {
-  colour: Colour;
+  color: Color;
   field: Field;
   /** Nothing of it is further from (x, y) than `reach`, in x or y. */
   x: number;
@@ -72,20 +72,20 @@ function drawClutter(rng: Rng): Clutter {
     const v = (y - cy) * cos - (x - cx) * sin;
     return bar ? Math.min(a - Math.abs(u), b - Math.abs(v)) : (1 - Math.hypot(u / a, v / b)) * Math.min(a, b);
   };
-  return { colour: colour(rng), field, x: cx, y: cy, reach: Math.hypot(a, b) + 1 };
+  return { color: color(rng), field, x: cx, y: cy, reach: Math.hypot(a, b) + 1 };
 }
 
 /**
  * One picture, 8-bit RGB: an object with the class's pattern on a cluttered background. Everything but the pattern is drawn
- * the same way for all classes and independently of them: colours, place, size, outline, turn, period, background, light, noise.
+ * the same way for all classes and independently of them: colors, place, size, outline, turn, period, background, light, noise.
  * A function of (seed, pattern, index) alone; streams of `part` train and val never meet.
  */
 export function drawPicture(seed: number, part: "train" | "val", pattern: Pattern, index: number): Uint8Array {
   const rng = stream(seed, `demo-${part}`, patterns.indexOf(pattern), index);
 
   const [base, other] = contrasting(rng);
-  const ground = colour(rng);
-  const groundTo = colour(rng);
+  const ground = color(rng);
+  const groundTo = color(rng);
   const groundNoise = noise(rng.integer(2, 6), rng);
   const clutter = Array.from({ length: rng.integer(0, 4) }, () => drawClutter(rng));
 
@@ -111,19 +111,19 @@ export function drawPicture(seed: number, part: "train" | "val", pattern: Patter
   const grain = rng.uniform(0, 0.05);
 
   const pixels = new Uint8Array(pictureSize * pictureSize * 3);
-  const paint: Colour = [0, 0, 0];
-  const lay = (over: Colour, cover: number): void => {
+  const paint: Color = [0, 0, 0];
+  const lay = (over: Color, cover: number): void => {
     if (cover <= 0) return;
     for (let channel = 0; channel < 3; channel++) paint[channel] = mix(paint[channel]!, over[channel]!, cover);
   };
-  const surface: Colour = [0, 0, 0];
+  const surface: Color = [0, 0, 0];
   const furthest = radius * (1 + bends.reduce((sum, bend) => sum + bend.height, 0)) + 1;
   for (let y = 0; y < pictureSize; y++) {
     for (let x = 0; x < pictureSize; x++) {
       const share = 0.5 + 0.5 * groundNoise(x, y);
       for (let channel = 0; channel < 3; channel++) paint[channel] = mix(ground[channel]!, groundTo[channel]!, share);
       for (const thing of clutter) {
-        if (Math.abs(x - thing.x) < thing.reach && Math.abs(y - thing.y) < thing.reach) lay(thing.colour, coverage(thing.field(x, y), 1));
+        if (Math.abs(x - thing.x) < thing.reach && Math.abs(y - thing.y) < thing.reach) lay(thing.color, coverage(thing.field(x, y), 1));
       }
 
       const dx = x - cx;

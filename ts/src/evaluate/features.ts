@@ -1,9 +1,9 @@
-import { labelledImages, type BadImage, type ImageEngine, type ImageFolder } from "../data/index.js";
+import { labeledImages, type BadImage, type ImageEngine, type ImageFolder } from "../data/index.js";
 import type { Config } from "../config/index.js";
 
 /** Rows of features, one for each image that could be read. */
 export interface Features {
-  /** `[rows, width]`, row-major, not normalised. */
+  /** `[rows, width]`, row-major, not normalized. */
   values: Float32Array;
   /** Class of each row. */
   labels: Uint32Array;
@@ -22,8 +22,8 @@ export interface FeatureSource {
 /** What a pass needs of the configuration. */
 export type PassConfig = Pick<Config, "evaluate" | "data">;
 
-/** An engine that sees every image in grey: colour is taken away after the resize. */
-export function greyEngine(engine: ImageEngine): ImageEngine {
+/** An engine that sees every image in gray: color is taken away after the resize. */
+export function grayEngine(engine: ImageEngine): ImageEngine {
   return {
     imageInfo: (encoded) => engine.imageInfo(encoded),
     renderCrops: (encoded, crops) =>
@@ -46,7 +46,7 @@ export async function extractFeatures(
   const labels = new Uint32Array(folder.files.length);
   const bad: BadImage[] = [];
   let rows = 0;
-  for await (const batch of labelledImages(folder, { batchSize, resize, crop, workers, maxBadImages, maxFileMiB }, engine)) {
+  for await (const batch of labeledImages(folder, { batchSize, resize, crop, workers, maxBadImages, maxFileMiB }, engine)) {
     signal?.throwIfAborted();
     bad.push(...batch.bad);
     if (batch.count === 0) continue;

@@ -1,5 +1,5 @@
 /** What frozen features are worth. */
-export { extractFeatures, greyEngine, type Features, type FeatureSource, type PassConfig } from "./features.js";
+export { extractFeatures, grayEngine, type Features, type FeatureSource, type PassConfig } from "./features.js";
 export { backboneOf, knn, type FeatureKind, type KnnConfig, type KnnReport } from "./knn.js";
 export { CONFIG_KEY, networkOf, recordedConfig, type Network } from "./network.js";
-export { openLabelledSplit, type LabelledSplit } from "./split.js";
+export { openLabeledSplit, type LabeledSplit } from "./split.js";

@@ -1,17 +1,17 @@
 /**
- * Weighted k-nearest-neighbour classification of frozen features, as the reference's `eval_knn.py` does it: the images
+ * Weighted k-nearest-neighbor classification of frozen features, as the reference's `eval_knn.py` does it: the images
  * of `train` are the bank, those of `val` the queries, votes are exp(cosine / temperature).
  */
 import { DataError, type BadImage } from "../data/index.js";
 import { toEncoderSpec, type Config } from "../config/index.js";
 import { chooseDevice, type KnnResult, type Native, type TensorData } from "../native/index.js";
-import { extractFeatures, greyEngine, type Features, type FeatureSource } from "./features.js";
-import type { LabelledSplit } from "./split.js";
+import { extractFeatures, grayEngine, type Features, type FeatureSource } from "./features.js";
+import type { LabeledSplit } from "./split.js";
 
 /** What an evaluation needs of the configuration. */
 export type KnnConfig = Pick<Config, "backbone" | "evaluate" | "data" | "device" | "precision" | "threads">;
 
-/** How well neighbours tell the classes. */
+/** How well neighbors tell the classes. */
 export interface KnnReport {
   /** One for each k, in per cent. A k above the size of the bank is cut to it. */
   results: KnnResult[];
@@ -21,9 +21,9 @@ export interface KnnReport {
   classes: number;
   /** Width of the features. */
   width: number;
-  split: LabelledSplit["kind"];
-  /** Whether colour was taken from the queries. */
-  grey: boolean;
+  split: LabeledSplit["kind"];
+  /** Whether color was taken from the queries. */
+  gray: boolean;
   bad: BadImage[];
 }
 
@@ -34,15 +34,15 @@ export type FeatureKind = { weights: TensorData[] } | { random: { seed: number }
 const pixelSide = 16;
 
 /**
- * Evaluates features on a labelled split.
- * @param grey takes the colour from the queries: what remains was learned from shape and texture.
+ * Evaluates features on a labeled split.
+ * @param gray takes the color from the queries: what remains was learned from shape and texture.
  * @throws {DataError} too many unusable images, or none left on one side. Errors of the engine (weights that do not fit
  * the backbone) pass through.
  */
 export async function knn(
-  options: { split: LabelledSplit; config: KnnConfig; features: FeatureKind; grey?: boolean; signal?: AbortSignal }, engine: Native,
+  options: { split: LabeledSplit; config: KnnConfig; features: FeatureKind; gray?: boolean; signal?: AbortSignal }, engine: Native,
 ): Promise<KnnReport> {
-  const { split, features, grey = false, signal } = options;
+  const { split, features, gray = false, signal } = options;
   const pixels = features === "pixels";
   const config = pixels ? atPixelSize(options.config) : options.config;
   const { ks, temperature } = config.evaluate;
@@ -51,7 +51,7 @@ export async function knn(
   try {
     const from: FeatureSource = source ?? rawPixels;
     const bank = await extractFeatures(split.bank, from, config, engine, signal);
-    const queries = await extractFeatures(split.queries, from, config, grey ? greyEngine(engine) : engine, signal);
+    const queries = await extractFeatures(split.queries, from, config, gray ? grayEngine(engine) : engine, signal);
     if (bank.rows === 0) throw new DataError(`${split.bank.root}: none of the images can be read`);
     if (queries.rows === 0) throw new DataError(`${split.queries.root}: none of the images can be read`);
     if (pixels) removeMean(bank, queries);
@@ -59,7 +59,7 @@ export async function knn(
     const wanted = [...new Set(ks.map((k) => Math.min(k, bank.rows)))];
     const results = await engine.knn(bank.values, bank.labels, queries.values, queries.labels, bank.width, classes, wanted, temperature);
     return {
-      results, bank: bank.rows, queries: queries.rows, classes, width: bank.width, split: split.kind, grey, bad: [...bank.bad, ...queries.bad],
+      results, bank: bank.rows, queries: queries.rows, classes, width: bank.width, split: split.kind, gray, bad: [...bank.bad, ...queries.bad],
     };
   } finally {
     source?.dispose();
@@ -70,7 +70,7 @@ async function openEncoder(kind: Exclude<FeatureKind, "pixels">, config: KnnConf
   const encoder = engine.createEncoder(toEncoderSpec(config), chooseDevice(config.device, engine).device);
   try {
     if ("weights" in kind) await encoder.load(backboneOf(kind.weights));
-    else await encoder.initialise(kind.random.seed);
+    else await encoder.initialize(kind.random.seed);
     return encoder;
   } catch (error) {
     encoder.dispose();

@@ -1,7 +1,7 @@
 import { DataError, findSplits, openImageFolder, type ImageFolder } from "../data/index.js";
 
-/** Labelled images in two parts: those that answer, and those that are asked about. */
-export interface LabelledSplit {
+/** Labeled images in two parts: those that answer, and those that are asked about. */
+export interface LabeledSplit {
   bank: ImageFolder;
   queries: ImageFolder;
   /** `val`: a folder of its own. `held out`: every fifth image of each class of the one folder there is. */
@@ -18,7 +18,7 @@ const heldOutEvery = 5;
  * @returns undefined when the images have no classes, or only one.
  * @throws {DataError} when a folder does not exist or holds no image, or `val` has a class that `train` has not.
  */
-export async function openLabelledSplit(path: string, val?: string): Promise<LabelledSplit | undefined> {
+export async function openLabeledSplit(path: string, val?: string): Promise<LabeledSplit | undefined> {
   const splits = await findSplits(path);
   const bank = await openImageFolder(splits.train);
   const queryFolder = val ?? splits.val;
@@ -29,7 +29,7 @@ export async function openLabelledSplit(path: string, val?: string): Promise<Lab
   return { bank, queries, kind: "val" };
 }
 
-function holdOut(folder: ImageFolder): LabelledSplit | undefined {
+function holdOut(folder: ImageFolder): LabeledSplit | undefined {
   const seen = new Map<number | null, number>();
   const isQuery = folder.files.map(({ label }) => {
     const count = (seen.get(label) ?? 0) + 1;

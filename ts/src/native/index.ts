@@ -74,10 +74,10 @@ export interface OptimizerState<T = TensorData> {
 }
 
 /** Values of the schedules for one step. */
-export interface StepKnobs {
-  /** Global step, from 0: keys the random numbers of stochastic depth and of neighbours that are drawn. */
+export interface StepParameters {
+  /** Global step, from 0: keys the random numbers of stochastic depth and of neighbors that are drawn. */
   step: number;
-  /** Share of the run that is done, from 0 to 1: decides how long neighbours are drawn. */
+  /** Share of the run that is done, from 0 to 1: decides how long neighbors are drawn. */
   progress: number;
   learningRate: number;
   weightDecay: number;
@@ -95,13 +95,13 @@ export interface StepStats {
   regionLoss: number;
   /** Mean entropy of the teacher's view distribution, in nats; ln K means uniform. */
   teacherEntropy: number;
-  /** Mean over channels of the standard deviation of l2-normalised teacher view features, times sqrt(C): 0 is collapse. */
+  /** Mean over channels of the standard deviation of l2-normalized teacher view features, times sqrt(C): 0 is collapse. */
   featureDeviation: number;
   /** L2 norm over all gradients before clipping. */
   gradientNorm: number;
-  /** False when the loss is not finite: then no parameter, moment or centre was changed. */
+  /** False when the loss is not finite: then no parameter, moment or center was changed. */
   finite: boolean;
-  /** True when the optimiser passed over the step, because gradients overflowed in half precision: the loss is then scaled by less. */
+  /** True when the optimizer passed over the step, because gradients overflowed in half precision: the loss is then scaled by less. */
   skipped: boolean;
   /** What the loss was scaled with: 1 but for mixed precision on a GPU. */
   lossScale: number;
@@ -112,7 +112,7 @@ export interface StepStats {
 export interface MemoryPlan {
   /** Activations and gradients, in the device's memory: the arena of the static program. */
   arena: number;
-  /** Student, teacher, moments, centres. */
+  /** Student, teacher, moments, centers. */
   parameters: number;
   /** Staging of pixels, and on the CPU scratch memory of the operators. */
   workspace: number;
@@ -147,9 +147,9 @@ export interface Trainer {
    * `localCrops` holds localCount·B images (empty when there are none).
    * With `mixup`, the student's crops are mixed and matched with soft targets; the teacher's stay as they are.
    */
-  step(crops: { global: Uint8Array; local: Uint8Array; mixup?: Mixup }, knobs: StepKnobs): Promise<StepStats>;
+  step(crops: { global: Uint8Array; local: Uint8Array; mixup?: Mixup }, parameters: StepParameters): Promise<StepStats>;
   /** The same, with the time of every operator. */
-  profile(crops: { global: Uint8Array; local: Uint8Array }, knobs: StepKnobs): Promise<ProfileRow[]>;
+  profile(crops: { global: Uint8Array; local: Uint8Array }, parameters: StepParameters): Promise<ProfileRow[]>;
   /** A copy of everything. */
   state(): Promise<TrainerState>;
   /** The state without values, each `data` empty; `storedState` gives it with values that are read when they are needed. */
@@ -176,8 +176,8 @@ export interface Encoder {
   /** Replaces the weights; every parameter of the backbone must be there. */
   load(weights: TensorData[]): Promise<void>;
   /** Weights drawn as at the start of a training run with this seed. */
-  initialise(seed: number): Promise<void>;
-  /** `count` images of size², pixels as u8 → `[count, width]` pooled features, not normalised. */
+  initialize(seed: number): Promise<void>;
+  /** `count` images of size², pixels as u8 → `[count, width]` pooled features, not normalized. */
   encode(pixels: Uint8Array, count: number): Promise<Float32Array>;
   dispose(): void;
 }
@@ -203,7 +203,7 @@ export interface Native {
   createEncoder(spec: EncoderSpec, device: Device): Encoder;
   /** The machine's GPUs, best first. */
   adapters(): GpuAdapter[];
-  /** Weighted k-NN (votes exp(cosine / temperature)) of test rows against train rows; rows are l2-normalised first. */
+  /** Weighted k-NN (votes exp(cosine / temperature)) of test rows against train rows; rows are l2-normalized first. */
   knn(
     train: Float32Array, trainLabels: Uint32Array, test: Float32Array, testLabels: Uint32Array,
     width: number, classes: number, ks: number[], temperature: number,

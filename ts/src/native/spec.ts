@@ -38,8 +38,8 @@ export interface VilSpec {
   share_weights: boolean;
   only_global: boolean;
   border: "open" | "cyclic" | "exact";
-  neighbours: "all" | "drawn" | "none";
-  /** Share of the training after which drawn neighbours become all. */
+  neighbors: "all" | "drawn" | "none";
+  /** Share of the training after which drawn neighbors become all. */
   draw_until: number;
   pool: "learned" | "mean";
   gate: "none" | "squeeze" | "convolution";

@@ -81,7 +81,7 @@ class PhiloxStream implements Rng {
     if (!Number.isInteger(low) || !Number.isInteger(high) || count < 1 || count > 2 ** 32) {
       throw new RangeError(`an interval of whole numbers must not be empty, got [${low}, ${high})`);
     }
-    // Numbers behind the last full multiple of `count` would favour small results.
+    // Numbers behind the last full multiple of `count` would favor small results.
     const limit = 2 ** 32 - (2 ** 32 % count);
     let bits = this.uint32();
     while (bits >= limit) bits = this.uint32();

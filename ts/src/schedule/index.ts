@@ -56,8 +56,8 @@ export function linearEvaluationRate(lr: number, epochs: number): Schedule {
   return (epoch) => (lr * (1 + Math.cos((Math.PI * epoch) / epochs))) / 2;
 }
 
-/** What the schedules say about one step; the engine's `StepKnobs`. */
-export interface Knobs {
+/** What the schedules say about one step; the engine's `StepParameters`. */
+export interface ScheduledParameters {
   step: number;
   /** Share of the run that is done, from 0 to 1. */
   progress: number;
@@ -71,7 +71,7 @@ export interface Knobs {
 /** All schedules of a pre-training run of `stepsPerEpoch` steps an epoch, as one function of the global step. */
 export function trainingSchedule(
   config: Pick<Config, "optimizer" | "loss" | "epochs" | "batchSize" | "accumulate">, stepsPerEpoch: number, devices = 1,
-): (step: number) => Knobs {
+): (step: number) => ScheduledParameters {
   const { optimizer, epochs } = config;
   const learningRate = cosine({
     base: scaledLearningRate(optimizer.lr, imagesPerStep(config), devices),

@@ -1,4 +1,4 @@
-import type { StepKnobs, StepStats } from "../native/index.js";
+import type { StepParameters, StepStats } from "../native/index.js";
 
 /** Sums over the steps of an epoch; what is logged are these by `steps`. */
 export interface EpochSums {
@@ -27,13 +27,13 @@ export function emptySums(): EpochSums {
 }
 
 /** Adds one step. */
-export function addStep(sums: EpochSums, stats: StepStats, knobs: StepKnobs, images: number, seconds: number): void {
+export function addStep(sums: EpochSums, stats: StepStats, parameters: StepParameters, images: number, seconds: number): void {
   sums.steps += 1;
   sums.loss += stats.loss;
   sums.viewLoss += stats.viewLoss;
   sums.regionLoss += stats.regionLoss;
-  sums.learningRate += knobs.learningRate;
-  sums.weightDecay += knobs.weightDecay;
+  sums.learningRate += parameters.learningRate;
+  sums.weightDecay += parameters.weightDecay;
   sums.teacherEntropy += stats.teacherEntropy;
   sums.featureDeviation += stats.featureDeviation;
   sums.gradientNorm += stats.gradientNorm;
@@ -55,7 +55,7 @@ export interface LogLine {
   feature_deviation: number;
   /** L2 norm over all gradients before clipping, over the steps that were not skipped. */
   gradient_norm: number;
-  /** Steps that the optimiser passed over, because gradients overflowed in half precision. */
+  /** Steps that the optimizer passed over, because gradients overflowed in half precision. */
   skipped_steps: number;
   images_per_second: number;
   seconds: number;

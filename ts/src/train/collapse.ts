@@ -4,7 +4,7 @@ import type { StepStats } from "../native/index.js";
 const patience = 100;
 /** Relative distance from ln K below which the teacher's distribution counts as uniform. */
 const entropyMargin = 1e-3;
-/** Deviation of normalised features, times sqrt(C), below which they all point the same way; 1 is spread evenly. */
+/** Deviation of normalized features, times sqrt(C), below which they all point the same way; 1 is spread evenly. */
 const smallestDeviation = 0.01;
 
 /** Watches for the two ways self-distillation ends in a constant: a uniform teacher, and equal features. */

@@ -5,9 +5,9 @@ import { drawMixup } from "../augment/index.js";
 import { saveCheckpoint, CHECKPOINT_NAME, Tensor, writeCheckpoint } from "../checkpoint/index.js";
 import { imagesPerStep, toTrainerSpec, type Config } from "../config/index.js";
 import { DataError, findSplits, openImageFolder, openLoader, type BadImage, type ImageFolder, type Loader } from "../data/index.js";
-import { backboneOf, knn, openLabelledSplit, type KnnReport } from "../evaluate/index.js";
+import { backboneOf, knn, openLabeledSplit, type KnnReport } from "../evaluate/index.js";
 import {
-  chooseDevice, type ChosenDevice, native, type Native, type StepKnobs, type StepStats, storedState, type TensorData, type Trainer,
+  chooseDevice, type ChosenDevice, native, type Native, type StepParameters, type StepStats, storedState, type TensorData, type Trainer,
 } from "../native/index.js";
 import { stream } from "../random/index.js";
 import { trainingSchedule } from "../schedule/index.js";
@@ -42,7 +42,7 @@ export interface StepEvent {
   step: number;
   globalStep: number;
   stats: StepStats;
-  knobs: StepKnobs;
+  parameters: StepParameters;
   /** Wall time since the step before, waiting for images included. */
   seconds: number;
 }
@@ -191,7 +191,7 @@ class Run {
   stepCount = 0;
   seconds = 0;
   loss: number | undefined;
-  private readonly schedule: (step: number) => StepKnobs;
+  private readonly schedule: (step: number) => StepParameters;
   private readonly monitor: CollapseMonitor;
   private readonly now: () => number;
   private knownBad = 0;
@@ -218,15 +218,15 @@ class Run {
     const { position } = this.progress;
     let before = begun;
     for await (const batch of loader.batches({ epoch: position.epoch, index: position.step })) {
-      const knobs = this.schedule(globalStep(this.progress));
+      const parameters = this.schedule(globalStep(this.progress));
       const { epoch, index } = batch;
       const mixup = this.config.mixup.enabled
         ? { mixup: drawMixup(this.config.mixup, 2 + this.config.crops.localCount, stream(this.config.seed, "mixup", epoch, index)) }
         : {};
-      const stats = await this.trainer.step({ global: batch.global, local: batch.local, ...mixup }, knobs);
+      const stats = await this.trainer.step({ global: batch.global, local: batch.local, ...mixup }, parameters);
       batch.release();
       this.reportBad(loader.bad);
-      if (!stats.finite) await this.diverged(stats, knobs);
+      if (!stats.finite) await this.diverged(stats, parameters);
 
       const at = this.now();
       const seconds = (at - before) / 1000;
@@ -234,11 +234,11 @@ class Run {
       this.stepCount += 1;
       this.seconds += seconds;
       this.loss = stats.loss;
-      addStep(this.progress.sums, stats, knobs, imagesPerStep(this.config), seconds);
-      this.hooks.onStep?.({ epoch, step: index, globalStep: knobs.step, stats, knobs, seconds });
+      addStep(this.progress.sums, stats, parameters, imagesPerStep(this.config), seconds);
+      this.hooks.onStep?.({ epoch, step: index, globalStep: parameters.step, stats, parameters, seconds });
       const warning = this.monitor.observe(stats);
       if (warning !== undefined) this.hooks.onWarning?.(warning);
-      await this.advance(knobs, loader.bad.length);
+      await this.advance(parameters, loader.bad.length);
       if (this.mustStop(begun)) return;
     }
   }
@@ -250,12 +250,12 @@ class Run {
   }
 
   /** Moves to the next step; at the end of an epoch with a line in the log and a checkpoint, else with one when it is time. */
-  private async advance(knobs: StepKnobs, badImages: number): Promise<void> {
+  private async advance(parameters: StepParameters, badImages: number): Promise<void> {
     const { progress, config } = this;
     const { epoch, step } = progress.position;
     if (step + 1 < progress.stepsPerEpoch) {
       progress.position = { epoch, step: step + 1 };
-      if (config.saveSteps > 0 && globalStep(progress) % config.saveSteps === 0) await this.save(knobs);
+      if (config.saveSteps > 0 && globalStep(progress) % config.saveSteps === 0) await this.save(parameters);
       return;
     }
     const line = logLine(epoch, progress.sums, badImages);
@@ -264,14 +264,14 @@ class Run {
     progress.lastLine = line;
     const isKept = config.saveEpochs > 0 && epoch % config.saveEpochs === 0;
     // The checkpoint holds the line too: a process that is killed between the two writes loses nothing.
-    await this.save(knobs, isKept ? epoch : undefined);
+    await this.save(parameters, isKept ? epoch : undefined);
     appendLog(config.outputDir, line);
     this.hooks.onEpoch?.(line);
   }
 
-  private async save(knobs: StepKnobs, numbered?: number): Promise<void> {
+  private async save(parameters: StepParameters, numbered?: number): Promise<void> {
     const state = await storedState(this.trainer);
-    saveCheckpoint(this.config.outputDir, toCheckpoint(state, this.config, this.progress, knobs), numbered);
+    saveCheckpoint(this.config.outputDir, toCheckpoint(state, this.config, this.progress, parameters), numbered);
     this.savedAt = globalStep(this.progress);
   }
 
@@ -287,18 +287,18 @@ class Run {
     this.knownBad = bad.length;
   }
 
-  private async diverged(stats: StepStats, knobs: StepKnobs): Promise<never> {
+  private async diverged(stats: StepStats, parameters: StepParameters): Promise<never> {
     const file = join(this.config.outputDir, "checkpoint_NaN.pth");
-    writeCheckpoint(file, toCheckpoint(await storedState(this.trainer), this.config, this.progress, knobs));
+    writeCheckpoint(file, toCheckpoint(await storedState(this.trainer), this.config, this.progress, parameters));
     throw new DivergedError(
-      `the loss is ${stats.loss} at step ${knobs.step}, so the training stopped; the state before this step is in ${file}`,
+      `the loss is ${stats.loss} at step ${parameters.step}, so the training stopped; the state before this step is in ${file}`,
     );
   }
 }
 
-/** Adds the accuracy of the teacher's neighbours, when the images have classes. */
+/** Adds the accuracy of the teacher's neighbors, when the images have classes. */
 async function evaluate(result: PretrainResult, teacher: TensorData[], config: Config, engine: Native, hooks: PretrainHooks): Promise<void> {
-  const split = config.data.path === null ? undefined : await openLabelledSplit(config.data.path);
+  const split = config.data.path === null ? undefined : await openLabeledSplit(config.data.path);
   if (!split) {
     hooks.onNote?.("the images have no classes, so k-NN accuracy is not measured");
     return;

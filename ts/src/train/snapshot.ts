@@ -2,7 +2,7 @@
 import { CheckpointError, fromTrainerState, toPlain, type Checkpoint, type CheckpointContents, type Plain, type StateTensor } from "../checkpoint/index.js";
 import { presets, referenceFlags, type Config } from "../config/index.js";
 import { CONFIG_KEY, recordedConfig } from "../evaluate/index.js";
-import type { StepKnobs, TrainerState } from "../native/index.js";
+import type { StepParameters, TrainerState } from "../native/index.js";
 import { emptySums, type EpochSums, type LogLine } from "./averages.js";
 
 /** Where a run is: the step it will take next. */
@@ -22,16 +22,16 @@ export interface Progress {
   lastLine: LogLine | undefined;
 }
 
-/** A checkpoint of a trainer's state. `knobs` are those of the last step. */
+/** A checkpoint of a trainer's state. `parameters` are those of the last step. */
 export function toCheckpoint(
-  state: TrainerState<StateTensor>, config: Config, progress: Progress, knobs: Pick<StepKnobs, "learningRate" | "weightDecay">,
+  state: TrainerState<StateTensor>, config: Config, progress: Progress, parameters: Pick<StepParameters, "learningRate" | "weightDecay">,
 ): CheckpointContents {
   const { position, stepsPerEpoch, sums, lastLine } = progress;
   return fromTrainerState(state, {
     epoch: position.epoch,
     args: referenceArguments(config),
-    learningRate: knobs.learningRate,
-    weightDecay: knobs.weightDecay,
+    learningRate: parameters.learningRate,
+    weightDecay: parameters.weightDecay,
     progress: {
       version: 1,
       epoch: position.epoch,

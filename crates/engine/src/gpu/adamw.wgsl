@@ -9,7 +9,7 @@ struct Params { len: u32, entry: u32, pad0: u32, pad1: u32 }
 @group(0) @binding(3) var<storage, read_write> g: array<f32>;       // [len]
 @group(0) @binding(4) var<storage, read_write> t: array<f32>;       // [len] the teacher's
 @group(0) @binding(5) var<storage, read_write> report: array<f32>;  // 3: finite; 6: the step is taken; 9 + 4·entry: clip's factor
-@group(0) @binding(6) var<storage, read_write> knobs: array<f32>;   // 0, 1: average's keep and share; 4 + 4·entry: active, keep, step, bias2
+@group(0) @binding(6) var<storage, read_write> parameters: array<f32>;   // 0, 1: average's keep and share; 4 + 4·entry: active, keep, step, bias2
 @group(0) @binding(7) var<uniform>             p: Params;
 
 @compute @workgroup_size(256)
@@ -18,14 +18,14 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
     if i >= p.len || report[3] == 0.0 { return; }
     let at = 4u + 4u * p.entry;
     var value = w[i];
-    if knobs[at] != 0.0 && report[6] != 0.0 {
+    if parameters[at] != 0.0 && report[6] != 0.0 {
         let grad = g[i] * report[9u + 4u * p.entry];
         let m1 = 0.9 * m[i] + 0.1 * grad;
         let v1 = 0.999 * v[i] + 0.001 * grad * grad;
-        value = value * knobs[at + 1u] - knobs[at + 2u] * m1 / (sqrt(v1) / knobs[at + 3u] + 1e-8);
+        value = value * parameters[at + 1u] - parameters[at + 2u] * m1 / (sqrt(v1) / parameters[at + 3u] + 1e-8);
         m[i] = m1;
         v[i] = v1;
         w[i] = value;
     }
-    t[i] = t[i] * knobs[0] + knobs[1] * value;
+    t[i] = t[i] * parameters[0] + parameters[1] * value;
 }

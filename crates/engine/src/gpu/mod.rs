@@ -1,5 +1,5 @@
-//! A training run on a GPU: parameters, moments, teacher and centres live there; a step is one submission,
-//! or one for each of its passes and one for the update. Pixels and the step's knobs go up, a report of a few numbers comes back.
+//! A training run on a GPU: parameters, moments, teacher and centers live there; a step is one submission,
+//! or one for each of its passes and one for the update. Pixels and the step's parameters go up, a report of a few numbers comes back.
 
 mod fits;
 mod kernels;
@@ -22,7 +22,7 @@ use crate::optimizer::Optimizer;
 use crate::scaler::LossScaler;
 use crate::spec::{Precision, TrainerSpec};
 use crate::state::Center;
-use crate::{Knobs, Result, StepStats, Store};
+use crate::{Result, StepParameters, StepStats, Store};
 
 /// Largest buffer that small tensors share.
 const SHARED: u64 = 256 << 20;
@@ -43,10 +43,10 @@ pub(crate) struct GpuRun {
     leaves: HashMap<String, View>,
     student: Vec<View>,
     teacher: Vec<View>,
-    /// Of each entry, as many as the optimiser has.
+    /// Of each entry, as many as the optimizer has.
     moments: Vec<Vec<View>>,
     centers: Vec<View>,
-    knobs: View,
+    parameters: View,
     report: View,
     scaler: View,
     /// Matrix-product arithmetic of each operator of a pass, in order.
@@ -72,14 +72,14 @@ impl GpuRun {
         let trained: Vec<usize> = (0..sizes.len()).filter(|&i| step.gradients[i].is_some()).collect();
         for _ in 0..slots {
             let sizes: Vec<u64> = trained.iter().map(|&i| sizes[i]).collect();
-            for (&i, view) in trained.iter().zip(allocate_all(&gpu, "the optimiser's moments", &sizes)?) {
+            for (&i, view) in trained.iter().zip(allocate_all(&gpu, "the optimizer's moments", &sizes)?) {
                 moments[i].push(view);
             }
         }
         let center = |(name, values): &Center| Ok(gpu.allocate(name, 4 * values.len() as u64)?);
         let center_views = centers.iter().map(center).collect::<Result<Vec<_>>>()?;
         let entries = sizes.len();
-        let knobs = gpu.allocate("the step's knobs", 4 * (update::KNOBS_HEAD + 4 * entries) as u64)?;
+        let parameters = gpu.allocate("the step's parameters", 4 * (update::PARAMETERS_HEAD + 4 * entries) as u64)?;
         let report = gpu.allocate("the step's report", 4 * (REPORT_HEAD + 4 * entries) as u64)?;
         let scaler = gpu.allocate("the loss's scale", 4 * SCALER as u64)?;
         let unit = gpu.allocate("one", 4)?;
@@ -114,7 +114,7 @@ impl GpuRun {
             teacher_views: &teacher_views,
             moments: &moments,
             report: &report,
-            knobs: &knobs,
+            parameters: &parameters,
             scaler: &scaler,
         };
         let targets = Targets { centers: &center_views, teacher, one: &unit };
@@ -161,7 +161,7 @@ impl GpuRun {
             teacher: teacher_views,
             moments,
             centers: center_views,
-            knobs,
+            parameters,
             report,
             scaler,
             flops,
@@ -249,9 +249,9 @@ impl GpuRun {
         &self.arena
     }
 
-    /// Tells the GPU a step's knobs, before its first pass.
-    pub fn begin(&self, spec: &TrainerSpec, knobs: &Knobs, student: &Store, optimizer: &Optimizer) {
-        self.gpu.upload(&self.knobs, bytemuck::cast_slice(&update::knobs(spec, knobs, student, &self.moments, optimizer)));
+    /// Tells the GPU a step's parameters, before its first pass.
+    pub fn begin(&self, spec: &TrainerSpec, parameters: &StepParameters, student: &Store, optimizer: &Optimizer) {
+        self.gpu.upload(&self.parameters, bytemuck::cast_slice(&update::parameters(spec, parameters, student, &self.moments, optimizer)));
     }
 
     /// One pass on these leaves. With `times`, operator by operator, noting how long each took.
@@ -270,7 +270,7 @@ impl GpuRun {
     /// After the passes: the update, where it was not part of the pass, and the report.
     pub fn finish(
         &self,
-        knobs: &Knobs,
+        parameters: &StepParameters,
         student: &Store,
         optimizer: &mut Optimizer,
         times: Option<&mut Vec<NodeTime>>,
@@ -283,7 +283,7 @@ impl GpuRun {
         let finite = report[3] != 0.0;
         let taken = finite && report[6] != 0.0;
         if taken {
-            update::count(knobs, student, &self.moments, optimizer);
+            update::count(parameters, student, &self.moments, optimizer);
         }
         Ok(StepStats {
             loss: view_loss + region_loss,
@@ -316,7 +316,7 @@ struct Targets<'a> {
     one: &'a View,
 }
 
-/// Records what follows the passes: report, optimiser, teacher, centres and running statistics.
+/// Records what follows the passes: report, optimizer, teacher, centers and running statistics.
 fn record_update(
     rec: &mut Recorder,
     spec: &TrainerSpec,

@@ -8,7 +8,7 @@ struct Params { len: u32, entry: u32, pad0: u32, pad1: u32 }
 @group(0) @binding(2) var<storage, read_write> g: array<f32>;       // [len]
 @group(0) @binding(3) var<storage, read_write> t: array<f32>;       // [len] the teacher's
 @group(0) @binding(4) var<storage, read_write> report: array<f32>;  // 3: finite; 6: the step is taken; 9 + 4·entry: clip's factor, LARS's factor
-@group(0) @binding(5) var<storage, read_write> knobs: array<f32>;   // 0, 1: average's keep and share; 4 + 4·entry: active, decay, momentum, rate
+@group(0) @binding(5) var<storage, read_write> parameters: array<f32>;   // 0, 1: average's keep and share; 4 + 4·entry: active, decay, momentum, rate
 @group(0) @binding(6) var<uniform>             p: Params;
 
 @compute @workgroup_size(256)
@@ -17,12 +17,12 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
     if i >= p.len || report[3] == 0.0 { return; }
     let at = 4u + 4u * p.entry;
     var value = w[i];
-    if knobs[at] != 0.0 && report[6] != 0.0 {
-        let grad = (g[i] * report[9u + 4u * p.entry] + knobs[at + 1u] * value) * report[10u + 4u * p.entry];
-        let m1 = knobs[at + 2u] * m[i] + grad;
-        value -= knobs[at + 3u] * m1;
+    if parameters[at] != 0.0 && report[6] != 0.0 {
+        let grad = (g[i] * report[9u + 4u * p.entry] + parameters[at + 1u] * value) * report[10u + 4u * p.entry];
+        let m1 = parameters[at + 2u] * m[i] + grad;
+        value -= parameters[at + 3u] * m1;
         m[i] = m1;
         w[i] = value;
     }
-    t[i] = t[i] * knobs[0] + knobs[1] * value;
+    t[i] = t[i] * parameters[0] + parameters[1] * value;
 }

@@ -7,7 +7,7 @@ struct Params { pieces: u32, mode: u32, entry: u32, pad: u32 }
 
 @group(0) @binding(0) var<storage, read_write> partial: array<vec2f>;  // [pieces]
 @group(0) @binding(1) var<storage, read_write> report: array<f32>;     // 7: one over the loss's scale; 8 + 4·entry: Σ g², clip's factor over the scale, LARS's factor
-@group(0) @binding(2) var<storage, read_write> knobs: array<f32>;      // 2: largest norm, 0 for none
+@group(0) @binding(2) var<storage, read_write> parameters: array<f32>;      // 2: largest norm, 0 for none
 @group(0) @binding(3) var<uniform>             p: Params;
 
 var<workgroup> sums: array<vec2f, 256>;
@@ -30,7 +30,7 @@ fn main(@builtin(local_invocation_index) tid: u32) {
         if total.x > 0.0 && total.y > 0.0 { factor = LARS_ETA * sqrt(total.x) / sqrt(total.y); }
         report[at + 2u] = factor;
     } else {
-        let clip = knobs[2];
+        let clip = parameters[2];
         var factor = 1.0;
         if clip > 0.0 { factor = min(1.0, clip / (sqrt(total.x) + 1e-6)); }
         report[at] = total.x;

@@ -15,7 +15,7 @@ pub(super) struct Results {
     pub gradients: Vec<Option<View>>,
     /// View loss, entropy and, where there is one, the region loss; `[1]` each.
     pub scalars: Vec<View>,
-    /// Of each centre, `[K]`.
+    /// Of each center, `[K]`.
     pub teacher_means: Vec<View>,
     /// Teacher's view features of all passes, `[passes·2·B, C]`.
     pub views: View,

@@ -1,5 +1,5 @@
 // First entry of a step's report: the losses, the entropy, and whether the loss is finite. One thread.
-// report: 0 view loss, 1 region loss, 2 entropy, 3 finite (1 or 0), 4 feature deviation, 5 gradient norm, 6 whether the optimiser's step is
+// report: 0 view loss, 1 region loss, 2 entropy, 3 finite (1 or 0), 4 feature deviation, 5 gradient norm, 6 whether the optimizer's step is
 // taken (1 or 0), 7 what gradients are multiplied with: one over the loss's scale; 8 + 4·i norms of entry i.
 
 struct Params { region: u32, pad0: u32, pad1: u32, pad2: u32 }

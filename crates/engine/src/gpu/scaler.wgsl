@@ -1,10 +1,10 @@
-// After the norms of all gradients: where one of them is not finite the optimiser passes over this step and the loss is scaled by less, and
+// After the norms of all gradients: where one of them is not finite the optimizer passes over this step and the loss is scaled by less, and
 // after a long row of good steps by more. A loss that is not finite changes nothing. One workgroup.
 
 struct Params { entries: u32, pad0: u32, pad1: u32, pad2: u32 }
 
 @group(0) @binding(0) var<storage, read_write> scaler: array<f32>;  // scale, good steps in a row, growth, backoff, growth interval
-@group(0) @binding(1) var<storage, read_write> report: array<f32>;  // 3: finite; 6: the optimiser's step is taken; 8 + 4·entry: Σ g²
+@group(0) @binding(1) var<storage, read_write> report: array<f32>;  // 3: finite; 6: the optimizer's step is taken; 8 + 4·entry: Σ g²
 @group(0) @binding(2) var<uniform>             p: Params;
 
 var<workgroup> found: array<u32, 256>;

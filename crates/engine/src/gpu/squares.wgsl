@@ -9,7 +9,7 @@ struct Params { len: u32, mode: u32, entry: u32, first: u32 }
 @group(0) @binding(0) var<storage, read_write> g: array<f32>;          // [len]
 @group(0) @binding(1) var<storage, read_write> w: array<f32>;          // [len] the parameter; not read when clipping
 @group(0) @binding(2) var<storage, read_write> report: array<f32>;     // 7: one over the loss's scale; 9 + 4·entry: clip's factor
-@group(0) @binding(3) var<storage, read_write> knobs: array<f32>;      // 4 + 4·entry: active, decay, …
+@group(0) @binding(3) var<storage, read_write> parameters: array<f32>;      // 4 + 4·entry: active, decay, …
 @group(0) @binding(4) var<storage, read_write> partial: array<vec2f>;  // [pieces]
 @group(0) @binding(5) var<uniform>             p: Params;
 
@@ -22,7 +22,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
     var sum = vec2f(0.0);
     for (var i = piece * PIECE + tid; i < end; i += 256u) {
         if p.mode == LARS {
-            let decayed = g[i] * report[9u + 4u * p.entry] + knobs[5u + 4u * p.entry] * w[i];
+            let decayed = g[i] * report[9u + 4u * p.entry] + parameters[5u + 4u * p.entry] * w[i];
             sum += vec2f(w[i] * w[i], decayed * decayed);
         } else {
             let unscaled = g[i] * report[7];

@@ -1,4 +1,4 @@
-//! After the gradients: clipping, the update rule, the teacher, the centres, the report.
+//! After the gradients: clipping, the update rule, the teacher, the centers, the report.
 
 use esvit_gpu::{Grid, Recorder, View};
 use esvit_nn::Role;
@@ -6,10 +6,10 @@ use esvit_nn::Role;
 use super::kernels::*;
 use crate::optimizer::{AdamRates, Optimizer};
 use crate::spec::{OptimizerKind, TrainerSpec};
-use crate::{Knobs, Result, Store};
+use crate::{Result, StepParameters, Store};
 
-/// Floats of the knobs before those of the entries: the average's keep and share, the largest norm, one spare.
-pub const KNOBS_HEAD: usize = 4;
+/// Floats of the parameters before those of the entries: the average's keep and share, the largest norm, one spare.
+pub const PARAMETERS_HEAD: usize = 4;
 /// Elements whose squares one workgroup adds: `PIECE` in `squares.wgsl`.
 const PIECE: usize = 4096;
 /// Modes of `squares.wgsl` and `norm.wgsl`.
@@ -23,7 +23,7 @@ pub struct State<'a> {
     pub teacher_views: &'a [View],
     pub moments: &'a [Vec<View>],
     pub report: &'a View,
-    pub knobs: &'a View,
+    pub parameters: &'a View,
     /// The loss's scale and what changes it.
     pub scaler: &'a View,
 }
@@ -34,7 +34,7 @@ pub fn report(rec: &mut Recorder, state: &State, view_loss: &View, region_loss: 
     Ok(rec.dispatch(&REPORT, &bindings, &params, Grid([1, 1, 1]))?)
 }
 
-/// Whether the optimiser's step is taken, and the scale of the next one. Comes between all norms and all updates.
+/// Whether the optimizer's step is taken, and the scale of the next one. Comes between all norms and all updates.
 pub fn scaler(rec: &mut Recorder, state: &State) -> Result<()> {
     let params = ScalerParams { entries: state.student.entries().len() as u32, pad: [0; 3] };
     Ok(rec.dispatch(&SCALER, &[state.scaler, state.report], &params, Grid([1, 1, 1]))?)
@@ -63,7 +63,7 @@ pub fn entry(rec: &mut Recorder, state: &State, i: usize, gradient: Option<&View
             for piece in rec.row_pieces(len, 4) {
                 let [w, t] = [w, t].map(|view| view.rows(piece.start, piece.len(), 1));
                 let params = AverageParams { len: piece.len() as u32, teacher: 1, keep: 0.0, share: 0.0 };
-                rec.dispatch(&AVERAGE, &[&w, &t, state.report, state.knobs], &params, Grid::elements(piece.len(), 256))?;
+                rec.dispatch(&AVERAGE, &[&w, &t, state.report, state.parameters], &params, Grid::elements(piece.len(), 256))?;
             }
         }
         return Ok(());
@@ -77,13 +77,13 @@ pub fn entry(rec: &mut Recorder, state: &State, i: usize, gradient: Option<&View
             OptimizerKind::Adamw => {
                 rec.dispatch(
                     &ADAMW,
-                    &[&part(w), &part(&m[0]), &part(&m[1]), &part(g), &part(t), state.report, state.knobs],
+                    &[&part(w), &part(&m[0]), &part(&m[1]), &part(g), &part(t), state.report, state.parameters],
                     &params,
                     grid,
                 )?;
             }
             OptimizerKind::Sgd | OptimizerKind::Lars => {
-                rec.dispatch(&MOMENTUM, &[&part(w), &part(&m[0]), &part(g), &part(t), state.report, state.knobs], &params, grid)?;
+                rec.dispatch(&MOMENTUM, &[&part(w), &part(&m[0]), &part(g), &part(t), state.report, state.parameters], &params, grid)?;
             }
         }
     }
@@ -99,19 +99,19 @@ fn squares(rec: &mut Recorder, state: &State, i: usize, g: &View, len: usize, mo
         let (from, to) = (part.start * PIECE, (part.end * PIECE).min(len));
         let view = |v: &View| v.rows(from, to - from, 1);
         let params = SquaresParams { len: (to - from) as u32, mode, entry: i as u32, first };
-        let bindings = [&view(g), &view(&state.student_views[i]), state.report, state.knobs, &partial];
+        let bindings = [&view(g), &view(&state.student_views[i]), state.report, state.parameters, &partial];
         rec.dispatch(&SQUARES, &bindings, &params, Grid::fold(part.len()))?;
         first += part.len() as u32;
     }
     let params = NormParams { pieces: pieces as u32, mode, entry: i as u32, pad: 0 };
-    Ok(rec.dispatch(&NORM, &[&partial, state.report, state.knobs], &params, Grid([1, 1, 1]))?)
+    Ok(rec.dispatch(&NORM, &[&partial, state.report, state.parameters], &params, Grid([1, 1, 1]))?)
 }
 
 /// `y ← keep·y + share·x`.
 pub fn average(rec: &mut Recorder, state: &State, x: &View, y: &View, keep: f32, share: f32) -> Result<()> {
     let len = (y.bytes() / 4) as usize;
     let params = AverageParams { len: len as u32, teacher: 0, keep, share };
-    Ok(rec.dispatch(&AVERAGE, &[x, y, state.report, state.knobs], &params, Grid::elements(len, 256))?)
+    Ok(rec.dispatch(&AVERAGE, &[x, y, state.report, state.parameters], &params, Grid::elements(len, 256))?)
 }
 
 pub fn summary(rec: &mut Recorder, report: &View, views: &View, [rows, cols]: [usize; 2], entries: usize) -> Result<()> {
@@ -121,29 +121,35 @@ pub fn summary(rec: &mut Recorder, report: &View, views: &View, [rows, cols]: [u
 }
 
 /// Whether entry `i` is updated in this step.
-fn is_active(knobs: &Knobs, student: &Store, moments: &[Vec<View>], i: usize) -> bool {
+fn is_active(parameters: &StepParameters, student: &Store, moments: &[Vec<View>], i: usize) -> bool {
     let entry = &student.entries()[i];
-    entry.role == Role::Parameter && !moments[i].is_empty() && !(knobs.freeze_last_layer && entry.is_last_layer())
+    entry.role == Role::Parameter && !moments[i].is_empty() && !(parameters.freeze_last_layer && entry.is_last_layer())
 }
 
-/// The knobs as the kernels read them.
-pub fn knobs(spec: &TrainerSpec, knobs: &Knobs, student: &Store, moments: &[Vec<View>], optimizer: &Optimizer) -> Vec<f32> {
-    let mut all = vec![knobs.momentum as f32, (1.0 - knobs.momentum) as f32, spec.clip_grad, 0.0];
+/// The parameters as the kernels read them.
+pub fn parameters(
+    spec: &TrainerSpec,
+    parameters: &StepParameters,
+    student: &Store,
+    moments: &[Vec<View>],
+    optimizer: &Optimizer,
+) -> Vec<f32> {
+    let mut all = vec![parameters.momentum as f32, (1.0 - parameters.momentum) as f32, spec.clip_grad, 0.0];
     for (i, entry) in student.entries().iter().enumerate() {
-        let active = if is_active(knobs, student, moments, i) { 1.0 } else { 0.0 };
-        let decay = if entry.is_decayed() { knobs.weight_decay } else { 0.0 };
+        let active = if is_active(parameters, student, moments, i) { 1.0 } else { 0.0 };
+        let decay = if entry.is_decayed() { parameters.weight_decay } else { 0.0 };
         let steps = optimizer.steps(i);
         all.extend(match spec.optimizer {
             OptimizerKind::Adamw => {
-                let AdamRates { keep, step, bias2 } = AdamRates::new(knobs.learning_rate, decay, steps + 1);
+                let AdamRates { keep, step, bias2 } = AdamRates::new(parameters.learning_rate, decay, steps + 1);
                 [active, keep, step, bias2]
             }
             OptimizerKind::Sgd => {
-                [active, decay as f32, if steps == 0 { 0.0 } else { crate::optimizer::MOMENTUM }, knobs.learning_rate as f32]
+                [active, decay as f32, if steps == 0 { 0.0 } else { crate::optimizer::MOMENTUM }, parameters.learning_rate as f32]
             }
             OptimizerKind::Lars => {
                 let decay = if entry.shape.len() > 1 { decay as f32 } else { 0.0 };
-                [active, decay, crate::optimizer::MOMENTUM, knobs.learning_rate as f32]
+                [active, decay, crate::optimizer::MOMENTUM, parameters.learning_rate as f32]
             }
         });
     }
@@ -151,9 +157,9 @@ pub fn knobs(spec: &TrainerSpec, knobs: &Knobs, student: &Store, moments: &[Vec<
 }
 
 /// Notes that the active entries were updated.
-pub fn count(knobs: &Knobs, student: &Store, moments: &[Vec<View>], optimizer: &mut Optimizer) {
+pub fn count(parameters: &StepParameters, student: &Store, moments: &[Vec<View>], optimizer: &mut Optimizer) {
     for i in 0..student.entries().len() {
-        if is_active(knobs, student, moments, i) {
+        if is_active(parameters, student, moments, i) {
             optimizer.count(i, student.values(i).len());
         }
     }

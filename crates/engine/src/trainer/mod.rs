@@ -18,15 +18,15 @@ use crate::random::Stream;
 use crate::spec::{Device, Precision, TrainerSpec};
 use crate::staging::{Pixels, Staging};
 use crate::state::Center;
-use crate::step::{Knobs, StepStats};
+use crate::step::{StepParameters, StepStats};
 use crate::{Error, LoadReport, LossScaler, Result, StatePart, Store, Tensor, TensorValues, TensorView, TrainerState};
 
-/// What a step, or a pass of it, reads besides parameters, pixels and centres.
+/// What a step, or a pass of it, reads besides parameters, pixels and centers.
 #[derive(Clone, Debug)]
 struct StepInputs {
     /// Of each residual branch, a factor for every image; empty where it never changes.
     factors: Vec<Vec<f32>>,
-    /// Neighbours of each layer that draws them: the same in all passes.
+    /// Neighbors of each layer that draws them: the same in all passes.
     draws: Vec<Vec<u32>>,
     temperature: [f32; 1],
     /// Weights of the view's pairs, where mixup changes them.
@@ -58,7 +58,7 @@ fn leaves<'a>(step: &'a Step, pixels: &'a Staging, inputs: &'a StepInputs) -> Ve
 
 /// A training run's engine.
 ///
-/// On a GPU the stores, the optimiser and the centres are what was last loaded or downloaded; [`Trainer::state`] brings them up to date.
+/// On a GPU the stores, the optimizer and the centers are what was last loaded or downloaded; [`Trainer::state`] brings them up to date.
 #[derive(Debug)]
 pub struct Trainer {
     spec: TrainerSpec,
@@ -75,7 +75,7 @@ pub struct Trainer {
     pixels: Staging,
     /// With accumulation: the gradient of each entry over the passes so far.
     sums: Vec<Vec<f32>>,
-    /// Neighbours of the next step, where they are not to be drawn.
+    /// Neighbors of the next step, where they are not to be drawn.
     next_draws: Option<Vec<Vec<u32>>>,
     gpu: Option<GpuRun>,
     /// Of `mixed` on a GPU.
@@ -150,14 +150,14 @@ impl Trainer {
         self.gpu.as_ref().map(GpuRun::gpu)
     }
 
-    /// Copies the stores, the optimiser and the centres to the GPU.
+    /// Copies the stores, the optimizer and the centers to the GPU.
     fn upload(&self) {
         if let Some(gpu) = &self.gpu {
             gpu.upload(&self.student, &self.teacher, &self.optimizer, &self.centers, self.scaler.as_ref());
         }
     }
 
-    /// Brings the stores, the optimiser and the centres up to date with the GPU.
+    /// Brings the stores, the optimizer and the centers up to date with the GPU.
     fn download(&mut self) -> Result<()> {
         match &self.gpu {
             Some(gpu) => gpu.download(&mut self.student, &mut self.teacher, &mut self.optimizer, &mut self.centers, self.scaler.as_mut()),
@@ -190,7 +190,7 @@ impl Trainer {
         &mut self.teacher
     }
 
-    /// A centre by name, `[K]`.
+    /// A center by name, `[K]`.
     pub fn center(&self, name: &str) -> Option<&[f32]> {
         self.centers.iter().find(|(n, _)| *n == name).map(|(_, c)| c.as_slice())
     }
@@ -209,18 +209,18 @@ impl Trainer {
     ///
     /// # Errors
     /// When pixels or factors do not have the size of the specification; then nothing was changed.
-    pub fn step(&mut self, pixels: Pixels, mixup: Option<&[f32]>, knobs: &Knobs) -> Result<StepStats> {
-        self.run(pixels, mixup, knobs, None)
+    pub fn step(&mut self, pixels: Pixels, mixup: Option<&[f32]>, parameters: &StepParameters) -> Result<StepStats> {
+        self.run(pixels, mixup, parameters, None)
     }
 
     /// One step with the time of every operator, largest first.
-    pub fn profile(&mut self, pixels: Pixels, mixup: Option<&[f32]>, knobs: &Knobs) -> Result<Vec<ProfileRow>> {
+    pub fn profile(&mut self, pixels: Pixels, mixup: Option<&[f32]>, parameters: &StepParameters) -> Result<Vec<ProfileRow>> {
         let mut times = Vec::new();
-        self.run(pixels, mixup, knobs, Some(&mut times))?;
+        self.run(pixels, mixup, parameters, Some(&mut times))?;
         Ok(profile::rows(&times))
     }
 
-    /// Gives the next step its neighbours instead of drawing them: for each layer of the teacher, then of the student, a number from 0
+    /// Gives the next step its neighbors instead of drawing them: for each layer of the teacher, then of the student, a number from 0
     /// (all) to 8 for each segment. To follow a run that drew others.
     ///
     /// # Errors
@@ -229,17 +229,17 @@ impl Trainer {
         let sizes = |got: &mut dyn Iterator<Item = usize>| got.collect::<Vec<_>>();
         let (want, got) = (sizes(&mut self.step.draws.iter().map(|d| d.1)), sizes(&mut draws.iter().map(Vec::len)));
         if want != got {
-            return Err(Error::Input { what: "the drawn neighbours", want: want.iter().sum(), got: got.iter().sum() });
+            return Err(Error::Input { what: "the drawn neighbors", want: want.iter().sum(), got: got.iter().sum() });
         }
         self.next_draws = Some(draws);
         Ok(())
     }
 
-    /// For each layer that draws, which neighbours its windows see in each segment: 0 for all, 1 to 8 for one.
-    fn draws(&mut self, knobs: &Knobs) -> Vec<Vec<u32>> {
+    /// For each layer that draws, which neighbors its windows see in each segment: 0 for all, 1 to 8 for one.
+    fn draws(&mut self, parameters: &StepParameters) -> Vec<Vec<u32>> {
         let drawn = |(layer, (_, segments)): (usize, &(String, usize))| {
-            let mut stream = Stream::new(self.spec.seed, "neighbours", &[knobs.step, layer as u64]);
-            let mut draw = || if knobs.progress < self.step.draw_until { 1 + (8.0 * stream.uniform()) as u32 } else { 0 };
+            let mut stream = Stream::new(self.spec.seed, "neighbours", &[parameters.step, layer as u64]);
+            let mut draw = || if parameters.progress < self.step.draw_until { 1 + (8.0 * stream.uniform()) as u32 } else { 0 };
             (0..*segments).map(|_| draw()).collect()
         };
         match self.next_draws.take() {
@@ -248,17 +248,23 @@ impl Trainer {
         }
     }
 
-    fn run(&mut self, pixels: Pixels, mixup: Option<&[f32]>, knobs: &Knobs, times: Option<&mut Vec<NodeTime>>) -> Result<StepStats> {
+    fn run(
+        &mut self,
+        pixels: Pixels,
+        mixup: Option<&[f32]>,
+        parameters: &StepParameters,
+        times: Option<&mut Vec<NodeTime>>,
+    ) -> Result<StepStats> {
         self.check(&pixels, mixup)?;
         let inputs = StepInputs {
-            factors: self.drop_path_factors(knobs.step),
-            draws: self.draws(knobs),
-            temperature: [knobs.teacher_temperature as f32],
+            factors: self.drop_path_factors(parameters.step),
+            draws: self.draws(parameters),
+            temperature: [parameters.teacher_temperature as f32],
             view_weights: mixup.map(|lambda| esvit_nn::loss::mixup_weights(self.spec.crops.batch, lambda)),
         };
         match self.gpu {
-            Some(_) => self.run_on_gpu(pixels, mixup, &inputs, knobs, times),
-            None => self.run_on_cpu(pixels, mixup, &inputs, knobs, times),
+            Some(_) => self.run_on_gpu(pixels, mixup, &inputs, parameters, times),
+            None => self.run_on_cpu(pixels, mixup, &inputs, parameters, times),
         }
     }
 
@@ -268,18 +274,18 @@ impl Trainer {
         pixels: Pixels,
         mixup: Option<&[f32]>,
         inputs: &StepInputs,
-        knobs: &Knobs,
+        parameters: &StepParameters,
         mut times: Option<&mut Vec<NodeTime>>,
     ) -> Result<StepStats> {
         let Trainer { spec, step, pixels: staging, gpu: Some(gpu), student, optimizer, .. } = self else {
             unreachable!("called for a trainer on a GPU");
         };
-        gpu.begin(spec, knobs, student, optimizer);
+        gpu.begin(spec, parameters, student, optimizer);
         for pass in 0..spec.accumulate {
             staging.stage(spec, step.pixels, &pixels, mixup, pass);
             gpu.run_pass(pass, &leaves(step, staging, &inputs.of_pass(spec, pass)), times.as_deref_mut())?;
         }
-        gpu.finish(knobs, student, optimizer, times)
+        gpu.finish(parameters, student, optimizer, times)
     }
 
     /// That a step's pixels and factors have the sizes of the specification.

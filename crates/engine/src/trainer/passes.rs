@@ -12,7 +12,7 @@ use esvit_simd::lanes;
 use super::{StepInputs, Trainer, leaves};
 use crate::monitor::feature_deviation;
 use crate::staging::Pixels;
-use crate::step::{Knobs, StepStats};
+use crate::step::{StepParameters, StepStats};
 use crate::{Result, Store};
 
 /// What the passes of a step leave besides gradients, until all of them have run.
@@ -23,7 +23,7 @@ struct Passes {
     entropy: f64,
     /// Teacher's view features of all passes, `[2·B, C]`.
     views: Vec<f32>,
-    /// For each centre the sum of the passes' mean logits, `[K]`.
+    /// For each center the sum of the passes' mean logits, `[K]`.
     teacher_means: Vec<Vec<f32>>,
     /// Mean and variance of every batch norm, student's then teacher's, pass by pass.
     statistics: Vec<Vec<[Vec<f32>; 2]>>,
@@ -43,7 +43,7 @@ impl Trainer {
         pixels: Pixels,
         mixup: Option<&[f32]>,
         inputs: &StepInputs,
-        knobs: &Knobs,
+        parameters: &StepParameters,
         mut times: Option<&mut Vec<NodeTime>>,
     ) -> Result<StepStats> {
         let entries = self.student.entries().len();
@@ -64,7 +64,7 @@ impl Trainer {
                 let started = Instant::now();
                 let op = match self.spec.accumulate {
                     1 => {
-                        self.update_at(stop, &mut passes, knobs);
+                        self.update_at(stop, &mut passes, parameters);
                         "optimizer_and_teacher"
                     }
                     _ => {
@@ -86,7 +86,7 @@ impl Trainer {
         }
 
         let started = Instant::now();
-        let stats = self.finish(passes, knobs);
+        let stats = self.finish(passes, parameters);
         if let Some(times) = times {
             times.push(NodeTime { op: "optimizer_and_teacher", phase: "update", time: started.elapsed(), flops: 0 });
         }
@@ -121,7 +121,7 @@ impl Trainer {
     }
 
     /// Updates the entries whose gradients are complete at a stop of the program.
-    fn update_at(&mut self, stop: usize, passes: &mut Passes, knobs: &Knobs) {
+    fn update_at(&mut self, stop: usize, passes: &mut Passes, parameters: &StepParameters) {
         let Trainer { spec, pool, step, arena: Some(arena), student, teacher, optimizer, .. } = self else {
             unreachable!("the program has run in its arena");
         };
@@ -130,7 +130,7 @@ impl Trainer {
         for i in entries.clone() {
             passes.updated[i] = true;
         }
-        pool.install(|| optimizer.update(entries, &mut passes.squares, pool, student, teacher, knobs, spec.clip_grad, gradient));
+        pool.install(|| optimizer.update(entries, &mut passes.squares, pool, student, teacher, parameters, spec.clip_grad, gradient));
     }
 
     /// Adds the gradients that are complete at a stop of the program to their sums; the first pass sets them.
@@ -172,8 +172,8 @@ impl Trainer {
         passes.statistics.push(statistics.map(|s| [output(s.mean).to_vec(), output(s.var).to_vec()]).collect());
     }
 
-    /// After all passes: statistics, optimiser, teacher, centres. Nothing of it when the loss is not finite.
-    fn finish(&mut self, mut passes: Passes, knobs: &Knobs) -> StepStats {
+    /// After all passes: statistics, optimizer, teacher, centers. Nothing of it when the loss is not finite.
+    fn finish(&mut self, mut passes: Passes, parameters: &StepParameters) -> StepStats {
         let Trainer { spec, pool, step, arena: Some(arena), student, teacher, optimizer, centers, sums, .. } = self else {
             unreachable!("the program has run in its arena");
         };
@@ -202,7 +202,7 @@ impl Trainer {
         };
         let Passes { squares, updated, .. } = &mut passes;
         let rest = (0..updated.len()).filter(|&i| !updated[i]);
-        pool.install(|| optimizer.update(rest, squares, pool, student, teacher, knobs, spec.clip_grad, gradient));
+        pool.install(|| optimizer.update(rest, squares, pool, student, teacher, parameters, spec.clip_grad, gradient));
         stats.gradient_norm = squares.iter().sum::<f64>().sqrt();
 
         let (momentum, share) = (spec.loss.center_momentum, 1.0 / spec.accumulate as f32);

@@ -26,7 +26,7 @@ pub trait Backbone {
     /// Rate of stochastic depth of each residual branch, in the order [`Input::drop_path`] holds their factors.
     fn drop_path_rates(&self) -> Vec<f64>;
 
-    /// Attention layers whose neighbours are drawn for each segment at every step, in the order [`Input::draws`] holds them, and the share
+    /// Attention layers whose neighbors are drawn for each segment at every step, in the order [`Input::draws`] holds them, and the share
     /// of the training in which they are.
     fn draws(&self) -> (usize, f64) {
         (0, 0.0)
@@ -44,7 +44,7 @@ pub struct Input<'a> {
     pub drop_path: Vec<Option<Value>>,
     /// Where batch norms take their statistics from.
     pub mode: Mode,
-    /// For each attention layer that draws its neighbours `[segments]`, u32: 0 for all of them, 1 to 8 for one. Empty for all, always.
+    /// For each attention layer that draws its neighbors `[segments]`, u32: 0 for all of them, 1 to 8 for one. Empty for all, always.
     pub draws: Vec<Value>,
 }
 

@@ -64,7 +64,7 @@ impl Step {
         filter: Filter,
         groups: usize,
     ) -> Result<Step> {
-        // Kaiming's deviation over the outputs, those of all groups, as torchvision initialises.
+        // Kaiming's deviation over the outputs, those of all groups, as torchvision initializes.
         let std = (2.0 / (channels[1] * filter.taps()) as f32).sqrt();
         let conv = Conv::grouped(g, &mut scope.child(conv), channels, filter, groups, std)?;
         Ok(Step { conv, norm: BatchNorm::new(g, &mut scope.child(norm), channels[1])? })

@@ -1,6 +1,6 @@
 //! Our specification of a fixture's `model`, family by family.
 
-use esvit_nn::spec::{BackboneSpec, CvtSpec, ResnetSpec, SwinSpec, VilBorder, VilGate, VilNeighbours, VilPool, VilSpec, VilStage, VitSpec};
+use esvit_nn::spec::{BackboneSpec, CvtSpec, ResnetSpec, SwinSpec, VilBorder, VilGate, VilNeighbors, VilPool, VilSpec, VilStage, VitSpec};
 use serde_json::Value as Json;
 
 /// `None` for families that are not there yet.
@@ -128,10 +128,10 @@ fn vil(model: &Json) -> Option<VilSpec> {
             -1 => VilBorder::Cyclic,
             _ => VilBorder::Exact,
         },
-        neighbours: match own["MODE"].as_i64()? {
-            0 => VilNeighbours::All,
-            -1 => VilNeighbours::None,
-            _ => VilNeighbours::Drawn,
+        neighbors: match own["MODE"].as_i64()? {
+            0 => VilNeighbors::All,
+            -1 => VilNeighbors::None,
+            _ => VilNeighbors::Drawn,
         },
         draw_until: 1.0,
         pool: if own["POOL_METHOD"] == "fc" { VilPool::Learned } else { VilPool::Mean },

@@ -1,4 +1,4 @@
-use super::{Attention, Border, ImageAttentionMap, Neighbours, SlidingWindows};
+use super::{Attention, Border, ImageAttentionMap, Neighbors, SlidingWindows};
 use crate::Input::{Index, Wave};
 use crate::{Case, Layout, Segment};
 
@@ -21,7 +21,7 @@ pub fn cases() -> Vec<Case> {
         layout: layout(&[(2, 5, 4), (1, 2, 2)]),
         globals: 1,
         window: 2,
-        neighbours: Neighbours::All,
+        neighbors: Neighbors::All,
         border: Border::Open,
         local_queries: true,
         global_queries: true,
@@ -48,13 +48,13 @@ pub fn cases() -> Vec<Case> {
         full("two sizes, a bias for every pair", &[(1, 2, 3), (2, 1, 3)], 12, 3, true),
         full("more queries than a block, odd channels", &[(1, 9, 9)], 5, 1, false),
         full("heads wider than a workgroup", &[(1, 2, 3)], 140, 2, true),
-        sliding("all neighbours, padding, a global token, a bias", base.clone(), 8, 2, true),
+        sliding("all neighbors, padding, a global token, a bias", base.clone(), 8, 2, true),
         sliding("no bias", base.clone(), 6, 1, false),
-        sliding("no neighbour", with(&|w| w.neighbours = Neighbours::Own), 8, 2, true),
-        sliding("a drawn neighbour for each segment", with(&|w| w.neighbours = Neighbours::Drawn), 8, 2, true),
+        sliding("no neighbor", with(&|w| w.neighbors = Neighbors::Own), 8, 2, true),
+        sliding("a drawn neighbor for each segment", with(&|w| w.neighbors = Neighbors::Drawn), 8, 2, true),
         sliding("cyclic: padding that takes part", with(&|w| w.border = Border::Cyclic), 8, 2, true),
         sliding("exact distances", with(&|w| w.border = Border::Exact), 8, 2, true),
-        sliding("global tokens alone", with(&|w| w.neighbours = Neighbours::Global), 8, 2, true),
+        sliding("global tokens alone", with(&|w| w.neighbors = Neighbors::Global), 8, 2, true),
         sliding("local queries only: zeros for the global ones", with(&|w| w.global_queries = false), 8, 2, true),
         sliding("global queries only, two of them", with(&|w| (w.local_queries, w.globals) = (false, 2)), 8, 2, true),
         sliding("no global token", with(&|w| (w.globals, w.global_queries) = (0, false)), 8, 2, true),

@@ -132,7 +132,7 @@ impl Geometry {
         self.grids.iter().flat_map(|g| g.variants.iter().flatten()).map(of).max().unwrap_or(0)
     }
 
-    /// Pairs of queries and keys over all images, for one head; with one neighbour where neighbours are drawn.
+    /// Pairs of queries and keys over all images, for one head; with one neighbor where neighbors are drawn.
     pub fn pairs(&self) -> u64 {
         let image =
             |g: &Grid| g.variants.last().into_iter().flatten().map(|group| (group.queries.len() * group.keys.len()) as u64).sum::<u64>();

@@ -221,7 +221,7 @@ pub(super) fn gradient(op: &Attention, io: &GpuIo, rec: &mut Recorder) -> Result
     let total: usize = if sum_words == 0 { 0 } else { pieces.iter().map(|p| blocks(p).1).sum() };
     let sums = rec.scratch((4 * total * sum_words) as u64);
     let most_rows = pieces.iter().map(|p| p.images() * p.grid.query_rows).max().unwrap_or(0);
-    let prepared = rec.scratch((4 * (1 + 2 * most_rows * op.heads)) as u64);
+    let prepacked = rec.scratch((4 * (1 + 2 * most_rows * op.heads)) as u64);
 
     let mut done = 0;
     for piece in &pieces {
@@ -240,11 +240,11 @@ pub(super) fn gradient(op: &Attention, io: &GpuIo, rec: &mut Recorder) -> Result
         let rows = piece.images() * piece.grid.query_rows;
         // In prepare.wgsl, which writes no dq, that is where y begins.
         let prepare = Params { dq_first: y_own_first, ..params };
-        rec.dispatch(&PREPARE, &[&stats, &y, &dy, b.draws, &prepared], &prepare, Grid::elements(rows * op.heads, 64))?;
-        let bindings = [&q, &kv, b.bias, &piece.table, &prepared, &dy, &dq, &part];
+        rec.dispatch(&PREPARE, &[&stats, &y, &dy, b.draws, &prepacked], &prepare, Grid::elements(rows * op.heads, 64))?;
+        let bindings = [&q, &kv, b.bias, &piece.table, &prepacked, &dy, &dq, &part];
         rec.dispatch(&QUERIES, &bindings, &params, Grid::fold(count * op.heads))?;
         let groups = piece.images() * op.heads * piece.grid.key_rows;
-        rec.dispatch(&KEYS, &[&q, &kv, b.bias, &piece.table, &prepared, &dy, &dkv], &params, Grid::fold(groups))?;
+        rec.dispatch(&KEYS, &[&q, &kv, b.bias, &piece.table, &prepacked, &dy, &dkv], &params, Grid::fold(groups))?;
         if sum_words > 0 {
             done += count;
         }

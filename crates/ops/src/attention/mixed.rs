@@ -5,8 +5,8 @@ use std::f32::consts::{LN_2, LOG2_E};
 use std::ops::Range;
 
 use bytemuck::cast_slice_mut;
-use esvit_simd::pairs::softmax::{Gradient, Tile};
-use esvit_simd::pairs::{Lines, Part, Product, Scores, lanes, pack_across, pack_rows, pack_transposed, words};
+use esvit_simd::bf16x2::softmax::{Gradient, Tile};
+use esvit_simd::bf16x2::{Lines, Part, Product, Scores, lanes, pack_across, pack_rows, pack_transposed, words};
 use esvit_simd::panel::padded;
 
 use super::cpu::Head;
@@ -17,7 +17,7 @@ use crate::aligned::{ALIGN, aligned};
 /// Length of a row of scores.
 const LINE: usize = BLOCK;
 
-/// Tiles of a block of queries and `Tk` keys, `D` channels: f32, and words of two bf16 ([`esvit_simd::pairs`]).
+/// Tiles of a block of queries and `Tk` keys, `D` channels: f32, and words of two bf16 ([`esvit_simd::bf16x2`]).
 pub(super) struct Tiles<'s> {
     max: &'s mut [f32],         // [LINE]
     inverse: &'s mut [f32],     // [LINE]

@@ -6,7 +6,7 @@
 //! - either `qkv` `[N, 3·C]`: q, k, v of all heads side by side, head h in columns h·D..(h+1)·D of each third;
 //!   or `q` `[N, C]` and `kv` `[M, 2·C]`, where an image may have more rows of keys than of queries
 //! - `bias` `[R, H]` (optional): a value for every slot
-//! - `draws` `[segments]`, u32 (only for neighbours drawn at run time): 0 for all neighbours, 1 to 8 for one of them
+//! - `draws` `[segments]`, u32 (only for neighbors drawn at run time): 0 for all neighbors, 1 to 8 for one of them
 //! - `y` `[N, C]`, zero where a query sees nobody; `stats` `[N, H]`: logarithm of each query's sum, kept for the backward pass
 //!
 //! Scores live in blocks of 64 queries, never as a whole; the backward pass makes them again. In mixed precision q, k, v, dy, P and dS are
@@ -25,7 +25,7 @@ mod single;
 mod sliding;
 
 pub use cases::cases;
-pub use sliding::{Border, Neighbours, SlidingWindows};
+pub use sliding::{Border, Neighbors, SlidingWindows};
 
 use std::sync::Arc;
 

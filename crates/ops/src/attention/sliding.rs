@@ -1,18 +1,18 @@
-//! Sliding windows: a window sees itself, its neighbours and the global tokens; a global token sees everything.
+//! Sliding windows: a window sees itself, its neighbors and the global tokens; a global token sees everything.
 //!
 //! Source: Zhang et al. 2021 (Vision Longformer), <https://arxiv.org/abs/2103.15358>; `Long2DSCSelfAttention` of the reference.
 
 use super::geometry::{Geometry, Group, PADDING};
 use crate::{Layout, Segment};
 
-/// Which of the eight neighbours a window sees.
+/// Which of the eight neighbors a window sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Neighbours {
+pub enum Neighbors {
     /// All of them.
     All,
     /// None: the window itself.
     Own,
-    /// Drawn at run time for each segment: 0 for all, 1 to 8 for the window itself and that neighbour (row by row, without the centre).
+    /// Drawn at run time for each segment: 0 for all, 1 to 8 for the window itself and that neighbor (row by row, without the center).
     Drawn,
     /// Not even the window itself: global tokens alone.
     Global,
@@ -25,7 +25,7 @@ pub enum Border {
     Open,
     /// The other end of the grid. Padding of the last windows, reached that way, takes part with key and value zero, as in the reference.
     Cyclic,
-    /// Nothing; and a token sees the tokens at most a window's side away, not whole windows. With all neighbours only.
+    /// Nothing; and a token sees the tokens at most a window's side away, not whole windows. With all neighbors only.
     Exact,
 }
 
@@ -40,7 +40,7 @@ pub struct SlidingWindows {
     /// w: side of a window.
     pub window: usize,
     /// Who is seen.
-    pub neighbours: Neighbours,
+    pub neighbors: Neighbors,
     /// What is beyond the grid.
     pub border: Border,
     /// Queries of the grid's tokens.
@@ -56,7 +56,7 @@ impl SlidingWindows {
         (s.height.div_ceil(self.window), s.width.div_ceil(self.window))
     }
 
-    /// Rows of the bias for neighbours: one for each offset (Δrow, Δcolumn) of a key from its query, at
+    /// Rows of the bias for neighbors: one for each offset (Δrow, Δcolumn) of a key from its query, at
     /// `(Δrow + 2w − 1)·(4w − 1) + Δcolumn + 2w − 1`.
     pub fn offset_rows(&self) -> usize {
         (4 * self.window - 1).pow(2)
@@ -92,11 +92,11 @@ impl SlidingWindows {
         let segments = self.layout.segments();
         let rows = |n: usize| (self.globals + segments[n].tokens_per_image(), self.key_rows(&segments[n]));
         let bias_rows = if bias { self.bias_rows() } else { 0 };
-        Geometry::new(&self.layout, bias_rows, rows, |n| match self.neighbours {
-            Neighbours::All => vec![self.groups(n, &[0, 1, 2, 3, 4, 5, 6, 7, 8])],
-            Neighbours::Own => vec![self.groups(n, &[4])],
-            Neighbours::Global => vec![self.groups(n, &[])],
-            Neighbours::Drawn => {
+        Geometry::new(&self.layout, bias_rows, rows, |n| match self.neighbors {
+            Neighbors::All => vec![self.groups(n, &[0, 1, 2, 3, 4, 5, 6, 7, 8])],
+            Neighbors::Own => vec![self.groups(n, &[4])],
+            Neighbors::Global => vec![self.groups(n, &[])],
+            Neighbors::Drawn => {
                 let one = |draw: usize| self.groups(n, &[4, if draw > 4 { draw } else { draw - 1 }]);
                 std::iter::once(self.groups(n, &[0, 1, 2, 3, 4, 5, 6, 7, 8])).chain((1..9).map(one)).collect()
             }
@@ -133,7 +133,7 @@ impl SlidingWindows {
         groups
     }
 
-    /// The window at (row, col): its queries, and global, pooled and neighbouring keys.
+    /// The window at (row, col): its queries, and global, pooled and neighboring keys.
     fn window_group(&self, n: usize, row: usize, col: usize, seen: &[usize]) -> Group {
         let (s, w, globals) = (&self.layout.segments()[n], self.window, self.globals);
         let (rows, cols) = self.windows(s);

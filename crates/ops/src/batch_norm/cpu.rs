@@ -55,8 +55,8 @@ pub(super) fn gradient_reference(groups: &[usize], io: &mut Io, through_statisti
     for (rows, statistics) in ranges(groups).zip(statistics.chunks(2)) {
         let (mean, var) = (statistics[0].f32(), statistics[1].f32());
         for c in 0..cols {
-            let (centre, rstd) = (f64::from(mean[c]), 1.0 / f64::from(var[c] + EPS).sqrt());
-            let xhat = |r: usize| (f64::from(x[r * cols + c]) - centre) * rstd;
+            let (center, rstd) = (f64::from(mean[c]), 1.0 / f64::from(var[c] + EPS).sqrt());
+            let xhat = |r: usize| (f64::from(x[r * cols + c]) - center) * rstd;
             let sum: f64 = rows.clone().map(|r| f64::from(dy[r * cols + c])).sum();
             let sum_xhat: f64 = rows.clone().map(|r| f64::from(dy[r * cols + c]) * xhat(r)).sum();
             dgamma[c] += sum_xhat as f32;

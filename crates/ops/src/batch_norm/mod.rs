@@ -1,4 +1,4 @@
-//! Batch normalisation over groups of rows.
+//! Batch normalization over groups of rows.
 //!
 //! `y[r, c] = (x[r, c] − mean[g, c])·rstd[g, c]·gamma[c] + beta[c]`, rstd = 1/√(var + 1e-5), g the group of row r
 //!

@@ -22,11 +22,11 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) tid: 
     let end = min(p.rows, (wg.y + 1u) * p.piece);
     var sums = vec2f();
     if col < p.cols {
-        let centre = mean[col];
+        let center = mean[col];
         let rstd = inverseSqrt(variance[col] + p.eps);
         for (var row = wg.y * p.piece + share; row < end; row += 4u) {
             let d = dy[p.dy0 + row * p.cols + col];
-            sums += vec2f(d * ((x[p.x0 + row * p.cols + col] - centre) * rstd), d);
+            sums += vec2f(d * ((x[p.x0 + row * p.cols + col] - center) * rstd), d);
         }
     }
     partial[tid] = sums;

@@ -1,4 +1,4 @@
-use esvit_graph::{Io, Precision, Prepared, Shape, Slice};
+use esvit_graph::{Io, Precision, Prepacked, Shape, Slice};
 use esvit_simd::gemm::{self, Packed, Product};
 use esvit_simd::{Mat, MatMut, Pool, lanes};
 use rayon::prelude::*;
@@ -173,7 +173,7 @@ pub(super) fn fast(op: &Conv2d, io: &mut Io) {
     let x = io.f32(0);
     let bias = io.inputs.get(2).map(|b| b.f32());
     let ((_, channels), (out, patch), pool) = (io.matrix(0), io.matrix(1), io.pool);
-    let packed = io.prepared.and_then(|p| p.downcast_ref::<Packed>());
+    let packed = io.prepacked.and_then(|p| p.downcast_ref::<Packed>());
     let mut w = pool.scratch(if packed.is_some() { 0 } else { out * patch });
     if packed.is_none() {
         taps_outside(io.f32(1), op.filter.taps(), &mut w, channels);
@@ -194,12 +194,12 @@ pub(super) fn fast(op: &Conv2d, io: &mut Io) {
 }
 
 /// Weights that do not change, in the order of the products.
-pub(super) fn prepare(op: &Conv2d, weight: Option<Slice>, shape: &Shape, precision: Precision) -> Option<Prepared> {
+pub(super) fn prepack(op: &Conv2d, weight: Option<Slice>, shape: &Shape, precision: Precision) -> Option<Prepacked> {
     let (out, patch) = (shape[0], shape[1]);
     let mut w = vec![0.0; out * patch];
     taps_outside(weight?.f32(), op.filter.taps(), &mut w, patch / op.filter.taps());
     let packed = Packed::new(Mat::new(&w, out, patch).t(), rounding(precision))?;
-    Some(Prepared { bytes: packed.bytes(), value: Box::new(packed), replaces: vec![1] })
+    Some(Prepacked { bytes: packed.bytes(), value: Box::new(packed), replaces: vec![1] })
 }
 
 pub(super) fn input_gradient(op: &Conv2d, io: &mut Io) {

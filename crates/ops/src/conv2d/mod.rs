@@ -15,7 +15,7 @@ pub(crate) mod gpu;
 pub use cases::cases;
 
 use esvit_gpu::Recorder;
-use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Precision, Prepared, Result, Shape, Slice, Value};
+use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Precision, Prepacked, Result, Shape, Slice, Value};
 
 use crate::linear::ColumnSum;
 use crate::{Filter, Layout, check};
@@ -85,8 +85,8 @@ impl Op for Conv2d {
         cpu::fast(self, io);
     }
 
-    fn prepare(&self, operands: &[Option<Slice>], shapes: &[&Shape], precision: Precision) -> Option<Prepared> {
-        cpu::prepare(self, operands[1], shapes[1], precision)
+    fn prepack(&self, operands: &[Option<Slice>], shapes: &[&Shape], precision: Precision) -> Option<Prepacked> {
+        cpu::prepack(self, operands[1], shapes[1], precision)
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {

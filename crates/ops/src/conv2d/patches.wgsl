@@ -1,4 +1,4 @@
-// Rows of the matrix of patches, for some tokens of y of one segment. One thread owns one element: neighbours are neighbouring columns, in
+// Rows of the matrix of patches, for some tokens of y of one segment. One thread owns one element: neighbors are neighboring columns, in
 // the order (channel, ky, kx) of the weights. The contract is in mod.rs.
 
 // len: elements; row: the first row, counted from the first image in the binding of x; x0, y0: where the operands begin in their bindings.

@@ -1,4 +1,4 @@
-//! Rows of every image rearranged: tokens chosen, room made for global tokens, neighbours put side by side.
+//! Rows of every image rearranged: tokens chosen, room made for global tokens, neighbors put side by side.
 //!
 //! `y[image, r] = x[image, index[r]]`, or zeros where there is none; the indices are constants, and no row of `x` is taken twice.
 //!

@@ -32,7 +32,7 @@ impl Op for Gelu {
         Ok(vec![Some(g.apply1(GeluGradient, &[node.inputs[0], dy])?)])
     }
 
-    fn is_cheap(&self) -> bool {
+    fn recompute_in_backward(&self) -> bool {
         true
     }
 
@@ -49,7 +49,7 @@ impl Op for Gelu {
         rounded::for_rows(pool, &mut io.outputs[0], 1, PIECE, |first, y| gelu::gelu(&x[first..first + y.len()], y));
     }
 
-    fn gives_pairs(&self, inputs: &[&Shape]) -> bool {
+    fn writes_bf16x2(&self, inputs: &[&Shape]) -> bool {
         rounded::even(inputs[0])
     }
 
@@ -81,7 +81,7 @@ impl Op for GeluGradient {
     fn reference(&self, io: &mut Io) {
         let (x, dy) = (io.f32(0), io.f32(1));
         for ((dx, &x), &dy) in io.out().iter_mut().zip(x).zip(dy) {
-            *dx = dy * plain_slope(x);
+            *dx = dy * plain_derivative(x);
         }
     }
 
@@ -105,7 +105,7 @@ pub(crate) fn plain(x: f32) -> f32 {
 }
 
 /// The slope at one element.
-pub(crate) fn plain_slope(x: f32) -> f32 {
+pub(crate) fn plain_derivative(x: f32) -> f32 {
     let x = x as f64;
     let pdf = (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
     (normal_cdf(x) + x * pdf) as f32

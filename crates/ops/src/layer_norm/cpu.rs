@@ -25,17 +25,17 @@ pub(super) fn fast(io: &mut Io, eps: f32) {
     let cols = gamma.len();
     let rows = lanes::piece_rows(cols);
     let [y, stats] = &mut io.outputs[..] else { unreachable!("a layer norm has two results") };
-    let normalised = |((y, stats), x): ((&mut [f32], &mut [f32]), &[f32])| {
+    let normalized = |((y, stats), x): ((&mut [f32], &mut [f32]), &[f32])| {
         for ((x, y), stats) in x.chunks(cols).zip(y.chunks_mut(cols)).zip(stats.chunks_mut(2)) {
             stats.copy_from_slice(&lanes::layer_norm(x, gamma, beta, eps, y));
         }
     };
     let (stats, x) = (stats.f32().par_chunks_mut(rows * 2), x.par_chunks(rows * cols));
     match y {
-        SliceMut::F32(y) => y.par_chunks_mut(rows * cols).zip(stats).zip(x).for_each(normalised),
+        SliceMut::F32(y) => y.par_chunks_mut(rows * cols).zip(stats).zip(x).for_each(normalized),
         SliceMut::U32(words) => words.par_chunks_mut(rows * cols / 2).zip(stats).zip(x).for_each(|((words, stats), x)| {
             let mut y = vec![0.0; x.len()];
-            normalised(((&mut y, stats), x));
+            normalized(((&mut y, stats), x));
             half::round(&y, words);
         }),
     }

@@ -1,4 +1,4 @@
-//! Layer normalisation over the last axis.
+//! Layer normalization over the last axis.
 //!
 //! `y[r, c] = (x[r, c] − mean[r])·rstd[r]·gamma[c] + beta[c]`
 //!
@@ -58,7 +58,7 @@ impl Op for LayerNorm {
         Ok(grads)
     }
 
-    fn is_cheap(&self) -> bool {
+    fn recompute_in_backward(&self) -> bool {
         true
     }
 
@@ -70,7 +70,7 @@ impl Op for LayerNorm {
         cpu::fast(io, self.eps);
     }
 
-    fn gives_pairs(&self, inputs: &[&Shape]) -> bool {
+    fn writes_bf16x2(&self, inputs: &[&Shape]) -> bool {
         rounded::even(inputs[0])
     }
 

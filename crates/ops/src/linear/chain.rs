@@ -1,4 +1,4 @@
-//! Row by row: `y = [r +] layer(x)`, `y = gelu(layer(x))`, and where weights are constant `y = [r +] layer2(gelu(layer(x)))` and all of it of a normalised x, while a
+//! Row by row: `y = [r +] layer(x)`, `y = gelu(layer(x))`, and where weights are constant `y = [r +] layer2(gelu(layer(x)))` and all of it of a normalized x, while a
 //! block of rows is in the cache.
 //!
 //! - `x` `[N, I]`; of a layer norm `gamma` and `beta` `[I]`; of a layer `weight` `[O, I]` and, where it has one, `bias` `[O]`; of a second one
@@ -8,9 +8,9 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use esvit_graph::{DType, Io, Next, Op, Precision, Prepared, Result, Shape, Slice, SliceMut, volume};
+use esvit_graph::{DType, Io, Next, Op, Precision, Prepacked, Result, Shape, Slice, SliceMut, volume};
 use esvit_simd::Mat;
-use esvit_simd::gemm::{After, Chain as Steps, Layer, Norm, Packed, Sizes, Weight, chain_scratch};
+use esvit_simd::gemm::{Chain as Steps, Epilogue, Layer, Norm, Packed, Sizes, Weight, chain_scratch};
 
 use super::{Linear, cpu};
 use crate::gelu::Gelu;
@@ -211,7 +211,7 @@ impl Op for Chain {
 
     fn fast(&self, io: &mut Io) {
         let operands = self.operands();
-        let packed = io.prepared.and_then(|p| p.downcast_ref::<PackedWeights>());
+        let packed = io.prepacked.and_then(|p| p.downcast_ref::<PackedWeights>());
         let first = operands.first.bind(io, packed.map(|p| &p.first));
         let (hidden, last) = match &operands.second {
             Some(second) => (Some(first), second.bind(io, packed.and_then(|p| p.second.as_ref()))),
@@ -224,28 +224,28 @@ impl Op for Chain {
             layout.spread(io.f32(factors), &mut of_rows);
         }
         let after = match (operands.residual, &self.then) {
-            (Some(residual), _) if operands.factors.is_some() => After::Residual { x: io.f32(residual), scale: &of_rows },
-            (Some(residual), _) => After::Add(io.f32(residual)),
-            (None, Then::Gelu) => After::Gelu,
-            (None, _) => After::Nothing,
+            (Some(residual), _) if operands.factors.is_some() => Epilogue::Residual { x: io.f32(residual), scale: &of_rows },
+            (Some(residual), _) => Epilogue::Add(io.f32(residual)),
+            (None, Then::Gelu) => Epilogue::Gelu,
+            (None, _) => Epilogue::Identity,
         };
         let chain = Steps { rounding: rounding(io.precision), norm: operands.gamma.map(norm), hidden, last, after };
         let Sizes { rows, out, .. } = self.sizes(&io.shapes);
         chain.run(cpu::operand(io, 0), cpu::result(&mut io.outputs[0], rows, out), pool);
     }
 
-    fn takes_pairs(&self, operand: usize, inputs: &[&Shape]) -> bool {
+    fn reads_bf16x2(&self, operand: usize, inputs: &[&Shape]) -> bool {
         // With a hidden layer or a norm, rows are made into words that lie in another order.
         let is_product = self.norm.is_none() && !matches!(self.then, Then::Layer { .. });
         operand == 0 && is_product && even(inputs[0])
     }
 
-    fn gives_pairs(&self, inputs: &[&Shape]) -> bool {
+    fn writes_bf16x2(&self, inputs: &[&Shape]) -> bool {
         let sizes = self.sizes(inputs);
-        self.then == Then::Nothing && sizes.out.is_multiple_of(2) && esvit_simd::gemm::pairs(sizes.width)
+        self.then == Then::Nothing && sizes.out.is_multiple_of(2) && esvit_simd::gemm::writes_bf16x2(sizes.width)
     }
 
-    fn prepare(&self, given: &[Option<Slice>], shapes: &[&Shape], precision: Precision) -> Option<Prepared> {
+    fn prepack(&self, given: &[Option<Slice>], shapes: &[&Shape], precision: Precision) -> Option<Prepacked> {
         let operands = self.operands();
         let pack = |layer: &LayerOperands| {
             let shape = shapes[layer.weight];
@@ -262,7 +262,7 @@ impl Op for Chain {
             }
             None => None,
         };
-        Some(Prepared { value: Box::new(PackedWeights { first, second }), replaces, bytes })
+        Some(Prepacked { value: Box::new(PackedWeights { first, second }), replaces, bytes })
     }
 
     fn absorb(&self, _operands: usize, next: &Next, constant: bool) -> Option<Arc<dyn Op>> {
@@ -297,7 +297,7 @@ impl Plain {
             shapes,
             pool: io.pool,
             precision: io.precision,
-            prepared: None,
+            prepacked: None,
         });
         Plain { shape: results[0].0.clone(), values: values.swap_remove(0) }
     }

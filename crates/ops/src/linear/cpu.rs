@@ -1,5 +1,5 @@
-use esvit_graph::{Io, Precision, Prepared, Shape, Slice, SliceMut};
-use esvit_simd::gemm::{After, Packed, Product};
+use esvit_graph::{Io, Precision, Prepacked, Shape, Slice, SliceMut};
+use esvit_simd::gemm::{Epilogue, Packed, Product};
 use esvit_simd::{Mat, MatMut, Pool, lanes};
 
 use crate::partial::column_sums;
@@ -20,8 +20,8 @@ pub(super) fn reference(io: &mut Io) {
 /// A matrix as the program keeps it.
 pub(super) fn operand<'a>(io: &Io<'a>, i: usize) -> Mat<'a> {
     let (rows, cols) = io.matrix(i);
-    match io.pairs(i) {
-        Some(words) => Mat::pairs(words, rows, cols),
+    match io.bf16x2(i) {
+        Some(words) => Mat::bf16x2(words, rows, cols),
         None => Mat::new(io.f32(i), rows, cols),
     }
 }
@@ -29,7 +29,7 @@ pub(super) fn operand<'a>(io: &Io<'a>, i: usize) -> Mat<'a> {
 /// The same to write to.
 pub(super) fn result<'a>(y: &'a mut SliceMut, rows: usize, cols: usize) -> MatMut<'a> {
     match y {
-        SliceMut::U32(words) => MatMut::pairs(words, rows, cols),
+        SliceMut::U32(words) => MatMut::bf16x2(words, rows, cols),
         SliceMut::F32(y) => MatMut::new(y, rows, cols),
     }
 }
@@ -39,16 +39,16 @@ pub(super) fn fast(io: &mut Io, bias: Option<&[f32]>) {
     let ((rows, width), (out, _)) = (io.matrix(0), io.matrix(1));
     let how = Product { rounding: rounding(io.precision), bias, parallel: true, ..Default::default() };
     let (x, pool) = (operand(io, 0), io.pool);
-    match io.prepared.and_then(|p| p.downcast_ref::<Packed>()) {
+    match io.prepacked.and_then(|p| p.downcast_ref::<Packed>()) {
         Some(weight) => how.run_packed(x, weight, result(&mut io.outputs[0], rows, out), pool),
         None => how.run(x, Mat::new(io.f32(1), out, width).t(), result(&mut io.outputs[0], rows, out), pool),
     }
 }
 
 /// A weight that does not change, in the order of the products.
-pub(super) fn prepare(weight: Option<Slice>, shape: &Shape, precision: Precision) -> Option<Prepared> {
+pub(super) fn prepack(weight: Option<Slice>, shape: &Shape, precision: Precision) -> Option<Prepacked> {
     let packed = Packed::new(Mat::new(weight?.f32(), shape[0], shape[1]).t(), rounding(precision))?;
-    Some(Prepared { bytes: packed.bytes(), value: Box::new(packed), replaces: vec![1] })
+    Some(Prepacked { bytes: packed.bytes(), value: Box::new(packed), replaces: vec![1] })
 }
 
 pub(super) fn input_gradient_reference(io: &mut Io) {
@@ -62,7 +62,7 @@ pub(super) fn input_gradient_reference(io: &mut Io) {
 }
 
 /// `dx = dy·W`, and what follows.
-pub(super) fn input_gradient(io: &mut Io, after: After) {
+pub(super) fn input_gradient(io: &mut Io, after: Epilogue) {
     let (dy, weight) = (operand(io, 0), operand(io, 1));
     let ((rows, _), (_, width)) = (io.matrix(0), io.matrix(1));
     let pool = io.pool;

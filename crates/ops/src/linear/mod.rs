@@ -3,7 +3,7 @@
 //! - `x` `[N, I]`, `weight` `[O, I]` (PyTorch's layout), `bias` `[O]` (optional), `y` `[N, O]`
 //! - `dx = dy·W`, `dW = dyᵀ·x`, `db = Σ_rows dy`
 //! - in mixed precision x, W and dy are rounded for the products; the bias, its gradient and all sums are not. On a CPU x, y, dy and dx may be
-//!   kept rounded where no one reads more of them ([`esvit_graph::Program::with_pairs`]); db is then the sum of those
+//!   kept rounded where no one reads more of them ([`esvit_graph::Program::with_bf16x2`]); db is then the sum of those
 
 mod cases;
 mod chain;
@@ -17,9 +17,9 @@ pub use chain::Chain;
 use std::sync::Arc;
 
 use esvit_gpu::Recorder;
-use esvit_graph::{DType, GpuIo, Graph, Io, Next, Node, Op, Precision, Prepared, Result, Shape, Slice, Value};
+use esvit_graph::{DType, GpuIo, Graph, Io, Next, Node, Op, Precision, Prepacked, Result, Shape, Slice, Value};
 
-use esvit_simd::gemm::After;
+use esvit_simd::gemm::Epilogue;
 
 use crate::check;
 use crate::rounded::even;
@@ -80,16 +80,16 @@ impl Op for Linear {
         gpu::forward(io, rec)
     }
 
-    fn takes_pairs(&self, operand: usize, inputs: &[&Shape]) -> bool {
+    fn reads_bf16x2(&self, operand: usize, inputs: &[&Shape]) -> bool {
         operand == 0 && even(inputs[0])
     }
 
-    fn gives_pairs(&self, inputs: &[&Shape]) -> bool {
-        inputs[1][0].is_multiple_of(2) && esvit_simd::gemm::pairs(inputs[1][1])
+    fn writes_bf16x2(&self, inputs: &[&Shape]) -> bool {
+        inputs[1][0].is_multiple_of(2) && esvit_simd::gemm::writes_bf16x2(inputs[1][1])
     }
 
-    fn prepare(&self, operands: &[Option<Slice>], shapes: &[&Shape], precision: Precision) -> Option<Prepared> {
-        cpu::prepare(operands[1], shapes[1], precision)
+    fn prepack(&self, operands: &[Option<Slice>], shapes: &[&Shape], precision: Precision) -> Option<Prepacked> {
+        cpu::prepack(operands[1], shapes[1], precision)
     }
 
     fn absorb(&self, operands: usize, next: &Next, constant: bool) -> Option<Arc<dyn Op>> {
@@ -127,19 +127,19 @@ impl Op for InputGradient {
     }
 
     fn fast(&self, io: &mut Io) {
-        cpu::input_gradient(io, After::Nothing);
+        cpu::input_gradient(io, Epilogue::Identity);
     }
 
     fn absorb(&self, _operands: usize, next: &Next, _constant: bool) -> Option<Arc<dyn Op>> {
         through_gelu::absorb(next)
     }
 
-    fn takes_pairs(&self, operand: usize, inputs: &[&Shape]) -> bool {
+    fn reads_bf16x2(&self, operand: usize, inputs: &[&Shape]) -> bool {
         operand == 0 && even(inputs[0])
     }
 
-    fn gives_pairs(&self, inputs: &[&Shape]) -> bool {
-        even(inputs[1]) && esvit_simd::gemm::pairs(inputs[1][0])
+    fn writes_bf16x2(&self, inputs: &[&Shape]) -> bool {
+        even(inputs[1]) && esvit_simd::gemm::writes_bf16x2(inputs[1][0])
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
@@ -186,7 +186,7 @@ impl Op for WeightGradient {
         cpu::weight_gradient(io);
     }
 
-    fn takes_pairs(&self, operand: usize, inputs: &[&Shape]) -> bool {
+    fn reads_bf16x2(&self, operand: usize, inputs: &[&Shape]) -> bool {
         even(inputs[operand])
     }
 

@@ -7,7 +7,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use esvit_graph::{DType, Io, Next, Op, Result, Shape};
-use esvit_simd::gemm::After;
+use esvit_simd::gemm::Epilogue;
 
 use super::{InputGradient, cpu};
 use crate::check;
@@ -38,19 +38,19 @@ impl Op for GradientThroughGelu {
     fn reference(&self, io: &mut Io) {
         cpu::input_gradient_reference(io);
         let h = io.f32(2);
-        io.out().iter_mut().zip(h).for_each(|(dh, &h)| *dh *= crate::gelu::plain_slope(h));
+        io.out().iter_mut().zip(h).for_each(|(dh, &h)| *dh *= crate::gelu::plain_derivative(h));
     }
 
     fn fast(&self, io: &mut Io) {
-        cpu::input_gradient(io, After::GeluSlope(io.f32(2)));
+        cpu::input_gradient(io, Epilogue::GeluDerivative(io.f32(2)));
     }
 
-    fn takes_pairs(&self, operand: usize, inputs: &[&Shape]) -> bool {
-        InputGradient.takes_pairs(operand, &inputs[..2])
+    fn reads_bf16x2(&self, operand: usize, inputs: &[&Shape]) -> bool {
+        InputGradient.reads_bf16x2(operand, &inputs[..2])
     }
 
-    fn gives_pairs(&self, inputs: &[&Shape]) -> bool {
-        InputGradient.gives_pairs(&inputs[..2])
+    fn writes_bf16x2(&self, inputs: &[&Shape]) -> bool {
+        InputGradient.writes_bf16x2(&inputs[..2])
     }
 
     fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {

@@ -1,4 +1,4 @@
-// Four neighbours become one token, for some images of one segment. One thread owns one element of y. The contract is in mod.rs.
+// Four neighbors become one token, for some images of one segment. One thread owns one element of y. The contract is in mod.rs.
 
 // height, width: the grid before merging; x0, y0: where the operands begin in their bindings.
 struct Params { len: u32, cols: u32, height: u32, width: u32, x0: u32, y0: u32, pad0: u32, pad1: u32 }

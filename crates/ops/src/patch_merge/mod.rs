@@ -1,4 +1,4 @@
-//! Gathers 2×2 neighbours into one token of four times the channels; Swin's downsampling is this, a
+//! Gathers 2×2 neighbors into one token of four times the channels; Swin's downsampling is this, a
 //! layer norm and a linear layer.
 //!
 //! - `x` `[N, C]`, `y` `[N', 4·C]` with grids of ⌈H/2⌉ × ⌈W/2⌉

@@ -3,7 +3,7 @@
 //! `y[token, (c, i, j)] = (pixel − mean[c]) / std[c]`, patches of P×P without overlap, in the order of
 //! the convolution weight `[C, 3, P, P]` it is multiplied with.
 //!
-//! - 8-bit pixels `[total]`: images one after the other, each (height, width, channel); normalised with
+//! - 8-bit pixels `[total]`: images one after the other, each (height, width, channel); normalized with
 //!   ImageNet's mean and deviation of values in 0..1
 //! - float pixels `[total]`: images one after the other, each (channel, height, width); taken as they are
 //! - `y` `[N, 3·P·P]`; rows and columns of pixels beyond the last whole patch are ignored, as a strided convolution does

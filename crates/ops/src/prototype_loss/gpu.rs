@@ -98,7 +98,7 @@ impl<'a> Tiles<'a> {
     fn logits(&self, rec: &mut Recorder, tile: &Range<usize>, operands: [usize; 3], to: &View, rows: usize) -> Result<[View; 2]> {
         let [z, v, g] = operands.map(|i| &self.io.inputs[i]);
         let (to, w) = (to.rows(0, rows, tile.len()), self.w.rows(0, tile.len(), self.d));
-        weight_norm::gpu::normalise(rec, &self.part(v, tile, self.d), &self.part(g, tile, 1), &w, [tile.len(), self.d])?;
+        weight_norm::gpu::normalize(rec, &self.part(v, tile, self.d), &self.part(g, tile, 1), &w, [tile.len(), self.d])?;
         let size = [rows, tile.len(), self.d];
         Product::new(Operand::plain(z), Operand::transposed(&w), &to, size).half(self.io.half()).record(rec)?;
         Ok([to, w])
@@ -114,7 +114,7 @@ fn constant(rec: &Recorder, indices: &[u32]) -> Result<View> {
 
 pub(super) fn forward(op: &PrototypeLoss, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
     let x = Tiles::new(io, rec);
-    let [teacher_z, centre, temperature, pair_teacher, pair_weight] = [3, 6, 7, 8, 9].map(|i| &io.inputs[i]);
+    let [teacher_z, center, temperature, pair_teacher, pair_weight] = [3, 6, 7, 8, 9].map(|i| &io.inputs[i]);
     let [loss, lse_s, lse_t, mean, entropy] = [0, 1, 2, 3, 4].map(|i| &io.outputs[i]);
     let students: Vec<u32> = (0..x.ns).flat_map(|i| op.pairs(i).map(move |_| i as u32)).collect();
     let pairs = students.len();
@@ -130,7 +130,7 @@ pub(super) fn forward(op: &PrototypeLoss, io: &GpuIo, rec: &mut Recorder) -> Res
         // The mean logit is the logit of the mean.
         let bindings = [&w, &sum_z, &x.part(mean, &tile, 1)];
         rec.dispatch(&TEACHER_MEAN, &bindings, &Params::new(n, x.d, 0, 1.0 / x.nt as f32), Grid::elements(n, 4))?;
-        let bindings = [&t, &x.part(centre, &tile, 1), temperature, &teacher, lse_t, &entropies];
+        let bindings = [&t, &x.part(center, &tile, 1), temperature, &teacher, lse_t, &entropies];
         rec.dispatch(&TEACHER_TILE, &bindings, &Params::new(x.nt, n, flags, 0.0), Grid::fold(x.nt))?;
         let [s, _] = x.student_logits(rec, &tile)?;
         rec.dispatch(&STUDENT_TILE, &[&s, &student, lse_s], &Params::new(x.ns, n, flags, inverse_tau), Grid::fold(x.ns))?;
@@ -143,7 +143,7 @@ pub(super) fn forward(op: &PrototypeLoss, io: &GpuIo, rec: &mut Recorder) -> Res
 
 pub(super) fn backward(op: &PrototypeLoss, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
     let x = Tiles::new(io, rec);
-    let [z, v, gain, centre, temperature] = [0, 1, 2, 6, 7].map(|i| &io.inputs[i]);
+    let [z, v, gain, center, temperature] = [0, 1, 2, 6, 7].map(|i| &io.inputs[i]);
     let [pair_teacher, pair_weight, lse_s, lse_t, dloss] = [8, 9, 10, 11, 12].map(|i| &io.inputs[i]);
     let [dz, dv, dg] = [0, 1, 2].map(|i| &io.outputs[i]);
     let dw = rec.scratch((4 * x.d * x.step) as u64);
@@ -154,7 +154,7 @@ pub(super) fn backward(op: &PrototypeLoss, io: &GpuIo, rec: &mut Recorder) -> Re
         let n = tile.len();
         let blocks = n.div_ceil(256);
         let [q, _] = x.teacher_logits(rec, &tile)?;
-        let bindings = [&q, &x.part(centre, &tile, 1), temperature, lse_t];
+        let bindings = [&q, &x.part(center, &tile, 1), temperature, lse_t];
         rec.dispatch(&PROBABILITIES, &bindings, &Params::new(x.nt, n, 0, 0.0), Grid::fold(x.nt * blocks))?;
         let [g, w] = x.student_logits(rec, &tile)?;
         let bindings = [&g, &q, lse_s, &offsets, pair_teacher, pair_weight, dloss];
@@ -164,7 +164,7 @@ pub(super) fn backward(op: &PrototypeLoss, io: &GpuIo, rec: &mut Recorder) -> Re
         let product = Product::new(Operand::plain(&g), Operand::plain(&w), dz, [x.ns, x.d, n]);
         product.half(io.half()).adding(tile.start > 0).record(rec)?;
         let ([v, dv], [gain, dg]) = ([v, dv].map(|view| x.part(view, &tile, x.d)), [gain, dg].map(|view| x.part(view, &tile, 1)));
-        weight_norm::gpu::denormalise(rec, [&v, &gain, &dw], [&dv, &dg], [n, x.d])?;
+        weight_norm::gpu::denormalize(rec, [&v, &gain, &dw], [&dv, &dg], [n, x.d])?;
     }
     Ok(())
 }

@@ -3,18 +3,18 @@
 //! With prototypes `W_k = g_k·v_k/|v_k|` ([weight norm](crate::weight_norm)) of the student and `U` of the teacher, logits `s = z·Wᵀ` and
 //! `t = ζ·Uᵀ`, and pairs p = (student row i, teacher row j, weight w):
 //!
-//! `loss = Σ_p w_p·CE(q_j, softmax(s_i/τ))`, `q_j = softmax((t_j − centre)/T)`, `CE = logsumexp(s_i/τ) − Σ_k q_jk·s_ik/τ` since Σq = 1
+//! `loss = Σ_p w_p·CE(q_j, softmax(s_i/τ))`, `q_j = softmax((t_j − center)/T)`, `CE = logsumexp(s_i/τ) − Σ_k q_jk·s_ik/τ` since Σq = 1
 //!
-//! - operands: `z` `[Ns, D]`, `v` `[K, D]`, `g` `[K, 1]`, `ζ` `[Nt, D]`, the teacher's `v` and `g`, `centre` `[K]`, `T` `[1]`,
+//! - operands: `z` `[Ns, D]`, `v` `[K, D]`, `g` `[K, 1]`, `ζ` `[Nt, D]`, the teacher's `v` and `g`, `center` `[K]`, `T` `[1]`,
 //!   `pair_teacher` `[P]` (teacher rows), `pair_weight` `[P]`; the pairs of student row i are `offsets[i]..offsets[i + 1]`
 //! - results: `loss` `[1]`; `lse_s` `[Ns]` and `lse_t` `[Nt]` for the backward pass; `teacher_mean` `[K]`, the mean teacher
-//!   logit, for the centre; `entropy` `[1]`, the mean entropy of q in nats
+//!   logit, for the center; `entropy` `[1]`, the mean entropy of q in nats
 //! - gradient: `G_ik = (w_i·softmax(s_i/τ)_k − Σ_p w_p·q_jk)/τ`, `dz = G·W`, `dW = Gᵀ·z`, and from it `dv` and `dg`; w_i sums the
-//!   weights of row i's pairs. Teacher, centre, pairs and weights carry none
+//!   weights of row i's pairs. Teacher, center, pairs and weights carry none
 //!
 //! - in mixed precision z, ζ, W, U and G are rounded for the products; softmax, sums and results are not
 //!
-//! K is streamed in tiles; the prototypes of a tile are normalised as they are packed for its products, in both passes, and `dW` of a tile becomes `dv` before the next: no
+//! K is streamed in tiles; the prototypes of a tile are normalized as they are packed for its products, in both passes, and `dW` of a tile becomes `dv` before the next: no
 //! matrix of prototypes is stored beside the parameters and their gradient. The forward pass keeps running maxima and sums; a pair's `Σ q·s` is rescaled as its teacher row's
 //! maximum grows. The backward pass recomputes each tile's logits, but for the tiles
 //! whose logits fit into `keep` bytes: those the forward pass leaves behind, as f32 or, in mixed precision, as f16. Work is cut into fixed ranges of K, added up in order, so
@@ -61,7 +61,7 @@ impl PrototypeLoss {
         check::shape(op, "teacher z", inputs[3], &[teacher, d])?;
         check::shape(op, "teacher v", inputs[4], &[k, d])?;
         check::shape(op, "teacher g", inputs[5], &[k, 1])?;
-        check::shape(op, "centre", inputs[6], &[k])?;
+        check::shape(op, "center", inputs[6], &[k])?;
         check::shape(op, "teacher temperature", inputs[7], &[1])?;
         let pairs = self.offsets.last().copied().unwrap_or(0) as usize;
         check::shape(op, "pair_teacher", inputs[8], &[pairs])?;

@@ -31,11 +31,11 @@ fn log_sum_exp(row: &[f64]) -> f64 {
 
 /// Teacher distributions with the log-sum-exp of each row.
 fn teacher(io: &Io, d: usize) -> (Vec<Vec<f64>>, Vec<f64>) {
-    let (centre, temperature) = (io.f32(6), io.scalar(7) as f64);
+    let (center, temperature) = (io.f32(6), io.scalar(7) as f64);
     let mut rows = logits(io.f32(3), &prototypes(io.f32(4), io.f32(5), d), d);
     let mut lse = Vec::new();
     for row in &mut rows {
-        row.iter_mut().zip(centre).for_each(|(t, &c)| *t = (*t - c as f64) / temperature);
+        row.iter_mut().zip(center).for_each(|(t, &c)| *t = (*t - c as f64) / temperature);
         let l = log_sum_exp(row);
         row.iter_mut().for_each(|t| *t = (*t - l).exp());
         lse.push(l);

@@ -1,4 +1,4 @@
-// A tile of teacher logits t becomes exp(y - M), with y = (t - centre)/T and M the row's maximum so far, and the row's state takes it in.
+// A tile of teacher logits t becomes exp(y - M), with y = (t - center)/T and M the row's maximum so far, and the row's state takes it in.
 // A workgroup owns a row, its threads stride over the columns. The contract is in mod.rs, the recurrence in
 // docs/derivations/prototype-loss.md.
 
@@ -9,7 +9,7 @@ const LAST = 2u;   // no tile after it: log-sum-exp and entropy are complete
 struct Params { rows: u32, cols: u32, flags: u32, scale: f32 }
 
 @group(0) @binding(0) var<storage, read_write> t: array<f32>;            // [rows, cols]
-@group(0) @binding(1) var<storage, read_write> centre: array<f32>;       // [cols]
+@group(0) @binding(1) var<storage, read_write> center: array<f32>;       // [cols]
 @group(0) @binding(2) var<storage, read_write> temperature: array<f32>;  // [1]
 @group(0) @binding(3) var<storage, read_write> state: array<vec4f>;      // [rows] M, Σ exp(y - M), Σ exp(y - M)·y, factor of older sums
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>;          // [rows]
@@ -27,7 +27,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
 
     var largest = -3.4e38;
     for (var c = tid; c < p.cols; c += WG) {
-        let y = (t[base + c] - centre[c]) * inverse;
+        let y = (t[base + c] - center[c]) * inverse;
         t[base + c] = y;
         largest = max(largest, y);
     }

@@ -31,7 +31,7 @@ impl Op for QuickGelu {
         Ok(vec![Some(g.apply1(QuickGeluGradient, &[node.inputs[0], dy])?)])
     }
 
-    fn is_cheap(&self) -> bool {
+    fn recompute_in_backward(&self) -> bool {
         true
     }
 

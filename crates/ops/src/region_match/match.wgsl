@@ -52,7 +52,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
         var dots = vec4f(0.0);
         var squares = vec4f(0.0);
         for (var c0 = 0u; c0 < p.cols; c0 += DEPTH) {
-            // Neighbouring threads fetch neighbouring addresses.
+            // Neighboring threads fetch neighboring addresses.
             let c = c0 + tid % DEPTH;
             let row = tid / DEPTH;
             var s = 0.0;

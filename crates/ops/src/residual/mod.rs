@@ -125,7 +125,7 @@ impl Op for ScaleImages {
         4 * self.layout.tokens()
     }
 
-    fn gives_pairs(&self, inputs: &[&Shape]) -> bool {
+    fn writes_bf16x2(&self, inputs: &[&Shape]) -> bool {
         rounded::even(inputs[0])
     }
 

@@ -20,7 +20,7 @@ pub(crate) static KERNELS: &[&Kernel] = &[&FORWARD, &BACKWARD];
 const ROWS: usize = 4;
 
 /// Records `w` `[K, D]` from `v` and `g`.
-pub(crate) fn normalise(rec: &mut Recorder, v: &View, g: &View, w: &View, [rows, cols]: [usize; 2]) -> Result<()> {
+pub(crate) fn normalize(rec: &mut Recorder, v: &View, g: &View, w: &View, [rows, cols]: [usize; 2]) -> Result<()> {
     for piece in rec.row_pieces(rows, 4 * cols) {
         let (from, rows) = (piece.start, piece.len());
         let (v, g, w) = (v.rows(from, rows, cols), g.rows(from, rows, 1), w.rows(from, rows, cols));
@@ -31,7 +31,7 @@ pub(crate) fn normalise(rec: &mut Recorder, v: &View, g: &View, w: &View, [rows,
 }
 
 /// Records `dv` and `dg` from `v`, `g` and `dw`, which may not be `dv`.
-pub(crate) fn denormalise(rec: &mut Recorder, [v, g, dw]: [&View; 3], [dv, dg]: [&View; 2], [rows, cols]: [usize; 2]) -> Result<()> {
+pub(crate) fn denormalize(rec: &mut Recorder, [v, g, dw]: [&View; 3], [dv, dg]: [&View; 2], [rows, cols]: [usize; 2]) -> Result<()> {
     for piece in rec.row_pieces(rows, 4 * cols) {
         let (from, rows) = (piece.start, piece.len());
         let [v, dw, dv] = [v, dw, dv].map(|view| view.rows(from, rows, cols));
@@ -43,10 +43,10 @@ pub(crate) fn denormalise(rec: &mut Recorder, [v, g, dw]: [&View; 3], [dv, dg]: 
 }
 
 pub(super) fn forward(io: &GpuIo, rec: &mut Recorder) -> Result<()> {
-    normalise(rec, &io.inputs[0], &io.inputs[1], &io.outputs[0], io.matrix(0).into())
+    normalize(rec, &io.inputs[0], &io.inputs[1], &io.outputs[0], io.matrix(0).into())
 }
 
 pub(super) fn backward(io: &GpuIo, rec: &mut Recorder) -> Result<()> {
     let [v, g, dw] = [0, 1, 2].map(|i| &io.inputs[i]);
-    denormalise(rec, [v, g, dw], [&io.outputs[0], &io.outputs[1]], io.matrix(0).into())
+    denormalize(rec, [v, g, dw], [&io.outputs[0], &io.outputs[1]], io.matrix(0).into())
 }

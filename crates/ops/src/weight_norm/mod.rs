@@ -1,4 +1,4 @@
-//! Weight normalisation of each row: `w[k] = g[k]·v[k]/|v[k]|`.
+//! Weight normalization of each row: `w[k] = g[k]·v[k]/|v[k]|`.
 //!
 //! - `v`, `w` `[K, D]`, `g` `[K, 1]`
 //! - with u = v/|v| : `dg = dw·u`, `dv = (g/|v|)·(dw − u·(dw·u))`

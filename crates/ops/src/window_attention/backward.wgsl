@@ -185,7 +185,7 @@ fn add_to_table(live: bool, slot: u32, partial_at: u32, ds: f32) {
     }
 }
 
-// Which part of the work is a workgroup's: heads side by side in memory are neighbours.
+// Which part of the work is a workgroup's: heads side by side in memory are neighbors.
 struct Share { block: u32, head: u32, chunk: u32 }
 
 fn share(g: u32) -> Share {
@@ -205,7 +205,7 @@ fn rows(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
     let cached = slots <= SLOTS;
     let column = head * p.head_width + chunk * WIDTH;
     let width = min(WIDTH, p.head_width - chunk * WIDTH);
-    // In a tile, eight neighbouring threads fetch the 32 channels of a row.
+    // In a tile, eight neighboring threads fetch the 32 channels of a row.
     let quad = tid % 8u;
     let quad_column = column + 4u * quad;
     let quad_count = width - min(width, 4u * quad);

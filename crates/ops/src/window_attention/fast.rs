@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use esvit_graph::{Io, Precision, Prepared, Slice, SliceMut};
+use esvit_graph::{Io, Precision, Prepacked, Slice, SliceMut};
 use esvit_simd::pool::Scratch;
 use esvit_simd::vector::{dispatch, stream_end};
 use esvit_simd::{half, lanes};
@@ -77,7 +77,7 @@ pub(super) enum Tokens<'a> {
 
 impl<'a> Tokens<'a> {
     fn of(io: &Io<'a>, i: usize) -> Tokens<'a> {
-        io.pairs(i).map_or_else(|| Tokens::F32(io.f32(i)), Tokens::Pairs)
+        io.bf16x2(i).map_or_else(|| Tokens::F32(io.f32(i)), Tokens::Pairs)
     }
 
     /// The floats. Products that do not round get no others.
@@ -143,11 +143,11 @@ impl Operands<'_> {
 struct Prebuilt(Vec<f32>);
 
 /// Brings the table into the form that the fast version reads, if that is all that is needed of it.
-pub(super) fn prepare(geometry: &Geometry, heads: usize, d: usize, table: Option<Slice>, precision: Precision) -> Option<Prepared> {
+pub(super) fn prepack(geometry: &Geometry, heads: usize, d: usize, table: Option<Slice>, precision: Precision) -> Option<Prepacked> {
     let table = table?.f32();
     let mut strips = vec![0.0; heads * geometry.strips.len()];
     geometry.strips.expand(table, heads, 0..heads, factor(geometry, d, rounds(precision)), &mut strips);
-    Some(Prepared { bytes: 4 * strips.len(), value: Box::new(Prebuilt(strips)), replaces: vec![1] })
+    Some(Prepacked { bytes: 4 * strips.len(), value: Box::new(Prebuilt(strips)), replaces: vec![1] })
 }
 
 /// Factor of the bias: where products round, scores begin without the factor that q gets elsewhere.
@@ -155,7 +155,7 @@ fn factor(geometry: &Geometry, d: usize, rounds: bool) -> f32 {
     if rounds { 1.0 / geometry.scale(d) } else { 1.0 }
 }
 
-/// The same for one call: as prepared, or made for it.
+/// The same for one call: as prepacked, or made for it.
 enum Bias<'a> {
     Given(&'a [f32]),
     Made(Scratch<'a>),
@@ -163,7 +163,7 @@ enum Bias<'a> {
 
 impl<'a> Bias<'a> {
     fn new(geometry: &Geometry, heads: usize, io: &Io<'a>) -> Bias<'a> {
-        if let Some(Prebuilt(strips)) = io.prepared.and_then(|p| p.downcast_ref()) {
+        if let Some(Prebuilt(strips)) = io.prepacked.and_then(|p| p.downcast_ref()) {
             return Bias::Given(strips);
         }
         let d = io.matrix(0).1 / 3 / heads;

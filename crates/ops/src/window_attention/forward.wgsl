@@ -147,7 +147,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
     let cached = span * span <= SLOTS;
     let column = head * p.head_width + chunk * WIDTH;
     let width = min(WIDTH, p.head_width - chunk * WIDTH);
-    // In a tile, eight neighbouring threads fetch the 32 channels of a row.
+    // In a tile, eight neighboring threads fetch the 32 channels of a row.
     let quad = tid % 8u;
     let quad_column = column + 4u * quad;
     let quad_count = width - min(width, 4u * quad);

@@ -1,14 +1,14 @@
 //! Tasks in mixed precision: operands of products are rounded to bf16 as they are gathered and as the softmax leaves them, sums are f32.
 //!
-//! Each matrix of a window's head is packed once, in the forms that its products take ([`esvit_simd::pairs`]); where the program keeps rows in
+//! Each matrix of a window's head is packed once, in the forms that its products take ([`esvit_simd::bf16x2`]); where the program keeps rows in
 //! pairs, packing copies. Scores are without the factor 1/√D, bias and mask with its inverse: exponentials have it.
 
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 use bytemuck::cast_slice_mut;
-use esvit_simd::pairs::softmax::{Gradient, Tile};
-use esvit_simd::pairs::{Lines, Masks, Part, Product, Scores, copy_rows, lanes, line, pack_across, pack_rows, pack_transposed, words};
+use esvit_simd::bf16x2::softmax::{Gradient, Tile};
+use esvit_simd::bf16x2::{Lines, Masks, Part, Product, Scores, copy_rows, lanes, line, pack_across, pack_rows, pack_transposed, words};
 
 use super::cpu::MASK;
 use super::fast::{Operands, RowsMut, Tokens};

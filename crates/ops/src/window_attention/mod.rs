@@ -28,7 +28,7 @@ mod tiles;
 pub use cases::cases;
 
 use esvit_gpu::Recorder;
-use esvit_graph::{DType, Error, GpuIo, Graph, Io, Node, Op, Precision, Prepared, Result, Shape, Slice, Value};
+use esvit_graph::{DType, Error, GpuIo, Graph, Io, Node, Op, Precision, Prepacked, Result, Shape, Slice, Value};
 
 use crate::{Layout, check};
 use geometry::Geometry;
@@ -106,16 +106,16 @@ impl Op for WindowAttention {
         gpu::forward(&self.geometry, self.heads, io, rec)
     }
 
-    fn takes_pairs(&self, operand: usize, inputs: &[&Shape]) -> bool {
+    fn reads_bf16x2(&self, operand: usize, inputs: &[&Shape]) -> bool {
         operand == 0 && self.even(inputs)
     }
 
-    fn gives_pairs(&self, inputs: &[&Shape]) -> bool {
+    fn writes_bf16x2(&self, inputs: &[&Shape]) -> bool {
         self.even(inputs)
     }
 
-    fn prepare(&self, operands: &[Option<Slice>], shapes: &[&Shape], precision: Precision) -> Option<Prepared> {
-        fast::prepare(&self.geometry, self.heads, shapes[0][1] / 3 / self.heads, operands[1], precision)
+    fn prepack(&self, operands: &[Option<Slice>], shapes: &[&Shape], precision: Precision) -> Option<Prepacked> {
+        fast::prepack(&self.geometry, self.heads, shapes[0][1] / 3 / self.heads, operands[1], precision)
     }
 
     fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
@@ -180,11 +180,11 @@ impl Op for WindowAttentionGradient {
         fast::gradient(&self.0.geometry, self.0.heads, io);
     }
 
-    fn takes_pairs(&self, operand: usize, inputs: &[&Shape]) -> bool {
+    fn reads_bf16x2(&self, operand: usize, inputs: &[&Shape]) -> bool {
         (operand == 0 || operand + 1 == inputs.len()) && self.0.even(inputs)
     }
 
-    fn gives_pairs(&self, inputs: &[&Shape]) -> bool {
+    fn writes_bf16x2(&self, inputs: &[&Shape]) -> bool {
         self.0.even(inputs)
     }
 

@@ -1,6 +1,6 @@
 //! The inner loop of a product on AVX-512 with BF16: a block of 8 × 48 results held in registers.
 //!
-//! Packed operands consist of 32-bit *words*: one f32, or two bf16 that are neighbours along the inner dimension. A *step* is
+//! Packed operands consist of 32-bit *words*: one f32, or two bf16 that are neighbors along the inner dimension. A *step* is
 //! one word of the inner dimension, so one body serves both: an f32 step is a fused multiply-add, a bf16 step `vdpbf16ps`, which adds two
 //! products to each f32 sum. Ends of the inner dimension are filled with zeros.
 

@@ -18,7 +18,7 @@ pub(super) trait Element: Sized {
     /// `left` elements can be read.
     unsafe fn along<const BF16: bool>(from: *const Self, left: usize, by: Option<f32>) -> __m512i;
 
-    /// Sixteen words across: `columns` neighbours in one row (f32), or in a row and, where it exists, the one `stride` behind (bf16); each row multiplied by
+    /// Sixteen words across: `columns` neighbors in one row (f32), or in a row and, where it exists, the one `stride` behind (bf16); each row multiplied by
     /// its factor, if there are any.
     ///
     /// # Safety

@@ -12,7 +12,7 @@ pub(super) enum Then {
     Nothing,
     /// GELU.
     Gelu,
-    /// GELU, rounded, two neighbours to a word: row i from `i·row` on. The block itself is only a place for its sums.
+    /// GELU, rounded, two neighbors to a word: row i from `i·row` on. The block itself is only a place for its sums.
     GeluTo { words: *mut u32, row: usize },
     /// Multiplied by the slope of GELU at x.
     Slope { x: *const f32 },

@@ -33,7 +33,7 @@ use crate::{Pool, cpu, gelu, lanes};
 #[derive(Clone, Copy)]
 enum Elements<'a> {
     F32(&'a [f32]),
-    /// Words of two bf16 that are neighbours in memory.
+    /// Words of two bf16 that are neighbors in memory.
     Pairs(&'a [u32]),
 }
 
@@ -56,7 +56,7 @@ impl<'a> Mat<'a> {
 
     /// The same of bf16, an even number in each row, in words of two. Only for products that [round](Rounding::Bf16) where [`pairs`] says so: a
     /// row-major first operand or the transpose of one, or a row-major second operand.
-    pub fn pairs(words: &'a [u32], rows: usize, cols: usize) -> Self {
+    pub fn bf16x2(words: &'a [u32], rows: usize, cols: usize) -> Self {
         assert!(cols.is_multiple_of(2) && 2 * words.len() >= rows * cols, "matrix {rows}x{cols} in {} words", words.len());
         Mat { data: Elements::Pairs(words), rows, cols, row_stride: cols, col_stride: 1 }
     }
@@ -96,7 +96,7 @@ impl<'a> MatMut<'a> {
     }
 
     /// The same of bf16, an even number in each row, in words of two: for products where [`pairs`] says so, alone or with a bias or a slope behind.
-    pub fn pairs(words: &'a mut [u32], rows: usize, cols: usize) -> Self {
+    pub fn bf16x2(words: &'a mut [u32], rows: usize, cols: usize) -> Self {
         assert!(cols.is_multiple_of(2) && 2 * words.len() >= rows * cols, "matrix {rows}x{cols} in {} words", words.len());
         MatMut { data: ElementsMut::Pairs(words), rows, cols }
     }
@@ -127,14 +127,14 @@ pub enum Rounding {
 
 /// What is done to a product behind the bias, while it is in the cache.
 #[derive(Clone, Copy, Debug, Default)]
-pub enum After<'a> {
+pub enum Epilogue<'a> {
     /// Nothing.
     #[default]
-    Nothing,
+    Identity,
     /// GELU of each element.
     Gelu,
     /// Multiplies by the slope of GELU at the elements of a matrix of the result's shape.
-    GeluSlope(&'a [f32]),
+    GeluDerivative(&'a [f32]),
     /// Adds a matrix of the result's shape.
     Add(&'a [f32]),
     /// Multiplies each row by a factor of its own, then adds a matrix of the result's shape.
@@ -156,7 +156,7 @@ pub struct Product<'a> {
     /// Added to every row.
     pub bias: Option<&'a [f32]>,
     /// What follows.
-    pub after: After<'a>,
+    pub after: Epilogue<'a>,
     /// Over the threads of the pool; else on this one.
     pub parallel: bool,
     /// What is read soon after the product: brought into the second-level cache while it runs.
@@ -199,7 +199,7 @@ impl Packed {
 
 /// Whether a product of an inner dimension of `k` reads and writes matrices of bf16, where it rounds: results are rounded once, behind the
 /// last of their terms.
-pub fn pairs(k: usize) -> bool {
+pub fn writes_bf16x2(k: usize) -> bool {
     #[cfg(target_arch = "x86_64")]
     if cpu::bf16() {
         return cut::Inner::new(k.max(1), avx512::per_step::<true>()).chunks == 1;
@@ -232,7 +232,7 @@ impl Product<'_> {
         // Pieces of any size would do; these are a part of a cache.
         const PIECE: usize = 4096;
         match (self.after, how.parallel) {
-            (After::Nothing, _) => {}
+            (Epilogue::Identity, _) => {}
             (_, true) => {
                 let rows = (PIECE / cols.max(1)).max(1);
                 data.par_chunks_mut((rows * cols).max(1)).enumerate().for_each(|(i, piece)| self.finish(i * rows, cols, piece));
@@ -282,15 +282,15 @@ impl Product<'_> {
         if let Some(bias) = self.bias {
             assert!(bias.len() == c.cols, "a bias of {} for {} columns", bias.len(), c.cols);
         }
-        assert!(!self.accumulate || matches!(self.after, After::Nothing), "nothing follows a product that is added up");
+        assert!(!self.accumulate || matches!(self.after, Epilogue::Identity), "nothing follows a product that is added up");
         if let ElementsMut::Pairs(_) = c.data {
-            let alone = !self.accumulate && matches!(self.after, After::Nothing | After::GeluSlope(_));
+            let alone = !self.accumulate && matches!(self.after, Epilogue::Identity | Epilogue::GeluDerivative(_));
             assert!(alone && self.rounding == Rounding::Bf16, "a result in bf16 of a product that does not round, or is not alone");
         }
-        if let After::Add(x) | After::GeluSlope(x) | After::Residual { x, .. } = self.after {
+        if let Epilogue::Add(x) | Epilogue::GeluDerivative(x) | Epilogue::Residual { x, .. } = self.after {
             assert!(x.len() >= c.rows * c.cols, "{} elements behind a product of {}x{}", x.len(), c.rows, c.cols);
         }
-        if let After::Residual { scale, .. } = self.after {
+        if let Epilogue::Residual { scale, .. } = self.after {
             assert!(scale.len() >= c.rows, "{} factors for {} rows", scale.len(), c.rows);
         }
     }
@@ -312,11 +312,11 @@ impl Product<'_> {
     fn finish(&self, first: usize, cols: usize, c: &mut [f32]) {
         let range = first * cols..first * cols + c.len();
         match self.after {
-            After::Nothing => {}
-            After::Gelu => gelu::gelu_in_place(c),
-            After::GeluSlope(x) => gelu::multiply_by_slope(&x[range], c),
-            After::Add(x) => lanes::accumulate(&x[range], c),
-            After::Residual { x, scale } => {
+            Epilogue::Identity => {}
+            Epilogue::Gelu => gelu::gelu_in_place(c),
+            Epilogue::GeluDerivative(x) => gelu::multiply_by_gelu_derivative(&x[range], c),
+            Epilogue::Add(x) => lanes::accumulate(&x[range], c),
+            Epilogue::Residual { x, scale } => {
                 for (i, (c, x)) in c.chunks_mut(cols.max(1)).zip(x[range].chunks(cols.max(1))).enumerate() {
                     lanes::scale_and_add(scale[first + i], x, c);
                 }

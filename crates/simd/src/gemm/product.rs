@@ -12,7 +12,7 @@ use super::avx512::{self, Base, Block, LANES, ROWS, VECTORS};
 use super::cut::{Cut, Inner, PANEL, panels};
 use super::ends::Then;
 use super::pack::{self, Rows};
-use super::{After, Elements, ElementsMut, Mat, MatMut, Product};
+use super::{Elements, ElementsMut, Epilogue, Mat, MatMut, Product};
 use crate::buffer::Buffer;
 use crate::{Pool, lanes};
 
@@ -138,7 +138,7 @@ unsafe fn pack_panel<const BF16: bool>(b: &Mat, inner: &Inner, chunk: usize, pan
     unsafe { pack::pack_b::<BF16>(b, inner.range(chunk), columns, to.at(place)) };
 }
 
-/// The product; all dimensions above 0. With `row_sums` also the sums of a's rows, whose neighbours must lie side by side in memory.
+/// The product; all dimensions above 0. With `row_sums` also the sums of a's rows, whose neighbors must lie side by side in memory.
 ///
 /// # Safety
 /// The CPU has the features of [`crate::cpu::bf16`]; `c` has as many rows as a and as many columns as b; packed words are those of a b with a's
@@ -282,7 +282,7 @@ pub(super) struct Ends<'a> {
     /// What the result holds.
     pub result: bool,
     /// What is done to complete elements.
-    pub then: After<'a>,
+    pub then: Epilogue<'a>,
     /// Where GELU's words go, those of a row so far apart; else they stay where the sums are.
     pub words: Option<(Words, usize)>,
 }
@@ -293,11 +293,11 @@ impl<'a> Ends<'a> {
         Ends {
             row: how.bias.filter(|_| !result),
             matrix: match how.after {
-                After::Add(matrix) if first => Some(matrix),
+                Epilogue::Add(matrix) if first => Some(matrix),
                 _ => None,
             },
             result,
-            then: if last { how.after } else { After::Nothing },
+            then: if last { how.after } else { Epilogue::Identity },
             words: None,
         }
     }
@@ -308,14 +308,14 @@ impl<'a> Ends<'a> {
     /// Where there are words, they hold the block.
     unsafe fn then(&self, row: usize, column: usize, at: usize) -> Then {
         match (self.then, self.words) {
-            (After::Nothing | After::Add(_), _) => Then::Nothing,
-            (After::Gelu, None) => Then::Gelu,
+            (Epilogue::Identity | Epilogue::Add(_), _) => Then::Nothing,
+            (Epilogue::Gelu, None) => Then::Gelu,
             // SAFETY: the caller's promise.
-            (After::Gelu, Some((words, distance))) => unsafe {
+            (Epilogue::Gelu, Some((words, distance))) => unsafe {
                 Then::GeluTo { words: words.at(row * distance + column / 2), row: distance }
             },
-            (After::GeluSlope(x), _) => Then::Slope { x: x[at..].as_ptr() },
-            (After::Residual { x, scale }, _) => Then::Residual { x: x[at..].as_ptr(), scale: scale[row..].as_ptr() },
+            (Epilogue::GeluDerivative(x), _) => Then::Slope { x: x[at..].as_ptr() },
+            (Epilogue::Residual { x, scale }, _) => Then::Residual { x: x[at..].as_ptr(), scale: scale[row..].as_ptr() },
         }
     }
 }
@@ -352,8 +352,10 @@ impl Later {
         let a = if packed { lines(a, rows.clone()) } else { NOTHING };
         let range = rows.start * c.row..rows.end * c.row;
         let added = match how.after {
-            After::Add(x) | After::Residual { x, .. } | After::GeluSlope(x) => (x[range.clone()].as_ptr().cast(), range.len()),
-            After::Nothing | After::Gelu => NOTHING,
+            Epilogue::Add(x) | Epilogue::Residual { x, .. } | Epilogue::GeluDerivative(x) => {
+                (x[range.clone()].as_ptr().cast(), range.len())
+            }
+            Epilogue::Identity | Epilogue::Gelu => NOTHING,
         };
         let added = if added.0 == a.0 { NOTHING } else { added };
         let c = match c.pairs {

@@ -58,17 +58,17 @@ fn kinds<'a>(bias: &'a [f32], add: &'a [f32], scale: &'a [f32]) -> Vec<Kind<'a>>
         |x: f64| 0.5 * (1.0 + libm::erf(x / std::f64::consts::SQRT_2)) + x * (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
     let with = |bias, after| Product { bias, after, ..Default::default() };
     vec![
-        Kind { how: with(None, After::Nothing), want: Box::new(|sum, _| sum) },
+        Kind { how: with(None, Epilogue::Identity), want: Box::new(|sum, _| sum) },
         Kind {
-            how: Product { accumulate: true, ..with(Some(bias), After::Nothing) },
+            how: Product { accumulate: true, ..with(Some(bias), Epilogue::Identity) },
             want: Box::new(|sum, _| sum + 3.0), // a bias is then not used
         },
-        Kind { how: with(Some(bias), After::Nothing), want: Box::new(move |sum, i| sum + row(i)) },
-        Kind { how: with(Some(bias), After::Gelu), want: Box::new(move |sum, i| gelu(sum + row(i))) },
-        Kind { how: with(None, After::Add(add)), want: Box::new(move |sum, i| sum + f64::from(add[i])) },
-        Kind { how: with(None, After::GeluSlope(add)), want: Box::new(move |sum, i| sum * slope(f64::from(add[i]))) },
+        Kind { how: with(Some(bias), Epilogue::Identity), want: Box::new(move |sum, i| sum + row(i)) },
+        Kind { how: with(Some(bias), Epilogue::Gelu), want: Box::new(move |sum, i| gelu(sum + row(i))) },
+        Kind { how: with(None, Epilogue::Add(add)), want: Box::new(move |sum, i| sum + f64::from(add[i])) },
+        Kind { how: with(None, Epilogue::GeluDerivative(add)), want: Box::new(move |sum, i| sum * slope(f64::from(add[i]))) },
         Kind {
-            how: with(Some(bias), After::Residual { x: add, scale }),
+            how: with(Some(bias), Epilogue::Residual { x: add, scale }),
             want: Box::new(move |sum, i| f64::from(scale[i / bias.len()]) * (sum + row(i)) + f64::from(add[i])),
         },
     ]
@@ -197,23 +197,23 @@ fn matrices_of_bf16_give_what_their_values_give() {
         let how = Product { rounding: Rounding::Bf16, bias: Some(&bias), parallel: true, ..Default::default() };
         let run = |pool: &Pool, a: Mat, b: Mat| {
             let (mut c, mut in_pairs) = (vec![3.0f32; m * n], vec![7; m * n / 2]);
-            for after in [After::GeluSlope(&slopes), After::Nothing] {
+            for after in [Epilogue::GeluDerivative(&slopes), Epilogue::Identity] {
                 let how = Product { after, ..how };
                 how.run(a, b, MatMut::new(&mut c, m, n), pool);
-                if pairs(k) {
-                    how.run(a, b, MatMut::pairs(&mut in_pairs, m, n), pool);
+                if writes_bf16x2(k) {
+                    how.run(a, b, MatMut::bf16x2(&mut in_pairs, m, n), pool);
                     assert_eq!(in_pairs, words(&c), "{m}x{n}x{k}: the result is rounded");
                 }
             }
             c
         };
         let (a_words, at_words, b_words) = (words(&a.plain), words(&a.transposed), words(&b.plain));
-        let (rows, columns) = (Mat::pairs(&a_words, m, k), Mat::pairs(&at_words, k, m).t());
+        let (rows, columns) = (Mat::bf16x2(&a_words, m, k), Mat::bf16x2(&at_words, k, m).t());
         let want = run(&two, a.mat(false), b.mat(false));
         assert_eq!(want, run(&two, rows, b.mat(false)), "{m}x{n}x{k}: rows");
         assert_eq!(want, run(&one, columns, b.mat(true)), "{m}x{n}x{k}: columns");
-        assert_eq!(want, run(&two, columns, Mat::pairs(&b_words, k, n)), "{m}x{n}x{k}: columns and b");
-        assert_eq!(want, run(&one, rows, Mat::pairs(&b_words, k, n)), "{m}x{n}x{k}: rows and b");
+        assert_eq!(want, run(&two, columns, Mat::bf16x2(&b_words, k, n)), "{m}x{n}x{k}: columns and b");
+        assert_eq!(want, run(&one, rows, Mat::bf16x2(&b_words, k, n)), "{m}x{n}x{k}: rows and b");
 
         let (mut c, mut sums) = (vec![0.0; m * n], vec![0.0; m]);
         assert!(Product { bias: None, ..how }.run_and_sum(columns, b.mat(false), MatMut::new(&mut c, m, n), &mut sums, &two));

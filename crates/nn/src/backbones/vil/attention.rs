@@ -1,7 +1,7 @@
 //! Attention of a block with its biases, and the gate behind it.
 
 use esvit_graph::{Graph, Result, Value};
-use esvit_ops::attention::{self as op, Border, ImageAttentionMap, Neighbours, SlidingWindows};
+use esvit_ops::attention::{self as op, Border, ImageAttentionMap, Neighbors, SlidingWindows};
 use esvit_ops::channel_gate::ChannelGate;
 use esvit_ops::gather_rows::GatherRows;
 use esvit_ops::pool_windows::PoolWindows;
@@ -13,7 +13,7 @@ use esvit_ops::{Layout, Segment};
 
 use crate::layers::{INIT_STD, Linear};
 use crate::parameters::alias_linear;
-use crate::spec::{VilBorder, VilGate, VilNeighbours, VilPool, VilSpec, VilStage};
+use crate::spec::{VilBorder, VilGate, VilNeighbors, VilPool, VilSpec, VilStage};
 use crate::{Init, Scope};
 
 pub(super) struct Attention {
@@ -46,7 +46,7 @@ enum Kind {
 struct Windows {
     window: usize,
     border: Border,
-    neighbours: VilNeighbours,
+    neighbors: VilNeighbors,
     only_global: bool,
 }
 
@@ -133,16 +133,16 @@ impl Attention {
                     VilBorder::Cyclic => Border::Cyclic,
                     VilBorder::Exact => Border::Exact,
                 };
-                let windows = Windows { window, border, neighbours: spec.neighbours, only_global: spec.only_global };
+                let windows = Windows { window, border, neighbors: spec.neighbors, only_global: spec.only_global };
                 Kind::Sliding { windows, local, global, pool }
             }
         };
         Ok(Attention { heads, globals, side, bias, kind })
     }
 
-    /// Whether its neighbours are drawn in training.
+    /// Whether its neighbors are drawn in training.
     pub fn draws(&self) -> bool {
-        matches!(&self.kind, Kind::Sliding { windows, .. } if windows.neighbours == VilNeighbours::Drawn && !windows.only_global)
+        matches!(&self.kind, Kind::Sliding { windows, .. } if windows.neighbors == VilNeighbors::Drawn && !windows.only_global)
     }
 
     /// The attention's output and its map. `layout` is that of the grids with the global tokens in front.
@@ -157,17 +157,17 @@ impl Attention {
                 Ok((proj.forward(g, y)?, map))
             }
             Kind::Sliding { windows, local, global, pool } => {
-                let neighbours = match (windows.only_global, windows.neighbours, draw) {
-                    (true, ..) => Neighbours::Global,
-                    (_, VilNeighbours::None, _) => Neighbours::Own,
-                    (_, VilNeighbours::Drawn, Some(_)) => Neighbours::Drawn,
-                    _ => Neighbours::All,
+                let neighbors = match (windows.only_global, windows.neighbors, draw) {
+                    (true, ..) => Neighbors::Global,
+                    (_, VilNeighbors::None, _) => Neighbors::Own,
+                    (_, VilNeighbors::Drawn, Some(_)) => Neighbors::Drawn,
+                    _ => Neighbors::All,
                 };
                 let mut sliding = SlidingWindows {
                     layout: grids.clone(),
                     globals: self.globals,
                     window: windows.window,
-                    neighbours,
+                    neighbors,
                     border: windows.border,
                     local_queries: true,
                     global_queries: global.is_none() && self.globals > 0,
@@ -181,7 +181,7 @@ impl Attention {
                 }
                 let mut operands = vec![query, kv];
                 operands.extend(bias);
-                operands.extend(draw.filter(|_| neighbours == Neighbours::Drawn));
+                operands.extend(draw.filter(|_| neighbors == Neighbors::Drawn));
                 let attention = op::Attention::sliding(&sliding, self.heads, bias.is_some());
                 let map = g.apply1(ImageAttentionMap(attention.clone()), &operands)?;
                 let y = g.apply(attention, &operands)?[0];
@@ -189,7 +189,7 @@ impl Attention {
 
                 // Global tokens with projections of their own.
                 (sliding.local_queries, sliding.global_queries, sliding.pooled) = (false, true, false);
-                sliding.neighbours = Neighbours::All;
+                sliding.neighbors = Neighbors::All;
                 let first = g.apply1(GatherRows::head(layout, self.globals), &[x])?;
                 let query = global.query.forward(g, first)?;
                 let heads_only = layout.map(|_, _| (1, self.globals));
@@ -271,7 +271,7 @@ impl Attention {
         (0..offsets).for_each(|row| map.row(&[(0, offsets - 1 - row, 1.0)]));
         for j in 0..globals {
             let seen = [(1, globals + j, 1.0)];
-            map.row(if sliding.neighbours == Neighbours::Global { &[] } else { &seen });
+            map.row(if sliding.neighbors == Neighbors::Global { &[] } else { &seen });
         }
         if sliding.pooled {
             let side = self.side / sliding.window;

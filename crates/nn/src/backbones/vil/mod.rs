@@ -16,7 +16,7 @@ use esvit_ops::token_mean::TokenMean;
 
 use super::{Backbone, Features, Input};
 use crate::layers::{Mlp, Norm, drop_path_rates, residual};
-use crate::spec::{VilBorder, VilGate, VilNeighbours, VilSpec};
+use crate::spec::{VilBorder, VilGate, VilNeighbors, VilSpec};
 use crate::{Scope, Tokens};
 use attention::{Attention, Gate};
 use embedding::Embedding;
@@ -85,7 +85,7 @@ impl Vil {
         }
     }
 
-    /// Blocks whose windows draw their neighbours.
+    /// Blocks whose windows draw their neighbors.
     fn drawing(&self) -> usize {
         self.stages.iter().flat_map(|s| &s.blocks).filter(|b| b.attention.draws()).count()
     }
@@ -123,8 +123,8 @@ fn check(spec: &VilSpec) -> Result<()> {
             return fail(format!("pooled keys of stage {s} need relative positions"));
         }
     }
-    if spec.border == VilBorder::Exact && spec.neighbours != VilNeighbours::All {
-        return fail("exact distances need all neighbours".into());
+    if spec.border == VilBorder::Exact && spec.neighbors != VilNeighbors::All {
+        return fail("exact distances need all neighbors".into());
     }
     if !(0.0..=1.0).contains(&spec.draw_until) {
         return fail(format!("draw_until must be between 0 and 1, got {}", spec.draw_until));

@@ -56,7 +56,7 @@ impl Pass<'_> {
                 if let Some(logits) = logits {
                     kept.load(logits, j * n, q);
                 }
-                rows::teacher_probabilities(q, &x.centre[tile.clone()], inverse_temperature, self.lse_t[j]);
+                rows::teacher_probabilities(q, &x.center[tile.clone()], inverse_temperature, self.lse_t[j]);
             }
             let (directions, lengths) = (x.student.directions(&tile), x.student.lengths(&tile));
             // What the next tile begins with.

@@ -1,4 +1,4 @@
-//! The first pass: log-sum-exps, the loss, and what the centre needs.
+//! The first pass: log-sum-exps, the loss, and what the center needs.
 
 use std::f32::consts::LOG2_E;
 use std::f64::consts::LN_2;
@@ -79,7 +79,7 @@ fn first_pass(op: &PrototypeLoss, x: &Operands, range: Range<usize>, mean_z: &[f
             if let Some(keep) = &mut keep {
                 kept.store(keep, j * n, row);
             }
-            let (max, sum, energy) = rows::teacher_exponentials(row, &x.centre[tile.clone()], inverse_temperature, part.teacher[j].max);
+            let (max, sum, energy) = rows::teacher_exponentials(row, &x.center[tile.clone()], inverse_temperature, part.teacher[j].max);
             factors[j] = part.teacher[j].add(max, sum);
             part.teacher_energy[j] = part.teacher_energy[j] * factors[j] + energy;
         }

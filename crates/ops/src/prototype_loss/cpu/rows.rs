@@ -52,14 +52,14 @@ impl Kernel for Dot<'_> {
     }
 }
 
-/// `y = (row − centre)·scale`; leaves `e = 2^(y − max)`, max the larger of the row's and the one before; returns max, `Σ e` and `Σ e·y`.
-pub(super) fn teacher_exponentials(row: &mut [f32], centre: &[f32], scale: f32, before: f32) -> (f32, f32, f32) {
-    dispatch(TeacherExponentials { centre: &centre[..row.len()], row, scale, before })
+/// `y = (row − center)·scale`; leaves `e = 2^(y − max)`, max the larger of the row's and the one before; returns max, `Σ e` and `Σ e·y`.
+pub(super) fn teacher_exponentials(row: &mut [f32], center: &[f32], scale: f32, before: f32) -> (f32, f32, f32) {
+    dispatch(TeacherExponentials { center: &center[..row.len()], row, scale, before })
 }
 
 struct TeacherExponentials<'a> {
     row: &'a mut [f32],
-    centre: &'a [f32],
+    center: &'a [f32],
     scale: f32,
     before: f32,
 }
@@ -69,19 +69,19 @@ impl Kernel for TeacherExponentials<'_> {
 
     #[inline(always)]
     fn run<V: Vector>(self) -> (f32, f32, f32) {
-        let TeacherExponentials { row, centre, scale, before } = self;
+        let TeacherExponentials { row, center, scale, before } = self;
         let n = row.len();
         let mut max = before;
-        // SAFETY: the CPU has V's instructions; registers lie inside the row and the centre, which are equally long.
+        // SAFETY: the CPU has V's instructions; registers lie inside the row and the center, which are equally long.
         unsafe {
             let (by, mut most) = (V::splat(scale), V::splat(before));
             for at in registers::<V>(n) {
-                let y = V::load(row.as_ptr().add(at)).sub(V::load(centre.as_ptr().add(at))).mul(by);
+                let y = V::load(row.as_ptr().add(at)).sub(V::load(center.as_ptr().add(at))).mul(by);
                 most = y.max(most);
                 y.store(row.as_mut_ptr().add(at));
             }
             for i in tail::<V>(n) {
-                row[i] = (row[i] - centre[i]) * scale;
+                row[i] = (row[i] - center[i]) * scale;
                 max = if row[i] > max { row[i] } else { max };
             }
             let most = most.largest();
@@ -142,14 +142,14 @@ impl Kernel for StudentExponentials<'_> {
     }
 }
 
-/// `q = 2^((row − centre)·scale − lse)`.
-pub(super) fn teacher_probabilities(row: &mut [f32], centre: &[f32], scale: f32, lse: f32) {
-    dispatch(TeacherProbabilities { centre: &centre[..row.len()], row, scale, lse });
+/// `q = 2^((row − center)·scale − lse)`.
+pub(super) fn teacher_probabilities(row: &mut [f32], center: &[f32], scale: f32, lse: f32) {
+    dispatch(TeacherProbabilities { center: &center[..row.len()], row, scale, lse });
 }
 
 struct TeacherProbabilities<'a> {
     row: &'a mut [f32],
-    centre: &'a [f32],
+    center: &'a [f32],
     scale: f32,
     lse: f32,
 }
@@ -159,18 +159,18 @@ impl Kernel for TeacherProbabilities<'_> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let TeacherProbabilities { row, centre, scale, lse } = self;
+        let TeacherProbabilities { row, center, scale, lse } = self;
         let n = row.len();
-        // SAFETY: the CPU has V's instructions; registers lie inside the row and the centre, which are equally long.
+        // SAFETY: the CPU has V's instructions; registers lie inside the row and the center, which are equally long.
         unsafe {
             let (by, to) = (V::splat(scale), V::splat(-lse));
             for at in registers::<V>(n) {
-                let y = V::load(row.as_ptr().add(at)).sub(V::load(centre.as_ptr().add(at)));
+                let y = V::load(row.as_ptr().add(at)).sub(V::load(center.as_ptr().add(at)));
                 precise_exp2(y.mul_add(by, to)).store(row.as_mut_ptr().add(at));
             }
         }
         for i in tail::<V>(n) {
-            row[i] = ((row[i] - centre[i]) * scale - lse).exp2();
+            row[i] = ((row[i] - center[i]) * scale - lse).exp2();
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Products behind each other, row by row: `[layer norm →] [product → GELU →] product [→ GELU or + matrix]`.
 //!
-//! Where the CPU has kernels of our own and weights are packed, rows are normalised to what the first product reads, and that writes what the second
+//! Where the CPU has kernels of our own and weights are packed, rows are normalized to what the first product reads, and that writes what the second
 //! reads; with many rows all of it stays in the caches. Elsewhere one step is done after the other.
 
 #[cfg(target_arch = "x86_64")]
@@ -10,10 +10,10 @@ mod own;
 #[cfg(test)]
 mod tests;
 
-use super::{After, Mat, MatMut, Packed, Product, Rounding};
+use super::{Epilogue, Mat, MatMut, Packed, Product, Rounding};
 use crate::{Pool, lanes};
 
-/// Layer normalisation of every row.
+/// Layer normalization of every row.
 #[derive(Clone, Copy, Debug)]
 pub struct Norm<'a> {
     /// Added to the variance.
@@ -64,7 +64,7 @@ pub struct Chain<'a> {
     /// The layer that gives the result.
     pub last: Layer<'a>,
     /// What follows.
-    pub after: After<'a>,
+    pub after: Epilogue<'a>,
 }
 
 /// Rows of a chain, and elements of a row: of its operand, hidden ones, of its result.
@@ -78,7 +78,7 @@ pub struct Sizes {
     pub hidden: Option<usize>,
     /// Elements of the result's.
     pub out: usize,
-    /// Whether they are normalised first.
+    /// Whether they are normalized first.
     pub norm: bool,
 }
 
@@ -114,11 +114,11 @@ impl Chain<'_> {
         self.run_steps(x, c, pool);
     }
 
-    fn product<'b>(&self, layer: &Layer<'b>, after: After<'b>) -> Product<'b> {
+    fn product<'b>(&self, layer: &Layer<'b>, after: Epilogue<'b>) -> Product<'b> {
         Product { rounding: self.rounding, bias: layer.bias, after, parallel: true, ..Default::default() }
     }
 
-    fn run_layer(&self, layer: &Layer, after: After, a: Mat, c: MatMut, pool: &Pool) {
+    fn run_layer(&self, layer: &Layer, after: Epilogue, a: Mat, c: MatMut, pool: &Pool) {
         match layer.weight {
             Weight::Plain(b) => self.product(layer, after).run(a, b, c, pool),
             Weight::Packed(b) => self.product(layer, after).run_packed(a, b, c, pool),
@@ -127,22 +127,22 @@ impl Chain<'_> {
 
     /// One step after the other.
     fn run_steps(&self, x: Mat, c: MatMut, pool: &Pool) {
-        let mut normalised = pool.scratch(if self.norm.is_some() { x.rows * x.cols } else { 0 });
+        let mut normalized = pool.scratch(if self.norm.is_some() { x.rows * x.cols } else { 0 });
         let a = match &self.norm {
             Some(norm) => {
-                pool.for_rows(&mut normalised, x.cols, lanes::piece_rows(x.cols), |first, rows| {
+                pool.for_rows(&mut normalized, x.cols, lanes::piece_rows(x.cols), |first, rows| {
                     for (r, y) in rows.chunks_mut(x.cols).enumerate() {
                         lanes::layer_norm(&x.f32()[(first + r) * x.row_stride..][..x.cols], norm.gamma, norm.beta, norm.eps, y);
                     }
                 });
-                Mat::new(&normalised, x.rows, x.cols)
+                Mat::new(&normalized, x.rows, x.cols)
             }
             None => x,
         };
         let Some(first) = &self.hidden else { return self.run_layer(&self.last, self.after, a, c, pool) };
         let [_, width] = first.size();
         let mut hidden = pool.scratch(x.rows * width);
-        self.run_layer(first, After::Gelu, a, MatMut::new(&mut hidden, x.rows, width), pool);
+        self.run_layer(first, Epilogue::Gelu, a, MatMut::new(&mut hidden, x.rows, width), pool);
         self.run_layer(&self.last, self.after, Mat::new(&hidden, x.rows, width), c, pool);
     }
 }

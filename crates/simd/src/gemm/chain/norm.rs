@@ -1,4 +1,4 @@
-//! Layer normalisation of rows into the words that products read.
+//! Layer normalization of rows into the words that products read.
 
 use std::arch::x86_64::*;
 
@@ -9,7 +9,7 @@ use crate::vector::x86::mask;
 /// Rows at a time: while the sums of one are added up, the others' are.
 pub(super) const TOGETHER: usize = 4;
 
-/// Normalises rows of as many elements as the scale has, and rounds them. What a row's last vector has behind its words is zero.
+/// Normalizes rows of as many elements as the scale has, and rounds them. What a row's last vector has behind its words is zero.
 ///
 /// # Safety
 /// The CPU has the features of [`crate::cpu::bf16`]; rows can be read, and written in whole vectors of words.
@@ -39,7 +39,7 @@ pub(super) unsafe fn rows<const BF16: bool>(norm: &Norm, from: [*const f32; TOGE
         sums.map(|sum| _mm512_set1_ps(1.0 / (_mm512_reduce_add_ps(sum) / width as f32 + norm.eps).sqrt()))
     };
     // Sixteen columns of all rows.
-    let normalised = |at: usize| {
+    let normalized = |at: usize| {
         let each = if at < width { each(at) } else { 0 };
         // SAFETY: as above.
         let [gamma, beta] = [norm.gamma, norm.beta].map(|v| unsafe { _mm512_maskz_loadu_ps(each, v.as_ptr().wrapping_add(at)) });
@@ -51,7 +51,7 @@ pub(super) unsafe fn rows<const BF16: bool>(norm: &Norm, from: [*const f32; TOGE
     };
     if BF16 {
         for at in (0..width).step_by(2 * LANES) {
-            let (low, high) = (normalised(at), normalised(at + LANES));
+            let (low, high) = (normalized(at), normalized(at + LANES));
             for r in 0..TOGETHER {
                 // SAFETY: the types differ in what the bits mean only; rows are whole vectors of words.
                 unsafe {
@@ -62,7 +62,7 @@ pub(super) unsafe fn rows<const BF16: bool>(norm: &Norm, from: [*const f32; TOGE
         }
     } else {
         for at in (0..width).step_by(LANES) {
-            for (to, y) in to.iter().zip(normalised(at)) {
+            for (to, y) in to.iter().zip(normalized(at)) {
                 // SAFETY: rows are whole vectors of words.
                 unsafe { _mm512_storeu_si512(to.add(at).cast(), _mm512_castps_si512(y)) };
             }

@@ -1,6 +1,6 @@
 //! A chain with the kernels of our own.
 //!
-//! Normalised rows, and hidden ones, lie as the products read them: whole rows of words, so that a chunk of the inner dimension is a part of each. Hidden
+//! Normalized rows, and hidden ones, lie as the products read them: whole rows of words, so that a chunk of the inner dimension is a part of each. Hidden
 //! elements are rounded as GELU gives them, and never are floats in memory beyond a panel's.
 //!
 //! With many rows a job takes a block of them from one end to the other. With few, weights cost more than rows: each step is done for all rows
@@ -12,7 +12,7 @@ use super::super::avx512::{ROWS, per_step};
 use super::super::cut::{BLOCK_ROWS, Cut, FEW_ROWS, Inner, PANEL, block, blocks, panels};
 use super::super::pack::{self, Rows, row_words};
 use super::super::product::{Ends, Later, Target, Words, each, multiply};
-use super::super::{After, Mat, MatMut, PARALLEL_FROM, Packed, Product};
+use super::super::{Epilogue, Mat, MatMut, PARALLEL_FROM, Packed, Product};
 use super::{Chain, Norm, Sizes, Weight, norm};
 use crate::Pool;
 
@@ -107,7 +107,7 @@ pub(super) fn scratch<const BF16: bool>(sizes: &Sizes, threads: usize) -> usize 
 /// # Safety
 /// The CPU has the features of [`crate::cpu::bf16`]; the sizes are those of the operands, the result and what follows; weights are rounded like this.
 pub(super) unsafe fn run<const BF16: bool>(chain: &Chain, weights: Weights, sizes: &Sizes, x: Mat, c: MatMut, pool: &Pool) {
-    assert!(c.is_f32() || super::super::pairs(weights.last.k), "an inner dimension of {} is not summed at once", weights.last.k);
+    assert!(c.is_f32() || super::super::writes_bf16x2(weights.last.k), "an inner dimension of {} is not summed at once", weights.last.k);
     let plan = Plan::new::<BF16>(sizes, chain.norm.is_none() && pack::in_place::<BF16>(&x));
     let c = Target::of(c);
     // SAFETY: the caller's promise.
@@ -141,7 +141,7 @@ unsafe fn by_rows<const BF16: bool>(chain: &Chain, weights: Weights, sizes: &Siz
             };
             if let (Some(layer), Some(weight)) = (&chain.hidden, weights.hidden) {
                 let to = Hidden { words: hidden.as_mut_ptr(), row: plan.hidden_row, sums: sums.as_mut_ptr() };
-                hidden_layer::<BF16>(&chain.product(layer, After::Gelu), left, rows.len(), weight, 0..weight.n, weights.last, to);
+                hidden_layer::<BF16>(&chain.product(layer, Epilogue::Gelu), left, rows.len(), weight, 0..weight.n, weights.last, to);
                 left = Rows::along(hidden.as_ptr().cast(), plan.hidden_row);
             }
             last_layer::<BF16>(&chain.last_of(&rows, sizes.out), left, rows.len(), weights, 0..sizes.out, c.from(rows.start), &mut later);
@@ -167,7 +167,7 @@ unsafe fn by_columns<const BF16: bool>(chain: &Chain, weights: Weights, sizes: &
     let packed = |words: Words, row: usize, first: usize| unsafe { Rows { far: true, ..Rows::along(words.at(first * row), row) } };
     let operand = |first: usize| if plan.operand == 0 { Rows::in_place(x, first, 0) } else { packed(operand, plan.row, first) };
     if let (Some(layer), Some(weight)) = (&chain.hidden, weights.hidden) {
-        let (how, cut) = (chain.product(layer, After::Gelu), cut::<BF16>(sizes.rows, weight.n, weight.k));
+        let (how, cut) = (chain.product(layer, Epilogue::Gelu), cut::<BF16>(sizes.rows, weight.n, weight.k));
         each(parallel, cut.groups * cut.blocks, |job| {
             let (columns, rows) = (cut.group(job / cut.blocks), cut.block(job % cut.blocks));
             let mut sums = pool.scratch(plan.scratch()[1]);
@@ -195,16 +195,16 @@ impl Chain<'_> {
     /// The last product for some of the rows, each of so many elements.
     fn last_of(&self, rows: &Range<usize>, out: usize) -> Product<'_> {
         let after = match self.after {
-            After::Add(x) => After::Add(&x[rows.start * out..]),
-            After::GeluSlope(x) => After::GeluSlope(&x[rows.start * out..]),
-            After::Residual { x, scale } => After::Residual { x: &x[rows.start * out..], scale: &scale[rows.start..] },
-            after @ (After::Nothing | After::Gelu) => after,
+            Epilogue::Add(x) => Epilogue::Add(&x[rows.start * out..]),
+            Epilogue::GeluDerivative(x) => Epilogue::GeluDerivative(&x[rows.start * out..]),
+            Epilogue::Residual { x, scale } => Epilogue::Residual { x: &x[rows.start * out..], scale: &scale[rows.start..] },
+            after @ (Epilogue::Identity | Epilogue::Gelu) => after,
         };
         self.product(&self.last, after)
     }
 }
 
-/// Rows of x as words, normalised where there is a norm, `row` from one to the next.
+/// Rows of x as words, normalized where there is a norm, `row` from one to the next.
 ///
 /// # Safety
 /// The CPU has the features of [`crate::cpu::bf16`]; rows of x are as long as the norm's; there are at most [`BLOCK_ROWS`], and `to` has `row` words for each.
@@ -212,17 +212,17 @@ unsafe fn take<const BF16: bool>(norm: Option<&Norm>, x: &Mat, rows: Range<usize
     // SAFETY: the caller's promise.
     unsafe {
         match norm {
-            Some(norm) => normalise::<BF16>(norm, x, rows, to, row),
+            Some(norm) => normalize::<BF16>(norm, x, rows, to, row),
             None => pack::pack_a::<BF16>(x, rows, 0..x.cols, to, std::ptr::null_mut()),
         }
     }
 }
 
-/// Normalises rows of x to words, `row` from one to the next.
+/// Normalizes rows of x to words, `row` from one to the next.
 ///
 /// # Safety
 /// The CPU has the features of [`crate::cpu::bf16`]; rows of x are as long as the norm's; `to` has `row` words for each.
-unsafe fn normalise<const BF16: bool>(norm: &Norm, x: &Mat, rows: Range<usize>, to: *mut u32, row: usize) {
+unsafe fn normalize<const BF16: bool>(norm: &Norm, x: &Mat, rows: Range<usize>, to: *mut u32, row: usize) {
     let last = rows.len() - 1;
     for first in (0..rows.len()).step_by(norm::TOGETHER) {
         // Where there are no more rows, the last once more.

@@ -48,7 +48,7 @@ fn gelu(x: &mut [f32]) {
     x.iter_mut().for_each(|x| *x = (0.5 * f64::from(*x) * (1.0 + libm::erf(f64::from(*x) / std::f64::consts::SQRT_2))) as f32);
 }
 
-fn normalised(x: &[f32], width: usize, norm: &Norm) -> Vec<f32> {
+fn normalized(x: &[f32], width: usize, norm: &Norm) -> Vec<f32> {
     let mut y = vec![0.0; x.len()];
     x.chunks(width).zip(y.chunks_mut(width)).for_each(|(x, y)| _ = lanes::layer_norm(x, norm.gamma, norm.beta, norm.eps, y));
     y
@@ -79,7 +79,7 @@ fn agrees_with_its_steps_in_both_roundings_and_for_any_number_of_threads() {
             let packed = [&first, &second, &only].map(|l| Packed::new(l.mat(), rounding));
             for case in 0..16 {
                 let [has_norm, has_hidden, bias, adds] = [1, 2, 4, 8].map(|bit| case & bit > 0);
-                let mut want = if has_norm { normalised(&x, width, &norm) } else { x.clone() };
+                let mut want = if has_norm { normalized(&x, width, &norm) } else { x.clone() };
                 if has_hidden {
                     want = first.plain(&want, bias, rounding);
                     gelu(&mut want);
@@ -92,7 +92,7 @@ fn agrees_with_its_steps_in_both_roundings_and_for_any_number_of_threads() {
                 let run = |pool: &Pool, is_packed: bool| {
                     let of = |i: usize| packed[i].as_ref().filter(|_| is_packed);
                     let last = if has_hidden { second.layer(of(1), bias) } else { only.layer(of(2), bias) };
-                    let after = if adds { After::Add(&r) } else { After::Gelu };
+                    let after = if adds { Epilogue::Add(&r) } else { Epilogue::Gelu };
                     let hidden = has_hidden.then(|| first.layer(of(0), bias));
                     let chain = Chain { rounding, norm: has_norm.then_some(norm), hidden, last, after };
                     let mut c = vec![9.0; rows * out];

@@ -1,4 +1,4 @@
-import { copyCentre, drawLinearCrop, evaluationPlan, type EvaluationPlan } from "../augment/index.js";
+import { copyCenter, drawLinearCrop, evaluationPlan, type EvaluationPlan } from "../augment/index.js";
 import { stream } from "../random/index.js";
 import { BadImages, type BadImage } from "./bad-images.js";
 import { BadImageError } from "./error.js";
@@ -7,7 +7,7 @@ import { renderFile, type ImageEngine } from "./image-file.js";
 import { Limiter, readAhead, settleAll } from "./pipeline.js";
 
 /** Some images of an ordered pass. */
-export interface LabelledBatch {
+export interface LabeledBatch {
   /** `[count, crop, crop, 3]`. */
   pixels: Uint8Array;
   count: number;
@@ -20,16 +20,16 @@ export interface LabelledBatch {
 }
 
 /** How images are brought to a common size. */
-export interface LabelledOptions {
+export interface LabeledOptions {
   batchSize: number;
-  /** Length of the shorter side before the centre is cut, in pixels. */
+  /** Length of the shorter side before the center is cut, in pixels. */
   resize: number;
   /** Side of the result. */
   crop: number;
   workers: number;
   maxBadImages: number;
   maxFileMiB: number;
-  /** Instead of the centre, random resized crops in shuffled order: the training transform of linear evaluation. */
+  /** Instead of the center, random resized crops in shuffled order: the training transform of linear evaluation. */
   random?: { seed: number; epoch: number };
 }
 
@@ -40,9 +40,9 @@ const depth = 2;
  * Passes once over a folder, in order, with the evaluation transform; a batch is short when images are unusable, and at the end.
  * @throws {DataError} from the iterator, when too many images are unusable.
  */
-export async function* labelledImages(
-  folder: ImageFolder, options: LabelledOptions, engine: ImageEngine,
-): AsyncGenerator<LabelledBatch, void, undefined> {
+export async function* labeledImages(
+  folder: ImageFolder, options: LabeledOptions, engine: ImageEngine,
+): AsyncGenerator<LabeledBatch, void, undefined> {
   const { files } = folder;
   const { batchSize, crop, random } = options;
   const order = random && stream(random.seed, "linear-shuffle", random.epoch).permutation(files.length);
@@ -58,15 +58,15 @@ export async function* labelledImages(
       into.set(await renderFile(file.path, maxFileBytes, engine, (size) => [drawLinearCrop(size, crop, draws)]), offset);
       return;
     }
-    let centre: EvaluationPlan | undefined;
+    let center: EvaluationPlan | undefined;
     const rendered = await renderFile(file.path, maxFileBytes, engine, (size) => {
-      centre = evaluationPlan(size, options);
-      return [centre.plan];
+      center = evaluationPlan(size, options);
+      return [center.plan];
     });
-    if (centre) copyCentre(rendered, centre, into, offset);
+    if (center) copyCenter(rendered, center, into, offset);
   }
 
-  async function make(batchIndex: number): Promise<LabelledBatch> {
+  async function make(batchIndex: number): Promise<LabeledBatch> {
     const start = batchIndex * batchSize;
     const places = Math.min(batchSize, files.length - start);
     const pixels = new Uint8Array(places * bytes);

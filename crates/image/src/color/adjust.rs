@@ -1,23 +1,23 @@
-//! Blends with black, with the mean grey and with the own grey; grey, solarise, mirror.
+//! Blends with black, with the mean gray and with the own gray; gray, solarize, mirror.
 //!
 //! - A factor blends: 0 gives the degenerate picture, 1 the picture itself, above 1 goes on in
 //!   that direction. `f32` arithmetic, truncated and clipped, as `Image.blend`.
-//! - Grey is `(19595 R + 38470 G + 7471 B + 2¹⁵) >> 16`, as Pillow's conversion to `L`.
+//! - Gray is `(19595 R + 38470 G + 7471 B + 2¹⁵) >> 16`, as Pillow's conversion to `L`.
 //!
 //! Source: Pillow, `Blend.c`, `Convert.c`, `ImageEnhance.py`, `ImageOps.py`.
 
-use crate::colour::block::{BlockOperation, LANES, Lanes, for_each_block};
+use crate::color::block::{BlockOperation, LANES, Lanes, for_each_block};
 use crate::raster::CHANNELS;
 
 /// Pillow's `L` of each pixel.
 #[inline(always)]
 fn luma([red, green, blue]: &[Lanes; CHANNELS]) -> Lanes {
-    let mut grey = [0; LANES];
+    let mut gray = [0; LANES];
     for lane in 0..LANES {
         let (r, g, b) = (u32::from(red[lane]), u32::from(green[lane]), u32::from(blue[lane]));
-        grey[lane] = ((r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16) as u8;
+        gray[lane] = ((r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16) as u8;
     }
-    grey
+    gray
 }
 
 /// `degenerate + factor · (sample − degenerate)`, truncated and clipped.
@@ -48,7 +48,7 @@ impl BlockOperation for BlendWith {
     }
 }
 
-/// Blends every pixel with its grey.
+/// Blends every pixel with its gray.
 struct BlendWithLuma {
     factor: f32,
 }
@@ -56,14 +56,14 @@ struct BlendWithLuma {
 impl BlockOperation for BlendWithLuma {
     #[inline(always)]
     fn apply(&self, rgb: &mut [Lanes; CHANNELS]) {
-        let grey = luma(rgb);
+        let gray = luma(rgb);
         for samples in rgb {
-            blend(&grey, samples, self.factor);
+            blend(&gray, samples, self.factor);
         }
     }
 }
 
-/// Puts the grey into all channels.
+/// Puts the gray into all channels.
 struct ReplaceByLuma;
 
 impl BlockOperation for ReplaceByLuma {
@@ -78,22 +78,22 @@ pub fn brightness(pixels: &mut [u8], factor: f32) {
     for_each_block(pixels, &BlendWith { level: 0, factor });
 }
 
-/// Blends with the picture's mean grey, rounded to a level.
+/// Blends with the picture's mean gray, rounded to a level.
 pub fn contrast(pixels: &mut [u8], factor: f32) {
-    let mut grey = pixels.to_vec();
-    grayscale(&mut grey);
+    let mut gray = pixels.to_vec();
+    grayscale(&mut gray);
     // All three channels are equal, so the mean of the samples is the mean of the pixels.
-    let sum: u64 = grey.chunks(1 << 16).map(|part| part.iter().map(|&v| u32::from(v)).sum::<u32>()).map(u64::from).sum();
-    let mean = sum as f64 / grey.len() as f64;
+    let sum: u64 = gray.chunks(1 << 16).map(|part| part.iter().map(|&v| u32::from(v)).sum::<u32>()).map(u64::from).sum();
+    let mean = sum as f64 / gray.len() as f64;
     for_each_block(pixels, &BlendWith { level: (mean + 0.5) as u8, factor });
 }
 
-/// Blends each pixel with its own grey.
+/// Blends each pixel with its own gray.
 pub fn saturation(pixels: &mut [u8], factor: f32) {
     for_each_block(pixels, &BlendWithLuma { factor });
 }
 
-/// All three channels become the pixel's grey.
+/// All three channels become the pixel's gray.
 pub fn grayscale(pixels: &mut [u8]) {
     for_each_block(pixels, &ReplaceByLuma);
 }
@@ -115,14 +115,14 @@ pub fn flip_horizontal(pixels: &mut [u8], width: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::colour::block::for_each_block_body;
+    use crate::color::block::for_each_block_body;
 
     /// Not a whole number of blocks.
     fn every_level() -> Vec<u8> {
         (0..=255).chain(0..5).flat_map(|v: u8| [v, 255 - v, v.wrapping_mul(7)]).collect()
     }
 
-    fn grey([r, g, b]: [u8; 3]) -> u8 {
+    fn gray([r, g, b]: [u8; 3]) -> u8 {
         ((u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471 + 0x8000) >> 16) as u8
     }
 
@@ -134,8 +134,8 @@ mod tests {
     #[test]
     fn both_builds_equal_the_blackboard() {
         let pixels = every_level();
-        let greys: Vec<u8> = pixels.as_chunks().0.iter().map(|&pixel| grey(pixel)).collect();
-        let mean = greys.iter().map(|&v| f64::from(v)).sum::<f64>() / greys.len() as f64;
+        let grays: Vec<u8> = pixels.as_chunks().0.iter().map(|&pixel| gray(pixel)).collect();
+        let mean = grays.iter().map(|&v| f64::from(v)).sum::<f64>() / grays.len() as f64;
         let mean = (mean + 0.5) as u8;
         for factor in [0.0, 0.3, 0.6, 1.0, 1.37, 5.0, f32::MAX] {
             let wanted = |degenerate: &dyn Fn(usize) -> u8| -> Vec<u8> {
@@ -151,14 +151,14 @@ mod tests {
             let blend_with = |level| move |pixels: &mut [u8]| for_each_block_body(pixels, &BlendWith { level, factor });
             check("brightness", wanted(&|_| 0), brightness, &blend_with(0));
             check("contrast", wanted(&|_| mean), contrast, &blend_with(mean));
-            check("saturation", wanted(&|i| greys[i]), saturation, &|pixels| {
+            check("saturation", wanted(&|i| grays[i]), saturation, &|pixels| {
                 for_each_block_body(pixels, &BlendWithLuma { factor });
             });
         }
-        let mut grey = pixels.clone();
-        grayscale(&mut grey);
-        let wanted: Vec<u8> = greys.iter().flat_map(|&grey| [grey; CHANNELS]).collect();
-        assert_eq!(grey, wanted);
+        let mut gray = pixels.clone();
+        grayscale(&mut gray);
+        let wanted: Vec<u8> = grays.iter().flat_map(|&gray| [gray; CHANNELS]).collect();
+        assert_eq!(gray, wanted);
     }
 
     #[test]

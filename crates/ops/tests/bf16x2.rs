@@ -111,7 +111,7 @@ fn results_are_those_of_values_that_are_rounded_when_they_are_read() {
     let attention = [(2, 10, true), (3, 32, true), (1, 34, false)].map(|(heads, d, bias)| (Net::new(heads, d, bias), usize::from(bias)));
     for (case, (net, biases)) in attention.into_iter().chain([(Net::mlp(), 2)]).enumerate() {
         let program = || Program::compile(&net.graph, &net.outputs).with_precision(Precision::Mixed);
-        let (plain, pairs) = (program(), program().with_pairs());
+        let (plain, pairs) = (program(), program().with_bf16x2());
         assert!(pairs.arena_bytes() < plain.arena_bytes(), "case {case}: {} of {}", pairs.arena_bytes(), plain.arena_bytes());
         let got = net.run(&pairs, 2, Variant::Fast);
         assert!(got == net.run(&pairs, 1, Variant::Fast), "case {case}: threads change the result");
@@ -128,7 +128,7 @@ fn heads_of_odd_width_and_single_precision_stay_as_they_are() {
     for (d, precision) in [(5, Precision::Mixed), (8, Precision::F32)] {
         let net = Net::new(1, d, true);
         let program = || Program::compile(&net.graph, &net.outputs).with_precision(precision);
-        assert_eq!(program().with_pairs().arena_bytes(), program().arena_bytes());
-        assert_eq!(net.run(&program().with_pairs(), 2, Variant::Fast), net.run(&program(), 2, Variant::Fast));
+        assert_eq!(program().with_bf16x2().arena_bytes(), program().arena_bytes());
+        assert_eq!(net.run(&program().with_bf16x2(), 2, Variant::Fast), net.run(&program(), 2, Variant::Fast));
     }
 }

@@ -1,6 +1,6 @@
-//! Colour operations on 8-bit RGB in place, equal to Pillow's and torchvision's.
+//! Color operations on 8-bit RGB in place, equal to Pillow's and torchvision's.
 //!
-//! - [`adjust`]: brightness, contrast, saturation, grey, solarise, mirror
+//! - [`adjust`]: brightness, contrast, saturation, gray, solarize, mirror
 //! - [`hue`]: a shift of the hue circle
 //! - [`blur`]: Gaussian blur by three box blurs
 //!

@@ -10,10 +10,10 @@ use crate::{Precision, Program, Value};
 
 impl Program {
     /// The same program for a CPU: in [mixed](Precision::Mixed) precision, where the CPU multiplies bf16, results that are read by operators alone which
-    /// would round them are kept as words of two bf16, if their operators [give](crate::Op::gives_pairs) them so. It is a program for
+    /// would round them are kept as words of two bf16, if their operators [give](crate::Op::writes_bf16x2) them so. It is a program for
     /// [`Variant::Fast`](crate::Variant::Fast) only.
     #[must_use]
-    pub fn with_pairs(mut self) -> Program {
+    pub fn with_bf16x2(mut self) -> Program {
         if self.precision != Precision::Mixed || !cpu::bf16() {
             return self;
         }
@@ -23,10 +23,10 @@ impl Program {
             let shapes = self.operand_shapes(node);
             for (i, value) in node.inputs.iter().enumerate() {
                 if let Some(taken) = read.get_mut(value) {
-                    *taken = Some(*taken != Some(false) && node.op.takes_pairs(i, &shapes));
+                    *taken = Some(*taken != Some(false) && node.op.reads_bf16x2(i, &shapes));
                 }
             }
-            if node.op.gives_pairs(&shapes) && !self.wanted.contains(&node.outputs[0]) {
+            if node.op.writes_bf16x2(&shapes) && !self.wanted.contains(&node.outputs[0]) {
                 read.insert(node.outputs[0], None);
             }
         }
@@ -41,7 +41,7 @@ impl Program {
         for (((value, _), offset), pairs) in self.residents.iter().zip(offsets).zip(kept) {
             let place = &mut self.places[value.index()];
             *place = match *place {
-                Place::Arena { len, .. } if pairs => Place::Pairs { offset, words: len / 2 },
+                Place::Arena { len, .. } if pairs => Place::Bf16x2 { offset, words: len / 2 },
                 Place::Arena { len, dtype, .. } => Place::Arena { offset, len, dtype },
                 other => other,
             };

@@ -60,7 +60,7 @@ multiversion! {
     fn blur_rows(pixels: &mut [u8], width: usize, kernel: BoxKernel) = blur_rows_body;
 }
 
-/// A row is copied between two margins of repeated pixels; a neighbour is then the same row, read
+/// A row is copied between two margins of repeated pixels; a neighbor is then the same row, read
 /// some pixels further on.
 #[inline(always)]
 fn blur_rows_body(pixels: &mut [u8], width: usize, kernel: BoxKernel) {
@@ -76,8 +76,8 @@ fn blur_rows_body(pixels: &mut [u8], width: usize, kernel: BoxKernel) {
                 padded[margin + length + j] = row[length - CHANNELS + j % CHANNELS];
             }
             inner.fill(0);
-            for neighbour in 1..2 * kernel.radius + 2 {
-                add(&mut inner, &padded[neighbour * CHANNELS..]);
+            for neighbor in 1..2 * kernel.radius + 2 {
+                add(&mut inner, &padded[neighbor * CHANNELS..]);
             }
             weigh(kernel, &inner, &padded, &padded[2 * margin..], row);
         }
@@ -88,7 +88,7 @@ multiversion! {
     fn blur_columns(pixels: &mut [u8], stride: usize, height: usize, kernel: BoxKernel) = blur_columns_body;
 }
 
-/// A neighbour is another row; beyond the border, the outermost one. From one row to the next, one
+/// A neighbor is another row; beyond the border, the outermost one. From one row to the next, one
 /// row enters the sum and one leaves it.
 #[inline(always)]
 fn blur_columns_body(pixels: &mut [u8], stride: usize, height: usize, kernel: BoxKernel) {

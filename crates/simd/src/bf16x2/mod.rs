@@ -1,11 +1,11 @@
 //! Attention tiles in bf16 (AVX512-BF16): operands are rounded as they are packed, sums are f32.
 //!
-//! Operands consist of 32-bit *words*: two bf16 that are neighbours along the inner dimension of a product. A matrix `[rows, n]` has three packings,
+//! Operands consist of 32-bit *words*: two bf16 that are neighbors along the inner dimension of a product. A matrix `[rows, n]` has three packings,
 //! each made of the first:
 //!
-//! - *rows*: words of two neighbouring columns, as they lie, `[rows, words(n)]`
-//! - *across*: words of two neighbouring rows, `[⌈rows/2⌉, lanes(n)]`
-//! - *transposed*: words of two neighbouring columns, columns first, `[⌈n/2⌉, line]`
+//! - *rows*: words of two neighboring columns, as they lie, `[rows, words(n)]`
+//! - *across*: words of two neighboring rows, `[⌈rows/2⌉, lanes(n)]`
+//! - *transposed*: words of two neighboring columns, columns first, `[⌈n/2⌉, line]`
 //!
 //! What does not exist is zero: the second row of the last pair, columns up to whole registers. [`Product`] multiplies; [`softmax`] turns its
 //! sums into the next product's operands. Every function here promises to be called only where [`crate::cpu::bf16`] is true.

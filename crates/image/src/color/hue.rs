@@ -1,13 +1,13 @@
 //! A shift of the hue, through Pillow's 8-bit HSV and back.
 //!
-//! The round trip alone moves colours by some levels: hue has 256 steps, and RGB to HSV cuts off
+//! The round trip alone moves colors by some levels: hue has 256 steps, and RGB to HSV cuts off
 //! where HSV to RGB rounds. Both directions repeat Pillow's order of f32 and f64 operations,
 //! because where a hue or a sample meets a step exactly the last bit decides.
 //!
 //! Source: Pillow, `Convert.c` (`rgb2hsv_row`, `hsv2rgb`), after Python's `colorsys`; torchvision,
 //! `_functional_pil.adjust_hue`.
 
-use crate::colour::block::{BlockOperation, LANES, Lanes, for_each_block};
+use crate::color::block::{BlockOperation, LANES, Lanes, for_each_block};
 use crate::raster::CHANNELS;
 
 /// Shifts the hue by `turns` of the circle, cut to 255ths: `uint8(turns · 255)`, wrapping.
@@ -46,7 +46,7 @@ fn to_hsv([r, g, b]: &[Lanes; CHANNELS]) -> [Lanes; CHANNELS] {
         let (r, g, b) = (i32::from(r[i]), i32::from(g[i]), i32::from(b[i]));
         let max = r.max(g).max(b);
         let range = max - r.min(g).min(b);
-        // At least 1: a grey pixel then gets hue and saturation 0 without a branch.
+        // At least 1: a gray pixel then gets hue and saturation 0 without a branch.
         let divisor = range.max(1) as f32;
         let (rc, gc, bc) = ((max - r) as f32 / divisor, (max - g) as f32 / divisor, (max - b) as f32 / divisor);
         let sector = if r == max {
@@ -116,11 +116,11 @@ fn pick(sector: i32, levels: [u8; 6]) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::colour::block::for_each_block_body;
+    use crate::color::block::for_each_block_body;
 
     #[test]
-    fn primary_colours_walk_round_the_circle() {
-        // A third of a turn is 85 steps, a divisor of the circle: exact on pure colours.
+    fn primary_colors_walk_round_the_circle() {
+        // A third of a turn is 85 steps, a divisor of the circle: exact on pure colors.
         let mut pixels = vec![255, 0, 0, 0, 255, 0, 0, 0, 255, 90, 90, 90];
         shift_hue(&mut pixels, 1.0 / 3.0);
         assert_eq!(pixels, [0, 255, 0, 0, 0, 255, 255, 0, 0, 90, 90, 90]);

@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { labelledImages, openImageFolder, type ImageFolder, type LabelledBatch } from "../../ts/src/data/index.js";
+import { labeledImages, openImageFolder, type ImageFolder, type LabeledBatch } from "../../ts/src/data/index.js";
 import { temporaryFolder } from "../support/temporary.js";
 import { collect, FakeEngine } from "./fake-engine.js";
 
@@ -21,13 +21,13 @@ async function images(count: number, broken: number[] = []): Promise<ImageFolder
 
 const options = { batchSize: 3, resize: 10, crop: 8, workers: 4, maxBadImages: 0.5, maxFileMiB: 1 };
 
-async function all(folder: ImageFolder, changes: object = {}, engine = new FakeEngine()): Promise<LabelledBatch[]> {
-  return collect(labelledImages(folder, { ...options, ...changes }, engine));
+async function all(folder: ImageFolder, changes: object = {}, engine = new FakeEngine()): Promise<LabeledBatch[]> {
+  return collect(labeledImages(folder, { ...options, ...changes }, engine));
 }
 
-const firstBytes = (batch: LabelledBatch): number[] => Array.from({ length: batch.count }, (_, i) => batch.pixels[i * 8 * 8 * 3]!);
+const firstBytes = (batch: LabeledBatch): number[] => Array.from({ length: batch.count }, (_, i) => batch.pixels[i * 8 * 8 * 3]!);
 
-describe("labelledImages", () => {
+describe("labeledImages", () => {
   test("passes over all images in order, with labels; the last batch is what is left", async () => {
     const batches = await all(await images(8));
     expect(batches.map(({ count }) => count)).toEqual([3, 3, 2]);
@@ -53,7 +53,7 @@ describe("labelledImages", () => {
     const first = await all(folder, { random: { seed: 3, epoch: 0 } });
     const again = await all(folder, { random: { seed: 3, epoch: 0 } });
     const other = await all(folder, { random: { seed: 3, epoch: 1 } });
-    const order = (batches: LabelledBatch[]): number[] => batches.flatMap(({ indices }) => [...indices]);
+    const order = (batches: LabeledBatch[]): number[] => batches.flatMap(({ indices }) => [...indices]);
     expect(first).toEqual(again);
     expect(order(other)).not.toEqual(order(first));
     expect(order(first)).not.toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
