@@ -1,4 +1,4 @@
-import { copyCenter, drawLinearCrop, evaluationPlan, type EvaluationPlan } from "../augment/index.js";
+import { drawLinearCrop, evaluationPlan } from "../augment/index.js";
 import { stream } from "../random/index.js";
 import { BadImages, type BadImage } from "./bad-images.js";
 import { BadImageError } from "./error.js";
@@ -53,17 +53,8 @@ export async function* labeledImages(
 
   /** Writes one image to `offset`. */
   async function render(file: ImageFile, position: number, into: Uint8Array, offset: number): Promise<void> {
-    if (random) {
-      const draws = stream(random.seed, "linear-crops", random.epoch, position);
-      into.set(await renderFile(file.path, maxFileBytes, engine, (size) => [drawLinearCrop(size, crop, draws)]), offset);
-      return;
-    }
-    let center: EvaluationPlan | undefined;
-    const rendered = await renderFile(file.path, maxFileBytes, engine, (size) => {
-      center = evaluationPlan(size, options);
-      return [center.plan];
-    });
-    if (center) copyCenter(rendered, center, into, offset);
+    const draws = random && stream(random.seed, "linear-crops", random.epoch, position);
+    into.set(await renderFile(file.path, maxFileBytes, engine, (size) => [draws ? drawLinearCrop(size, crop, draws) : evaluationPlan(size, options)]), offset);
   }
 
   async function make(batchIndex: number): Promise<LabeledBatch> {
