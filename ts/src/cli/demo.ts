@@ -46,7 +46,7 @@ export function addDemo(program: Command, context: Context): void {
     io.stderr(`${isNew ? "wrote" : "found"} ${patterns.length * (options.trainPerClass + options.valPerClass)} images in ${images}\n`);
 
     context.exitCode = await withSignals(io, async (signal) => {
-      const split = await openLabeledSplit(images);
+      const split = await openLabeledSplit(images, { maxFileMiB: config.data.maxFileMiB });
       if (!split) throw new Error(`${images}: the demo's images have no classes`);
       const measure = (features: FeatureKind): Promise<KnnReport> => knn({ split, config, features, signal }, engine);
       const pixels = await untilSignal(signal, () => measure("pixels"));

@@ -46,7 +46,7 @@ export function addKnn(program: Command, context: Context): void {
     const words = [...command.args, ...evaluationWords(flags)];
     const { config, features, images, notes } = chooseFeatures(words, flags);
     for (const note of notes) io.stderr(`note: ${note}\n`);
-    const split = await openLabeledSplit(images, flags.val);
+    const split = await openLabeledSplit(images, { maxFileMiB: config.data.maxFileMiB, val: flags.val });
     if (!split) throw new DataError(`${images}: k-NN needs images in at least two classes (one folder each), several of them in each class`);
     context.exitCode = await withSignals(io, async (signal) => {
       let report: KnnReport;

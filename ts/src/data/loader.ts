@@ -3,9 +3,9 @@ import { imagesPerStep, type Config } from "../config/index.js";
 import { stream } from "../random/index.js";
 import { BadImages, type BadImage } from "./bad-images.js";
 import { BadImageError, DataError } from "./error.js";
-import type { ImageFolder } from "./image-folder.js";
-import { renderFile, type ImageEngine } from "./image-file.js";
+import type { Dataset } from "./dataset.js";
 import { Limiter, readAhead, settleAll } from "./pipeline.js";
+import { renderImage, type ImageEngine } from "./render.js";
 import { epochOrder, requireBatch, stepsPerEpoch } from "./sampler.js";
 
 /** Pixels of one step. */
@@ -17,7 +17,7 @@ export interface Batch {
   global: Uint8Array;
   /** The same for local crops: `[localCount·B, localSize, localSize, 3]`. */
   local: Uint8Array;
-  /** Which file each of the B images came from. */
+  /** Index in the data set of each of the B images. */
   indices: Uint32Array;
   /** Images that were left out of this batch; others took their places. */
   bad: BadImage[];
@@ -31,7 +31,7 @@ export interface Loader {
   /** Images found unusable so far, each once. */
   readonly bad: BadImage[];
   /**
-   * Batches from one of an epoch on, over the ends of epochs. Batch i of epoch e is a function of (files, config, e, i) alone.
+   * Batches from one of an epoch on, over the ends of epochs. Batch i of epoch e is a function of (data set, config, e, i) alone.
    * The iterator throws `DataError` when too many images are unusable; it ends after `epochs` or on `close`.
    */
   batches(from: { epoch: number; index: number }): AsyncGenerator<Batch, void, undefined>;
@@ -62,26 +62,24 @@ export function planLoader({ crops, data, ...batch }: Pick<Config, "batchSize" |
 }
 
 /**
- * Reads, augments and batches the images of a folder, ahead of the training loop.
+ * Reads, augments and batches the images of a data set, ahead of the training loop.
  * @param engine the native addon, or what stands in for it.
  * @throws {DataError} when there are fewer images than a batch holds.
  */
 export function openLoader(
-  folder: ImageFolder,
+  dataset: Dataset,
   config: Pick<Config, "seed" | "batchSize" | "accumulate" | "epochs" | "crops" | "augmentation" | "data">,
   engine: ImageEngine,
 ): Loader {
-  const { files } = folder;
   const { seed, crops } = config;
   const batchSize = imagesPerStep(config);
-  requireBatch(files.length, batchSize, folder.root);
-  const steps = stepsPerEpoch(files.length, batchSize);
+  requireBatch(dataset.length, batchSize, dataset.root);
+  const steps = stepsPerEpoch(dataset.length, batchSize);
   const globalBytes = crops.globalSize ** 2 * 3;
   const localBytes = crops.localSize ** 2 * 3;
   const { batchBytes, depth } = planLoader(config);
-  const maxFileBytes = config.data.maxFileMiB * 2 ** 20;
 
-  const bad = new BadImages(files.length, config.data.maxBadImages);
+  const bad = new BadImages(dataset.length, config.data.maxBadImages);
   const limiter = new Limiter(config.data.workers);
   const stop = new AbortController();
   const running = new Set<Promise<unknown>>();
@@ -91,7 +89,7 @@ export function openLoader(
   const orderOf = (epoch: number): Uint32Array => {
     let order = orders.get(epoch);
     if (!order) {
-      order = epochOrder(seed, epoch, files.length);
+      order = epochOrder(seed, epoch, dataset.length);
       // Reading ahead touches two epochs at a time.
       for (const old of [...orders.keys()].slice(0, -1)) orders.delete(old);
       orders.set(epoch, order);
@@ -103,18 +101,18 @@ export function openLoader(
   async function fillPlace(batch: Batch, b: number): Promise<void> {
     const order = orderOf(batch.epoch);
     const position = batch.index * batchSize + b;
-    for (let offset = 0; offset < files.length; offset++) {
+    for (let offset = 0; offset < dataset.length; offset++) {
       if (stop.signal.aborted) return;
-      const index = order[(position + offset) % files.length]!;
+      const index = order[(position + offset) % dataset.length]!;
       const known = bad.get(index);
       if (known) {
         batch.bad.push(known);
         continue;
       }
       try {
-        // The stream belongs to the place, not to the file: a replacement that is also in its own place looks different there.
+        // The stream belongs to the place, not to the image: a replacement that is also in its own place looks different there.
         const draws = stream(seed, "crops", batch.epoch, position);
-        const pixels = await renderFile(files[index]!.path, maxFileBytes, engine, (size) => drawCrops(size, config, draws));
+        const pixels = await renderImage(dataset, index, engine, (size) => drawCrops(size, config, draws), stop.signal);
         let offsetBytes = 0;
         for (let crop = 0; crop < 2 + crops.localCount; crop++) {
           const isGlobal = crop < 2;
@@ -130,7 +128,7 @@ export function openLoader(
         batch.bad.push(bad.add(index, error));
       }
     }
-    throw new DataError(`${folder.root}: none of the ${files.length} images can be read`);
+    throw new DataError(`${dataset.root}: none of the ${dataset.length} images can be read`);
   }
 
   async function makeBatch(epoch: number, index: number): Promise<Batch> {

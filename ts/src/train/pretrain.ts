@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { drawMixup } from "../augment/index.js";
 import { saveCheckpoint, CHECKPOINT_NAME, Tensor, writeCheckpoint } from "../checkpoint/index.js";
 import { imagesPerStep, toTrainerSpec, type Config } from "../config/index.js";
-import { DataError, findSplits, openImageFolder, openLoader, type BadImage, type ImageFolder, type Loader } from "../data/index.js";
+import { DataError, findSplits, openDataset, openLoader, type BadImage, type Dataset, type Loader } from "../data/index.js";
 import { backboneOf, knn, openLabeledSplit, type KnnReport } from "../evaluate/index.js";
 import {
   chooseDevice, type ChosenDevice, native, type Native, type StepParameters, type StepStats, storedState, type TensorData, type Trainer,
@@ -120,10 +120,10 @@ export async function pretrain(config: Config, hooks: PretrainHooks = {}): Promi
 }
 
 /** The images of `config.data.path`: its `train` folder when it has parts. @throws {DataError} */
-export async function openTrainingImages(config: Pick<Config, "data">): Promise<ImageFolder> {
-  const { path } = config.data;
+export async function openTrainingImages(config: Pick<Config, "data">): Promise<Dataset> {
+  const { path, maxFileMiB } = config.data;
   if (path === null) throw new DataError("there are no images to train on: name their folder");
-  return openImageFolder((await findSplits(path)).train);
+  return openDataset((await findSplits(path)).train, { maxFileMiB });
 }
 
 /** @throws {OutputError} before any work is done for results that could not be kept. */
@@ -142,7 +142,7 @@ interface Trained {
   teacher: TensorData[] | undefined;
 }
 
-async function train(trainer: Trainer, where: Pick<RunPlan, "memory" | "device">, loader: Loader, images: ImageFolder, config: Config, hooks: PretrainHooks): Promise<Trained> {
+async function train(trainer: Trainer, where: Pick<RunPlan, "memory" | "device">, loader: Loader, images: Dataset, config: Config, hooks: PretrainHooks): Promise<Trained> {
   const { stepsPerEpoch } = loader;
   const start = await prepareStart(trainer, config, stepsPerEpoch);
   const { progress } = start;
@@ -153,8 +153,8 @@ async function train(trainer: Trainer, where: Pick<RunPlan, "memory" | "device">
   const plan: RunPlan = {
     ...where,
     parameterCount: trainer.plan.parameterCount,
-    images: images.files.length,
-    classes: images.classes.length,
+    images: images.length,
+    classes: images.classes?.length ?? 0,
     stepsPerEpoch,
     totalSteps: Math.min(lastStep, config.maxSteps ?? lastStep),
     firstStep: globalStep(progress),
@@ -298,7 +298,7 @@ class Run {
 
 /** Adds the accuracy of the teacher's neighbors, when the images have classes. */
 async function evaluate(result: PretrainResult, teacher: TensorData[], config: Config, engine: Native, hooks: PretrainHooks): Promise<void> {
-  const split = config.data.path === null ? undefined : await openLabeledSplit(config.data.path);
+  const split = config.data.path === null ? undefined : await openLabeledSplit(config.data.path, { maxFileMiB: config.data.maxFileMiB });
   if (!split) {
     hooks.onNote?.("the images have no classes, so k-NN accuracy is not measured");
     return;
