@@ -38,7 +38,7 @@ function features(part: "train" | "val", count: number, of: (pixels: Uint8Array)
 }
 
 /**
- * How the middle of a picture agrees with itself at growing distances: the least, the mean and the largest agreement over eight
+ * Agreement of the middle of a picture with itself at growing distances: the least, the mean and the largest agreement over eight
  * directions. Color, contrast and turn do not count.
  */
 function selfAgreement(pixels: Uint8Array): number[] {

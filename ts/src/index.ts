@@ -20,7 +20,7 @@ export {
   type Checkpoint, type CheckpointContents,
 } from "./checkpoint/index.js";
 export { drawCrops, drawMixup, evaluationPlan } from "./augment/index.js";
-export { cosine, teacherTemperature, trainingSchedule, type ScheduledParameters, type Schedule } from "./schedule/index.js";
+export { cosine, teacherTemperature, trainingSchedule, type Schedule } from "./schedule/index.js";
 export { stream, type Rng } from "./random/index.js";
 export { writeDemoImages } from "./demo/index.js";
 export { native, type CropPlan, type Encoder, type Native, type StepParameters, type StepStats, type TensorData, type Trainer, type TrainerState } from "./native/index.js";

@@ -19,7 +19,7 @@ import { memoryLimit, requireMemory, type RunMemory } from "./memory.js";
 import { toCheckpoint, type Position, type Progress } from "./snapshot.js";
 import { checkpointToResume, prepareStart } from "./start.js";
 
-/** What is known before the first step. */
+/** Facts of a run that are known before its first step. */
 export interface RunPlan {
   memory: RunMemory;
   device: ChosenDevice;
@@ -47,7 +47,7 @@ export interface StepEvent {
   seconds: number;
 }
 
-/** How a run is watched, ended, and tested. All optional. */
+/** Hooks to watch, end and test a run. All optional. */
 export interface PretrainHooks {
   /** The engine; the addon unless a test brings another. */
   engine?: Native;
@@ -66,7 +66,7 @@ export interface PretrainHooks {
   onWarning?(sentence: string): void;
 }
 
-/** How a run ended. */
+/** Result of a run. */
 export interface PretrainResult {
   /** `finished`: all epochs are done; `stopped`: `maxSteps` or `maxMinutes`; `interrupted`: the signal. */
   status: "finished" | "stopped" | "interrupted";

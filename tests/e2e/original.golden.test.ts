@@ -1,4 +1,4 @@
-/** Files of the reference, through the whole program. */
+/** Files of the original, through the whole program. */
 import { copyFileSync, mkdirSync } from "node:fs";
 import { basename, join } from "node:path";
 import { describe, expect, test } from "vitest";
@@ -20,7 +20,7 @@ interface Listing {
   };
 }
 
-describe.skipIf(notBuilt || !hasGolden("checkpoint/listing.json"))("a checkpoint of the reference", () => {
+describe.skipIf(notBuilt || !hasGolden("checkpoint/listing.json"))("a checkpoint of the original", () => {
   const listing = fixtures("checkpoint", "listing.json")[0];
   test.each(fixtures("checkpoint", ".pth").map((file) => [basename(file), file]))("%s is a run that goes on", async (name, file) => {
     const { model, run } = readFixture<Listing>(listing!).catalog;
@@ -74,7 +74,7 @@ describe.skipIf(notBuilt || !hasGolden("knn"))("k-NN", () => {
         catalog.train_shape[1]!, classes, [k], catalog.T,
       );
       expect(result!.top1).toBeCloseTo(top1, 9);
-      // Classes without votes are ties: the reference counts those that come first, in no order it defines.
+      // Classes without votes are ties: the original counts those that come first, in no order it defines.
       if (k >= 100) expect(result!.top5).toBeCloseTo(top5, 9);
     }
   });

@@ -1,4 +1,4 @@
-/** A program that makes one run for each line it is sent: how two programs take turns on one machine. */
+/** A program that makes one run for each line it is sent, so that runs of several programs can be interleaved on one machine. */
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { PeerError } from "./python.mjs";
@@ -8,7 +8,7 @@ import { PeerError } from "./python.mjs";
  * @returns {Promise<{run(): Promise<number>, end(): Promise<object>}>} `run` gives milliseconds, `end` the measurement; a measurement with a
  * `reason` cannot run.
  */
-export async function startPaced(command, args) {
+export async function startInterleaved(command, args) {
   const child = spawn(command, [...args, "--json", "--paced"], { stdio: ["pipe", "pipe", "pipe"] });
   let stderr = "";
   child.stderr.setEncoding("utf8").on("data", (text) => (stderr += text));
