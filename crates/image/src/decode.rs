@@ -46,7 +46,8 @@ impl Limits {
 }
 
 /// What a header says, in pixels of the stored picture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct ImageInfo {
     /// Width in pixels, at least 1.
     pub width: u32,

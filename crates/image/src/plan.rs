@@ -1,7 +1,6 @@
 //! Crop plans: what to do to one image for one crop, as plain numbers, and their execution.
 //!
-//! The structs mirror `ts/src/native/crop-plan.ts` field for field, in camel case; an unknown
-//! field is an error. Order of work: cut, resize, mirror, then the operations as listed.
+//! TypeScript's types are generated from the structs, in camel case; an unknown field is an error. Order of work: cut, resize, mirror, then the operations as listed.
 
 use serde::Deserialize;
 
@@ -19,6 +18,7 @@ pub const MAX_BLUR_RADIUS: f64 = blur::MAX_SIGMA as f64;
 
 /// What to do to one image for one crop.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CropPlan {
     /// First column of the box in the decoded image.
@@ -43,6 +43,7 @@ pub struct CropPlan {
 
 /// Pillow's and torchvision's definitions, 8 bit in, 8 bit out.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(tag = "kind", rename_all = "camelCase", deny_unknown_fields)]
 pub enum PixelOperation {
     /// Blends with black.

@@ -30,6 +30,7 @@ const ROWS: usize = SPAN / 4;
 
 /// Interpolation kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub enum Filter {
     /// Keys' cubic with a = -0.5, support 2.
