@@ -66,8 +66,8 @@ fn detect() -> Isa {
     if cfg!(target_arch = "aarch64") { Isa::Neon } else { Isa::Plain }
 }
 
-/// Computes `a·b + c`; fused where the build has the instruction, since a fused call without it is a slow
-/// library routine. `FMA` is the constant that [`multiversion!`](crate::multiversion) sets.
+/// Computes `a·b + c`; fused where the build has the instruction, since a fused call without it is a slow library routine. `FMA` is the
+/// constant that [`multiversion!`](crate::multiversion) sets.
 #[inline(always)]
 pub fn madd<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
@@ -75,8 +75,8 @@ pub fn madd<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 
 /// Builds one function body for AVX-512, AVX2 + FMA and the baseline, and calls the one for this CPU.
 ///
-/// Inside the body the constant `FMA` tells whether [`madd`] fuses. All callees that should be built
-/// for the same instruction set must be `#[inline(always)]`.
+/// Inside the body the constant `FMA` tells whether [`madd`] fuses. All callees that should be built for the same instruction set must be
+/// `#[inline(always)]`.
 #[macro_export]
 macro_rules! multiversion {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {

@@ -1,7 +1,7 @@
 //! GELU in its exact form, and its derivative, over slices.
 //!
-//! With AVX-512 both are polynomials in pieces: 32 pieces of |x|, each a quarter wide, whose coefficients stay in registers and are picked lane by
-//! lane. Elsewhere they are made of [`erf`] and [`exp`].
+//! With AVX-512 both are polynomials in pieces: 32 pieces of |x|, each a quarter wide, whose coefficients stay in registers and are picked
+//! lane by lane. Elsewhere they are made of [`erf`] and [`exp`].
 
 use crate::cpu::{Isa, isa, madd};
 use crate::math::{erf, exp};
@@ -170,8 +170,8 @@ mod pieces {
         terms
     }
 
-    /// Polynomial of a lower degree, nearly the best on |u| ≤ 1/8: the highest power is replaced by what is left of it below the Chebyshev polynomial of
-    /// its degree, again and again.
+    /// Polynomial of a lower degree, nearly the best on |u| ≤ 1/8: the highest power is replaced by what is left of it below the Chebyshev
+    /// polynomial of its degree, again and again.
     const fn shortened(mut terms: [f64; TERMS]) -> [f64; TERMS] {
         const HALF: f64 = WIDTH / 2.0;
         // T_m(u / HALF), row by row.
@@ -204,7 +204,8 @@ mod pieces {
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512 {
-    //! Sixteen elements at a time. Of the instructions a third each are multiplications, additions and permutations, which have pipes of their own.
+    //! Sixteen elements at a time. Of the instructions a third each are multiplications, additions and permutations, which have pipes of
+    //! their own.
 
     use std::arch::x86_64::*;
 
@@ -283,7 +284,7 @@ pub(crate) mod avx512 {
 mod tests {
     use super::*;
 
-    /// Both versions of values and derivatives, this CPU's and the one elsewhere, with the error allowed.
+    /// One version of values and derivatives with the error allowed: of this CPU, or made of erf.
     type GeluVersion = (&'static str, fn(&[f32]) -> [Vec<f32>; 2], f64);
 
     fn versions() -> [GeluVersion; 2] {

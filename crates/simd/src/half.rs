@@ -1,4 +1,5 @@
-//! Conversion of f32 to 16 bits and back: f16 for values that are kept, bf16 for those that products read. Only where the CPU multiplies bf16.
+//! Conversion of f32 to 16 bits and back: f16 for values that are kept, bf16 for those that products read. Only where the CPU multiplies
+//! bf16.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;

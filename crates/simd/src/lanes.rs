@@ -1,5 +1,5 @@
-//! One-pass loops over slices. Sums run in a fixed number of lanes, so the order of additions, and
-//! with it the result, does not depend on the width of the machine's vectors.
+//! One-pass loops over slices. Sums run in a fixed number of lanes, so the order of additions, and with it the result, does not depend on
+//! the width of the machine's vectors.
 
 use crate::cpu::madd;
 use crate::multiversion;

@@ -5,7 +5,7 @@
 
 use crate::vector::{Vector, VectorKernel, dispatch};
 
-/// Divisor to whose multiples columns are padded.
+/// Columns are padded to a multiple of this number.
 pub const PAD: usize = 8;
 
 /// Number of columns for `n`, rounded up to a multiple of [`PAD`].
@@ -38,8 +38,8 @@ impl PanelProduct<'_> {
     /// Computes the product with these registers.
     ///
     /// # Safety
-    /// The CPU has them. Every row of `a` has an element for each row of `b`; rows of `b`, `init` and `out` have `n` floats;
-    /// `init`, `scale` and `out` have as many rows as `a`. No result overlaps an operand, except a row of `init` that is the same row.
+    /// The CPU has them. Every row of `a` has an element for each row of `b`; rows of `b`, `init` and `out` have `n` floats; `init`,
+    /// `scale` and `out` have as many rows as `a`. No result overlaps an operand, except a row of `init` that is the same row.
     #[inline(always)]
     pub unsafe fn compute<V: Vector>(self) {
         debug_assert!(self.n.is_multiple_of(PAD) && self.out.len() == self.a.len());

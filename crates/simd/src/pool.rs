@@ -9,8 +9,8 @@ use rayon::prelude::*;
 use crate::affinity;
 use crate::buffer::Buffer;
 
-/// Threads and scratch buffers of one engine. Results do not depend on the number of threads, because work is always divided by size, never by
-/// thread.
+/// Threads and scratch buffers of one engine. Results do not depend on the number of threads, because work is always divided by size, never
+/// by thread.
 pub struct Pool {
     threads: rayon::ThreadPool,
     free: Mutex<Vec<Buffer>>,
@@ -78,8 +78,8 @@ impl Pool {
         let buffer = match best {
             Some(i) => free.swap_remove(i),
             None => {
-                // A new buffer takes the place of the largest that was too small: what is held stays near what one
-                // operator needs at a time, instead of growing with every new size.
+                // A new buffer takes the place of the largest that was too small: what is held stays near what one operator needs at a
+                // time, instead of growing with every new size.
                 let largest = free.iter().enumerate().max_by_key(|(_, b)| b.len()).map(|(i, _)| i);
                 if let Some(i) = largest {
                     self.held.fetch_sub(free.swap_remove(i).len() * 4, Ordering::Relaxed);
@@ -98,8 +98,8 @@ impl Pool {
         self.peak.load(Ordering::Relaxed)
     }
 
-    /// Calls `f(piece, rows, out)` for pieces of `out`, each of `rows_per_piece` rows of `width` (the last may be
-    /// shorter); `rows` is the first row. Pieces run in parallel.
+    /// Calls `f(piece, rows, out)` for pieces of `out`, each of `rows_per_piece` rows of `width` (the last may be shorter); `rows` is the
+    /// first row. Pieces run in parallel.
     pub fn for_rows(&self, out: &mut [f32], width: usize, rows_per_piece: usize, f: impl Fn(usize, &mut [f32]) + Sync + Send) {
         if out.len() <= 4096 {
             // Not worth waking the threads.

@@ -41,7 +41,8 @@ pub(super) fn interleave(even: __m512i, odd: __m512i) -> [__m512i; 2] {
     [_mm512_permutex2var_epi16(even, low, odd), _mm512_permutex2var_epi16(even, high, odd)]
 }
 
-/// Columns of a row that [`pack_rows`] packs: `n` elements from `column + h·n` on for head h, times `scale`, into rows of the head's matrix.
+/// Columns of a row that [`pack_rows`] packs: `n` elements from `column + h·n` on for head h, times `scale`, into rows of the head's
+/// matrix.
 #[derive(Clone, Copy)]
 pub struct RowPart {
     /// First column of the first head.
@@ -52,8 +53,8 @@ pub struct RowPart {
     pub to: *mut u32,
 }
 
-/// Packs parts of each row, `heads` matrices of `n` columns side by side in each; row after row, so that memory is read in its order. A null
-/// row is zeros.
+/// Packs parts of each row, `heads` matrices of `n` columns side by side in each; row after row, so that memory is read in its order. A
+/// null row is zeros.
 ///
 /// # Safety
 /// The CPU multiplies bf16. Rows have the columns of every part, and the parts have room for them.
@@ -90,7 +91,8 @@ pub unsafe fn pack_rows(rows: &[*const f32], n: usize, heads: usize, parts: &[Ro
     }
 }
 
-/// Copies parts of each row of one head, as [`pack_rows`] packs them, from rows that are words of two bf16 already: `n` and all columns are even, and factors do not count.
+/// Copies parts of each row of one head, as [`pack_rows`] packs them, from rows that are words of two bf16 already: `n` and all columns are
+/// even, and factors do not count.
 ///
 /// # Safety
 /// As [`pack_rows`].

@@ -7,15 +7,15 @@ use super::pack::LANES;
 use crate::vector::Vector;
 use crate::vector::x86::{F32x8, F32x16, mask};
 
-/// StoreRows of a block at most: 6 × 4 sums, four registers of b and one of a.
+/// Rows of a block at most: 6 × 4 sums, four registers of b and one of a.
 const ROWS: usize = 6;
-/// StoreRows of a block of one or two registers at most.
+/// Rows of a block of one or two registers at most.
 const NARROW_ROWS: usize = 10;
 /// Registers in a row of a block at most.
 const VECTORS: usize = 4;
 
-/// Product of packed tiles, `sum(i, j) = Σ_p a(i, p)·b(p, j)` over words, each of which adds two products to the sum; `a(i, p) = a[i·a_row + p·a_step]`,
-/// `b(p, j) = b[p·b_step + j]`.
+/// Product of packed tiles, `sum(i, j) = Σ_p a(i, p)·b(p, j)` over words, each of which adds two products to the sum;
+/// `a(i, p) = a[i·a_row + p·a_step]`, `b(p, j) = b[p·b_step + j]`.
 #[derive(Clone, Copy)]
 pub struct Bf16Product {
     /// Number of words of the inner dimension.
@@ -47,12 +47,12 @@ pub struct Scores<'a> {
     pub max: *mut f32,
 }
 
-/// StoreRows of a bias, one for each key.
+/// Rows of a bias, one for each key.
 #[derive(Clone, Copy)]
 pub struct BiasRows<'a> {
     /// Address of the first number.
     pub base: *mut f32,
-    /// Begin of each row; where this is empty, a row begins a line after the one before. StoreRows may overlap.
+    /// Offset of each row; where this is empty, a row begins a line after the one before. Rows may overlap.
     pub starts: &'a [u32],
 }
 
@@ -214,7 +214,7 @@ impl Bf16Epilogue for StoreAndDot {
     }
 }
 
-/// Bf16Epilogue times factors, which become rows or are added to them.
+/// Epilogue that stores the sums times factors as rows, or adds them to rows.
 struct StoreRows<'a> {
     columns: usize,
     factor: f32,
@@ -240,7 +240,7 @@ impl Bf16Epilogue for StoreRows<'_> {
     }
 }
 
-/// Bf16Epilogue times factors, which become rows of bf16.
+/// Epilogue that stores the sums times factors as rows of bf16.
 struct StoreBf16Rows<'a> {
     columns: usize,
     factor: f32,

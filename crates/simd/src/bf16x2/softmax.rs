@@ -10,7 +10,7 @@ use super::product::BiasRows;
 use crate::vector::x86::{F32x8, F32x16};
 use crate::vector::{Vector, exp2};
 
-/// ScoreTile of scores with the columns that are computed; these begin at a multiple of 32.
+/// Tile of scores with the columns that are computed; these begin at a multiple of 32.
 #[derive(Clone)]
 pub struct ScoreTile {
     /// Number of keys.
@@ -27,7 +27,7 @@ pub struct ScoreTile {
 
 /// Operands and results of [`ScoreTile::gradient`], all with the lines of the tile.
 pub struct SoftmaxGradient<'a> {
-    /// SoftmaxGradient of the probabilities, `[rows, line]`.
+    /// Gradient of the probabilities, `[rows, line]`.
     pub dp: *const f32,
     /// Factors that make probabilities of the exponentials, `[line]`.
     pub inverse: *const f32,
@@ -157,7 +157,8 @@ impl ScoreTile {
         }
     }
 
-    /// Gradient of the softmax with the exponentials e in the tile: `p = e/Σ e`, `dS = p ⊙ (dP − Σ p·dP)`, packed as operands of the next products.
+    /// Gradient of the softmax with the exponentials e in the tile: `p = e/Σ e`, `dS = p ⊙ (dP − Σ p·dP)`, packed as operands of the next
+    /// products.
     ///
     /// # Safety
     /// As [`ScoreTile::exponentials_vnni`]; what [`SoftmaxGradient`] points at has the rows and lines of the tile.

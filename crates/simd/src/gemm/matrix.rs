@@ -26,8 +26,8 @@ impl<'a> Mat<'a> {
     }
 
     /// Row-major `[rows, cols]` of bf16, an even number in each row, in words of two. Only for products that round
-    /// ([`Rounding::Bf16`](super::Rounding::Bf16)) on a CPU that multiplies bf16 ([`cpu::bf16`](crate::cpu::bf16)): a row-major first operand or
-    /// the transpose of one, or a row-major second operand.
+    /// ([`Rounding::Bf16`](super::Rounding::Bf16)) on a CPU that multiplies bf16 ([`cpu::bf16`](crate::cpu::bf16)): a row-major first
+    /// operand or the transpose of one, or a row-major second operand.
     pub fn bf16x2(words: &'a [u32], rows: usize, cols: usize) -> Self {
         assert!(cols.is_multiple_of(2) && 2 * words.len() >= rows * cols, "matrix {rows}x{cols} in {} words", words.len());
         Mat { data: Elements::Bf16x2(words), rows, cols, row_stride: cols, col_stride: 1 }

@@ -18,7 +18,8 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// Packs b, over the threads of the pool this is called in; `None` on a CPU whose products are those of the crate `gemm`, which packs by itself.
+    /// Packs b, over the threads of the pool this is called in; `None` on a CPU whose products are those of the crate `gemm`, which packs
+    /// by itself.
     pub fn new(b: Mat, rounding: Rounding) -> Option<Packed> {
         #[cfg(target_arch = "x86_64")]
         if cpu::bf16() && b.rows * b.cols > 0 {

@@ -85,7 +85,7 @@ unsafe fn pack<const BF16: bool>(b: &Mat, are_columns: bool, factors: &[f32], to
 }
 
 impl Product<'_> {
-    /// [`Product::run`] on this thread with a tile as b. Sums over long inner dimensions are in another order than there.
+    /// Runs the product on this thread with a tile as b. Sums over long inner dimensions are in another order than in [`Product::run`].
     ///
     /// # Panics
     /// When the dimensions do not fit or b was rounded otherwise: a broken invariant of the caller.

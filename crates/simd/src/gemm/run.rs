@@ -13,7 +13,8 @@ use super::product::{Product, check_shapes, is_worth_threads};
 use crate::{Pool, cpu};
 
 impl Product<'_> {
-    /// Runs the product. The result does not depend on the number of threads: each element is one sum in an order that only the shapes decide.
+    /// Runs the product. The result does not depend on the number of threads: each element is one sum in an order that only the shapes
+    /// decide.
     ///
     /// # Panics
     /// When the dimensions do not fit: a broken invariant of the caller.
@@ -45,8 +46,8 @@ impl Product<'_> {
         }
     }
 
-    /// [`Product::run`] that also sums a's rows, in single precision and without further rounding, where that costs no pass over memory: where a is
-    /// packed and its rows are adjacent in memory. Elsewhere nothing is done, and the result is false.
+    /// Runs the product as [`Product::run`] and also sums a's rows, in single precision and without further rounding, where that costs no
+    /// pass over memory: where a is packed and its rows are adjacent in memory. Elsewhere nothing is done, and the result is false.
     ///
     /// # Panics
     /// When the dimensions do not fit: a broken invariant of the caller.
@@ -65,7 +66,7 @@ impl Product<'_> {
         false
     }
 
-    /// [`Product::run`] with a packed b. Sums over long inner dimensions are in another order than there.
+    /// Runs the product with a packed b. Sums over long inner dimensions are in another order than in [`Product::run`].
     ///
     /// # Panics
     /// When the dimensions do not fit or b was rounded otherwise: a broken invariant of the caller.
@@ -82,7 +83,7 @@ impl Product<'_> {
         _ = product;
     }
 
-    /// The product on the blocked engine.
+    /// Runs the product on the blocked engine.
     ///
     /// # Safety
     /// As [`blocked::run`]; the shapes fit.
@@ -98,8 +99,8 @@ impl Product<'_> {
     }
 }
 
-/// Whether a product of an inner dimension of `k` that rounds can write bf16: where its blocked engine sums `k` at once, so that results are rounded
-/// once.
+/// Whether a product of an inner dimension of `k` that rounds can write bf16: where the blocked engine sums `k` at once, so that results
+/// are rounded once.
 pub fn writes_bf16x2(k: usize) -> bool {
     #[cfg(target_arch = "x86_64")]
     if cpu::bf16() {
@@ -129,8 +130,8 @@ pub fn row_sums_scratch(m: usize, k: usize) -> usize {
     0
 }
 
-/// `c = a·b`, or `c += a·b` where `accumulate`, by the crate `gemm`: over the threads of the pool where one is given, else on the calling thread. The
-/// result does not depend on the number of threads.
+/// Product of the crate `gemm`, `c = a·b`, or `c += a·b` where `accumulate`: over the threads of the pool where one is given, else on the
+/// calling thread. The result does not depend on the number of threads.
 ///
 /// # Panics
 /// When the inner or outer dimensions do not fit: a broken invariant of the caller.
@@ -151,8 +152,8 @@ pub fn gemm(a: Mat, b: Mat, c: MatMut, accumulate: bool, pool: Option<&Pool>) {
         Some(pool) => gemm::Parallelism::Rayon(pool.threads()),
         None => gemm::Parallelism::None,
     };
-    // SAFETY: `Mat::new` and `MatMut::new` checked that each slice holds every element its strides
-    // reach, `c` is borrowed mutably so it overlaps neither input, and the shapes agree (assert above).
+    // SAFETY: `Mat::new` and `MatMut::new` checked that each slice holds every element its strides reach, `c` is borrowed mutably so it
+    // overlaps neither input, and the shapes agree (assert above).
     unsafe {
         gemm::gemm(
             rows,

@@ -1,6 +1,7 @@
 //! Registers: a kernel is written once over [`Vector`], built for each instruction set, and the one for this CPU is called.
 //!
-//! [`multiversion!`](crate::multiversion) leaves the choice of instructions to the compiler; this is for the loops where registers are counted.
+//! [`multiversion!`](crate::multiversion) leaves the choice of instructions to the compiler; this is for the loops where registers are
+//! counted.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86;

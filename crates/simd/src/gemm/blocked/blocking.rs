@@ -1,7 +1,7 @@
 //! Blocking of a product in MC × NC × KC, and its constants. Only the shapes decide, so results do not depend on the threads.
 //!
-//! Packed operands consist of 32-bit *words*: one f32, or two bf16 that are neighbors along the inner dimension. A *step* is one word of the inner
-//! dimension. A *chunk* is a KC block, a *group* an NC block: whole panels of NR columns.
+//! Packed operands consist of 32-bit *words*: one f32, or two bf16 that are neighbors along the inner dimension. A *step* is one word of
+//! the inner dimension. A *chunk* is a KC block, a *group* an NC block: whole panels of NR columns.
 
 use std::ops::Range;
 
@@ -39,8 +39,8 @@ pub const fn per_step<const BF16: bool>() -> usize {
     if BF16 { 2 } else { 1 }
 }
 
-/// Distance of the rows of a packed block of a, in words, and an eighth of that of its micro-panels of eight rows: not a power of two, or they
-/// would share the cache's sets.
+/// Distance of the rows of a packed block of a, in words, and an eighth of that of its micro-panels of eight rows: not a power of two, or
+/// they would share the cache's sets.
 pub const fn row_words(steps: usize) -> usize {
     steps.next_multiple_of(LANES) + LANES
 }

@@ -18,7 +18,8 @@ pub trait Element: Sized {
     /// `left` elements can be read.
     unsafe fn consecutive<const BF16: bool>(from: *const Self, left: usize, by: Option<f32>) -> __m512i;
 
-    /// Sixteen words of neighboring columns: of one row (f32), or interleaved from a row and, where it is the `second`, the next one, `stride` elements further (bf16, the VNNI layout); each row multiplied by its factor, if there are any.
+    /// Sixteen words of neighboring columns: of one row (f32), or interleaved from a row and, where it is the `second`, the next one,
+    /// `stride` elements further (bf16, the VNNI layout); each row multiplied by its factor, if there are any.
     ///
     /// # Safety
     /// `columns` elements can be read in each row.
@@ -36,7 +37,8 @@ pub trait Element: Sized {
     /// As [`Element::interleaved`].
     unsafe fn add<const BF16: bool>(sum: __m512, words: __m512i, from: *const Self, stride: usize, second: bool, columns: usize) -> __m512;
 
-    /// Prefetches the rows that are packed [`PREFETCH_STEPS`] steps later: they are far apart in memory, so that the hardware does not predict them.
+    /// Prefetches the rows that are packed [`PREFETCH_STEPS`] steps later: they are far apart in memory, so that the hardware does not
+    /// predict them.
     #[inline(always)]
     fn prefetch_rows<const BF16: bool>(from: *const Self, stride: usize) {
         for row in 0..per_step::<BF16>() {

@@ -60,7 +60,8 @@ impl<'a> ChunkEpilogue<'a> {
     }
 }
 
-/// Multiplies rows of a with the packed `columns` of b over so many steps; `follow` are the words used after them, `prefetch` memory used after those.
+/// Multiplies rows of a with the packed `columns` of b over so many steps; `follow` are the words used after them, `prefetch` memory used
+/// after those.
 ///
 /// # Safety
 /// As [`super::run`]; `b` holds the panels of `columns`, `a` the rows, and nobody else uses this piece of c or of the words.

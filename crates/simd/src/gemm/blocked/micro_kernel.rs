@@ -1,7 +1,7 @@
 //! Micro-kernel of a product on AVX-512 with BF16: a micro-tile of up to 8 × 48 results whose sums are held in registers.
 //!
-//! One body serves both kinds of words ([`super::blocking`]): an f32 step is a fused multiply-add, a bf16 step `vdpbf16ps`, which adds two products to
-//! each f32 sum. Ends of the inner dimension are filled with zeros.
+//! One body serves both kinds of words ([`super::blocking`]): an f32 step is a fused multiply-add, a bf16 step `vdpbf16ps`, which adds two
+//! products to each f32 sum. Ends of the inner dimension are filled with zeros.
 
 use std::arch::x86_64::*;
 
@@ -71,8 +71,8 @@ fn last_lanes(columns: usize, vectors: usize) -> __mmask16 {
 /// Computes a micro-tile of `rows ≤ 8` rows and `columns ≤ 48` columns, epilogue included.
 ///
 /// # Safety
-/// The CPU has the features of [`crate::cpu::bf16`]. The packed operands reach `steps` steps, `c` that many rows and columns, and nobody else
-/// uses those elements of `c` meanwhile.
+/// The CPU has the features of [`crate::cpu::bf16`]. The packed operands reach `steps` steps, `c` that many rows and columns, and nobody
+/// else uses those elements of `c` meanwhile.
 pub unsafe fn run<const BF16: bool>(rows: usize, columns: usize, tile: &MicroTile) {
     let vectors = columns.div_ceil(LANES);
     let kernels = if BF16 { &BF16_KERNELS } else { &F32_KERNELS };

@@ -1,11 +1,12 @@
 //! Blocked products on AVX-512 with BF16, as jobs that each compute a block of the result over packed operands.
 //!
-//! b is packed once for all jobs, or prepacked; where few rows share it (or a result is small and its inner dimension long, as in a weight's
-//! gradient), each job packs its own group just before it uses it. a is read in place, packed once for all jobs, or by each job. Long inner dimensions
-//! are split into parts whose sums are added up in order (split-K). Every element is one sum in an order that only the shapes decide.
+//! b is packed once for all jobs, or prepacked; where few rows share it (or a result is small and its inner dimension long, as in a
+//! weight's gradient), each job packs its own group just before it uses it. a is read in place, packed once for all jobs, or by each job.
+//! Long inner dimensions are split into parts whose sums are added up in order (split-K). Every element is one sum in an order that only
+//! the shapes decide.
 //!
-//! Files from the bottom up, as in BLIS: [`blocking`] has the sizes, [`element`] and [`pack`] pack, [`micro_kernel`] multiplies and applies the
-//! [`epilogue`] of a micro-tile, [`macro_kernel`] loops over micro-tiles and [`prefetch`]es; the loops over blocks are here.
+//! Files from the bottom up, as in BLIS: [`blocking`] has the sizes, [`element`] and [`pack`] pack, [`micro_kernel`] multiplies and applies
+//! the [`epilogue`] of a micro-tile, [`macro_kernel`] loops over micro-tiles and [`prefetch`]es; the loops over blocks are here.
 
 pub mod blocking;
 mod element;
@@ -87,8 +88,8 @@ unsafe fn pack_panel<const BF16: bool>(b: &Mat, inner: &InnerBlocking, chunk: us
 /// Runs a product whose dimensions are all above 0. With `row_sums` it also sums the rows of an a that is not row-major.
 ///
 /// # Safety
-/// The CPU has the features of [`crate::cpu::bf16`]; `c` has as many rows as a and as many columns as b; packed words are those of a b with a's
-/// inner dimension, in this rounding.
+/// The CPU has the features of [`crate::cpu::bf16`]; `c` has as many rows as a and as many columns as b; packed words are those of a b with
+/// a's inner dimension, in this rounding.
 pub unsafe fn run<const BF16: bool>(product: &Product, a: Mat, b: OperandB, c: MatMut, row_sums: Option<&mut [f32]>, pool: &Pool) {
     let n = c.cols;
     let blocking = Blocking::new([a.rows, n, a.cols], per_step::<BF16>(), matches!(b, OperandB::Packed(_)));
@@ -178,8 +179,8 @@ pub unsafe fn run<const BF16: bool>(product: &Product, a: Mat, b: OperandB, c: M
             };
             for block in blocks.clone() {
                 let rows = blocking.block(block);
-                // SAFETY: blocks that all jobs share are packed; the words of this job hold a block of a behind a group of b; this piece of the
-                // result, or of the sums, belongs to this job.
+                // SAFETY: blocks that all jobs share are packed; the words of this job hold a block of a behind a group of b; this piece of
+                // the result, or of the sums, belongs to this job.
                 unsafe {
                     let left = if in_place {
                         LeftRows::in_place(&a, rows.start, range.start)

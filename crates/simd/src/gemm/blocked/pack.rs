@@ -8,7 +8,8 @@ use super::element::Element;
 use crate::gemm::matrix::{Elements, Mat};
 use crate::vector::x86::{mask, transpose};
 
-/// Whether the micro-kernels can read a in place: row-major words, with eight rows in at least four different sets of the first-level cache.
+/// Whether the micro-kernels can read a in place: row-major words, with eight rows in at least four different sets of the first-level
+/// cache.
 pub fn in_place<const BF16: bool>(a: &Mat) -> bool {
     const QUARTER_PAGE: usize = 512; // words; four of these distances wrap around the sets
     let row = match a.data {
@@ -82,8 +83,8 @@ impl LeftRows {
 /// rounding, where a is not row-major.
 ///
 /// # Safety
-/// The CPU has the features of [`crate::cpu::bf16`]; the ranges are inside `a`; `to` has `rows · row_words(steps)` words, rows rounded up to 8; `sums` is null
-/// or has as many elements as there are rows.
+/// The CPU has the features of [`crate::cpu::bf16`]; the ranges are inside `a`; `to` has `rows · row_words(steps)` words, rows rounded up
+/// to 8; `sums` is null or has as many elements as there are rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub unsafe fn pack_a<const BF16: bool>(a: &Mat, rows: Range<usize>, inner: Range<usize>, to: *mut u32, sums: *mut f32) {
     // SAFETY: the caller's promise.
@@ -153,8 +154,8 @@ unsafe fn pack_a_interleaved<const BF16: bool, const SUMS: bool, E: Element>(
         let second = k + 1 < inner.end;
         for (first, sum) in (0..rows.len()).step_by(LANES).zip(&mut row_sums) {
             let left = rows.len() - first;
-            // SAFETY: row `k` of the transposed view has `left` elements from here, and so has the next where it is inside `inner`; the second block is
-            // there if it has any.
+            // SAFETY: row `k` of the transposed view has `left` elements from here, and so has the next where it is inside `inner`; the
+            // second block is there if it has any.
             unsafe {
                 let from = data.add(k * a.col_stride + rows.start + first);
                 let words = E::interleaved::<BF16>(from, a.col_stride, second, left, None);
@@ -180,7 +181,8 @@ unsafe fn pack_a_interleaved<const BF16: bool, const SUMS: bool, E: Element>(
 /// Packs columns `columns` (at most 48) and elements `inner` of b.
 ///
 /// # Safety
-/// The CPU has the features of [`crate::cpu::bf16`]; the ranges are inside `b`; `to` has `steps` words for each column, columns rounded up to 16.
+/// The CPU has the features of [`crate::cpu::bf16`]; the ranges are inside `b`; `to` has `steps` words for each column, columns rounded up
+/// to 16.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub unsafe fn pack_b<const BF16: bool>(b: &Mat, inner: Range<usize>, columns: Range<usize>, to: *mut u32) {
     let are_columns = b.col_stride != 1;

@@ -7,9 +7,9 @@ use crate::gemm::epilogue::Epilogue;
 use crate::gemm::matrix::{Elements, Mat};
 use crate::gemm::product::Product;
 
-/// Memory that is used next and prefetched meanwhile, so that its user waits for the nearer caches skips_panels.
+/// Memory that is used next and prefetched meanwhile, so that its user waits for the nearer caches alone.
 pub struct Prefetch {
-    /// Begin and length in words of each piece: addresses skips_panels, nothing is read there.
+    /// Address and length in words of each piece: addresses alone, nothing is read there.
     pieces: [(*const u32, usize); 3],
     /// Whether b's next panel, which is near, is not prefetched.
     pub skips_panels: bool,
@@ -34,7 +34,8 @@ impl Prefetch {
         Prefetch::of([contiguous_rows(&a.t(), inner.clone()), contiguous_rows(b, inner), NOTHING])
     }
 
-    /// Prefetch of the rows that the next job probably takes: of a row-major a where `a_is_packed`, of the epilogue's operand, and of the result.
+    /// Prefetch of the rows that the next job probably takes: of a row-major a where `a_is_packed`, of the epilogue's operand, and of the
+    /// result.
     pub fn rows(a: &Mat, a_is_packed: bool, product: &Product, c: SharedOutput, rows: Range<usize>) -> Prefetch {
         let a = if a_is_packed { contiguous_rows(a, rows.clone()) } else { NOTHING };
         let range = rows.start * c.row_stride..rows.end * c.row_stride;
@@ -58,7 +59,7 @@ impl Prefetch {
         Prefetch { pieces: [(share.as_ptr().cast(), share.len()), NOTHING, NOTHING], skips_panels: true }
     }
 
-    /// Begin of the next so many words.
+    /// Address of the next so many words.
     pub fn next(&mut self, words: usize) -> Option<*const u32> {
         let (from, left) = self.pieces.iter_mut().find(|(_, left)| *left > 0)?;
         let piece = *from;
@@ -67,7 +68,7 @@ impl Prefetch {
     }
 }
 
-/// Begin and length in words of some rows, where the matrix is contiguous; nothing elsewhere.
+/// Address and length in words of some rows, where the matrix is contiguous; nothing elsewhere.
 fn contiguous_rows(mat: &Mat, rows: Range<usize>) -> (*const u32, usize) {
     let (first, floats) = (rows.start * mat.cols, rows.len() * mat.cols);
     match mat.data {

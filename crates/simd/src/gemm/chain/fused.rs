@@ -1,10 +1,10 @@
 //! A fused chain on the blocked engine.
 //!
-//! Normalized rows, and hidden ones, are whole rows of words, as the products read them: a chunk of the inner dimension is a part of each. Hidden
-//! elements are rounded by the epilogue that applies GELU, so that no more than a panel of them is in memory as floats.
+//! Normalized rows, and hidden ones, are whole rows of words, as the products read them: a chunk of the inner dimension is a part of each.
+//! Hidden elements are rounded by the epilogue that applies GELU, so that no more than a panel of them is in memory as floats.
 //!
-//! With many rows a job takes a block of them through the whole chain. With few, weights cost more than rows: each step is done for all rows before
-//! the next, and a job has some of the columns.
+//! With many rows a job takes a block of them through the whole chain. With few, weights cost more than rows: each step is done for all
+//! rows before the next, and a job has some of the columns.
 
 use std::ops::Range;
 
@@ -116,7 +116,8 @@ pub(super) fn scratch<const BF16: bool>(sizes: &ChainSizes, threads: usize) -> u
 /// Runs the fused chain.
 ///
 /// # Safety
-/// The CPU has the features of [`crate::cpu::bf16`]; the sizes are those of the operands, the result and the epilogue; weights are rounded like this.
+/// The CPU has the features of [`crate::cpu::bf16`]; the sizes are those of the operands, the result and the epilogue; weights are rounded
+/// like this.
 pub(super) unsafe fn run<const BF16: bool>(chain: &Chain, weights: FusedWeights, sizes: &ChainSizes, x: Mat, c: MatMut, pool: &Pool) {
     assert!(c.is_f32() || sums_at_once(weights.last.k), "an inner dimension of {} is not summed at once", weights.last.k);
     let plan = ChainPlan::new::<BF16>(sizes, chain.norm.is_none() && pack::in_place::<BF16>(&x));
@@ -247,7 +248,8 @@ impl Chain<'_> {
 /// Packs rows of x as words, normalized where there is a norm, `row` from one to the next.
 ///
 /// # Safety
-/// The CPU has the features of [`crate::cpu::bf16`]; rows of x are as long as the norm's; there are at most [`MC`], and `to` has `row` words for each.
+/// The CPU has the features of [`crate::cpu::bf16`]; rows of x are as long as the norm's; there are at most [`MC`], and `to` has `row`
+/// words for each.
 unsafe fn pack_rows<const BF16: bool>(norm: Option<&ChainNorm>, x: &Mat, rows: Range<usize>, to: *mut u32, row: usize) {
     // SAFETY: the caller's promise.
     unsafe {

@@ -1,7 +1,8 @@
 //! Chains of products, row by row: `[layer norm →] [product → GELU →] product [→ epilogue]`.
 //!
-//! Where the CPU has our blocked engine and weights are packed, the chain is fused: rows are normalized to the words that the first product reads,
-//! and that product writes the words that the second reads; with many rows all of it stays in the caches. Elsewhere one step is done epilogue the other.
+//! Where the CPU has our blocked engine and weights are packed, the chain is fused: rows are normalized to the words that the first product
+//! reads, and that product writes the words that the second reads; with many rows all of it stays in the caches. Elsewhere one step is done
+//! after the other.
 
 #[cfg(target_arch = "x86_64")]
 mod fused;
