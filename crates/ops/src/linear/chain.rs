@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use esvit_graph::{DType, Io, Next, Op, Precision, Prepacked, Result, Shape, Slice, SliceMut, volume};
 use esvit_simd::Mat;
-use esvit_simd::gemm::{Chain as Steps, Epilogue, Layer, Norm, Packed, Sizes, Weight, chain_scratch};
+use esvit_simd::gemm::{Chain as Steps, ChainLayer, ChainNorm, ChainSizes, ChainWeight, Epilogue, Packed, chain_scratch};
 
 use super::{Linear, cpu};
 use crate::gelu::Gelu;
@@ -96,14 +96,14 @@ impl Chain {
     }
 
     /// Elements of the hidden layer's and the result's rows.
-    fn sizes(&self, shapes: &[&Shape]) -> Sizes {
+    fn sizes(&self, shapes: &[&Shape]) -> ChainSizes {
         let operands = self.operands();
         let out = |layer: &LayerOperands| shapes[layer.weight][0];
         let (hidden, last) = match &operands.second {
             Some(second) => (Some(out(&operands.first)), second),
             None => (None, &operands.first),
         };
-        Sizes { rows: shapes[0][0], width: shapes[0][1], hidden, out: out(last), norm: self.norm.is_some() }
+        ChainSizes { rows: shapes[0][0], width: shapes[0][1], hidden, out: out(last), norm: self.norm.is_some() }
     }
 }
 
@@ -129,12 +129,12 @@ impl LayerOperands {
     }
 
     /// The layer in a product: its weight packed, or as it is.
-    fn bind<'a>(&self, io: &Io<'a>, packed: Option<&'a Packed>) -> Layer<'a> {
+    fn bind<'a>(&self, io: &Io<'a>, packed: Option<&'a Packed>) -> ChainLayer<'a> {
         let plain = || {
             let (out, width) = io.matrix(self.weight);
-            Weight::Plain(Mat::new(io.f32(self.weight), out, width).t())
+            ChainWeight::Plain(Mat::new(io.f32(self.weight), out, width).t())
         };
-        Layer { weight: packed.map_or_else(plain, Weight::Packed), bias: self.bias.map(|bias| io.f32(bias)) }
+        ChainLayer { weight: packed.map_or_else(plain, ChainWeight::Packed), bias: self.bias.map(|bias| io.f32(bias)) }
     }
 }
 
@@ -217,7 +217,7 @@ impl Op for Chain {
             Some(second) => (Some(first), second.bind(io, packed.and_then(|p| p.second.as_ref()))),
             None => (None, first),
         };
-        let norm = |gamma| Norm { eps: self.norm.unwrap_or_default(), gamma: io.f32(gamma), beta: io.f32(gamma + 1) };
+        let norm = |gamma| ChainNorm { eps: self.norm.unwrap_or_default(), gamma: io.f32(gamma), beta: io.f32(gamma + 1) };
         let pool = io.pool;
         let mut of_rows = pool.scratch(self.factors().map_or(0, Layout::tokens));
         if let (Some(factors), Some(layout)) = (operands.factors, self.factors()) {
@@ -229,8 +229,8 @@ impl Op for Chain {
             (None, Then::Gelu) => Epilogue::Gelu,
             (None, _) => Epilogue::Identity,
         };
-        let chain = Steps { rounding: rounding(io.precision), norm: operands.gamma.map(norm), hidden, last, after };
-        let Sizes { rows, out, .. } = self.sizes(&io.shapes);
+        let chain = Steps { rounding: rounding(io.precision), norm: operands.gamma.map(norm), hidden, last, epilogue: after };
+        let ChainSizes { rows, out, .. } = self.sizes(&io.shapes);
         chain.run(cpu::operand(io, 0), cpu::result(&mut io.outputs[0], rows, out), pool);
     }
 
@@ -274,7 +274,7 @@ impl Op for Chain {
     }
 
     fn flops(&self, inputs: &[&Shape]) -> u64 {
-        let Sizes { rows, width, hidden, out, .. } = self.sizes(inputs);
+        let ChainSizes { rows, width, hidden, out, .. } = self.sizes(inputs);
         2 * (rows * hidden.map_or(width * out, |hidden| hidden * (width + out))) as u64
     }
 }

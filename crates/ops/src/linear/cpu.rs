@@ -66,7 +66,7 @@ pub(super) fn input_gradient(io: &mut Io, after: Epilogue) {
     let (dy, weight) = (operand(io, 0), operand(io, 1));
     let ((rows, _), (_, width)) = (io.matrix(0), io.matrix(1));
     let pool = io.pool;
-    let how = Product { rounding: rounding(io.precision), after, parallel: true, ..Default::default() };
+    let how = Product { rounding: rounding(io.precision), epilogue: after, parallel: true, ..Default::default() };
     how.run(dy, weight, result(&mut io.outputs[0], rows, width), pool);
 }
 
@@ -92,7 +92,7 @@ pub(super) fn weight_gradient(io: &mut Io) {
     let how = Product { rounding: rounding(io.precision), parallel: true, ..Default::default() };
     let (a, b) = (operand(io, 0).t(), operand(io, 1));
     if let [dw, db] = &mut io.outputs[..] {
-        if how.run_and_sum(a, b, MatMut::new(dw.f32(), out, width), db.f32(), pool) {
+        if how.run_with_row_sums(a, b, MatMut::new(dw.f32(), out, width), db.f32(), pool) {
             return;
         }
         column_sum_fast(pool, io.inputs[0].f32(), out, db.f32());

@@ -7,8 +7,10 @@ use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 use bytemuck::cast_slice_mut;
-use esvit_simd::bf16x2::softmax::{Gradient, Tile};
-use esvit_simd::bf16x2::{Lines, Masks, Part, Product, Scores, copy_rows, lanes, line, pack_across, pack_rows, pack_transposed, words};
+use esvit_simd::bf16x2::softmax::{ScoreTile, SoftmaxGradient};
+use esvit_simd::bf16x2::{
+    Bf16Product, BiasRows, RegionMask, RowPart, Scores, copy_rows, lanes, line, pack_rows, pack_transposed, pack_vnni, words,
+};
 
 use super::cpu::MASK;
 use super::fast::{Operands, RowsMut, Tokens};
@@ -150,7 +152,7 @@ impl<'a> Rows<'a> {
     ///
     /// # Safety
     /// As [`pack_rows`].
-    unsafe fn pack(&self, d: usize, parts: &[Part]) {
+    unsafe fn pack(&self, d: usize, parts: &[RowPart]) {
         // SAFETY: the caller's promise.
         unsafe {
             match self {
@@ -200,7 +202,7 @@ impl<'a> Task<'a> {
     fn pack(&mut self, head: usize, dy: Option<&Rows>) {
         let (c, d) = (self.operands.three_c / 3, self.sizes.d);
         let [q, k, v, packed_dy] = &mut self.tiles.packed;
-        let part = |n: usize, to: &mut [u32]| Part { column: n * c + head * d, scale: 1.0, to: to.as_mut_ptr() };
+        let part = |n: usize, to: &mut [u32]| RowPart { column: n * c + head * d, scale: 1.0, to: to.as_mut_ptr() };
         // SAFETY: the CPU multiplies bf16 (`Task::new`); rows of qkv and dy have these columns, and the tiles are as large as the packing.
         unsafe {
             self.qkv.pack(d, &[part(0, q), part(1, k), part(2, v)]);
@@ -216,9 +218,9 @@ impl<'a> Task<'a> {
     }
 
     /// Keys (or values) times the transposed queries (or dY): rows of a tile of scores.
-    fn with_queries(&self, part: usize, transposed: &[u32]) -> Product {
+    fn with_queries(&self, part: usize, transposed: &[u32]) -> Bf16Product {
         let Sizes { d, channel_pairs, line, .. } = self.sizes;
-        Product { steps: channel_pairs, a: self.packed(part), a_row: words(d), a_step: 1, b: transposed.as_ptr(), b_step: line }
+        Bf16Product { steps: channel_pairs, a: self.packed(part), a_row: words(d), a_step: 1, b: transposed.as_ptr(), b_step: line }
     }
 
     /// Scores of all keys with some queries.
@@ -228,9 +230,9 @@ impl<'a> Task<'a> {
         let (tiles, strips) = (&mut self.tiles, &self.operands.geometry.strips);
         let bias = self.operands.bias_of(self.heads.start + g);
         let mask = MASK / self.operands.geometry.scale(self.sizes.d);
-        let mask = |shares: &[f32]| Masks { shares: shares.as_ptr(), value: mask, region: window.region };
+        let mask = |shares: &[f32]| RegionMask { shares: shares.as_ptr(), value: mask, region: window.region };
         let scores = Scores {
-            bias: Some(Lines { base: bias.as_ptr().cast_mut(), starts: &strips.starts }),
+            bias: Some(BiasRows { base: bias.as_ptr().cast_mut(), starts: &strips.starts }),
             masks: window.masks.map(mask),
             line,
             to: tiles.s.as_mut_ptr(),
@@ -242,9 +244,9 @@ impl<'a> Task<'a> {
     }
 
     /// The tile of scores, and some queries of it.
-    fn tile(&mut self, queries: Range<usize>) -> Tile {
+    fn tile(&mut self, queries: Range<usize>) -> ScoreTile {
         let factor = self.operands.geometry.scale(self.sizes.d) * LOG2_E;
-        Tile { rows: self.sizes.area, columns: queries, line: self.sizes.line, factor, s: self.tiles.s.as_mut_ptr() }
+        ScoreTile { rows: self.sizes.area, columns: queries, line: self.sizes.line, factor, s: self.tiles.s.as_mut_ptr() }
     }
 
     fn queries(&self) -> impl Iterator<Item = Range<usize>> + use<> {
@@ -286,20 +288,20 @@ impl<'a> Task<'a> {
                     let (tile, tiles) = (self.tile(queries), &mut self.tiles);
                     look_ahead(4 * g + 1);
                     // SAFETY: as above.
-                    unsafe { tile.exponentials_across(tiles.max.as_ptr(), tiles.inverse.as_mut_ptr(), tiles.scores.as_mut_ptr()) };
+                    unsafe { tile.exponentials_vnni(tiles.max.as_ptr(), tiles.inverse.as_mut_ptr(), tiles.scores.as_mut_ptr()) };
                 }
                 look_ahead(4 * g + 2);
                 let (v, tiles) = (self.packed(2), &mut self.tiles);
                 // SAFETY: as above.
                 unsafe {
-                    pack_across(v, area, d, tiles.across[0].as_mut_ptr());
+                    pack_vnni(v, area, d, tiles.across[0].as_mut_ptr());
                     let (a, b) = (tiles.scores.as_ptr(), tiles.across[0].as_ptr());
-                    let values = Product { steps: token_pairs, a, a_row: 1, a_step: line, b, b_step: lanes(d) };
+                    let values = Bf16Product { steps: token_pairs, a, a_row: 1, a_step: line, b, b_step: lanes(d) };
                     look_ahead(4 * g + 3);
                     let (factors, to) = (Some(&tiles.inverse[..area]), tiles.results.as_mut_ptr());
                     match y.pairs {
-                        true => values.rounded_rows(area, d, 1.0, factors, to.cast::<u16>().add(g * d), width),
-                        false => values.rows(area, d, 1.0, factors, false, to.add(g * d), width),
+                        true => values.store_bf16_rows(area, d, 1.0, factors, to.cast::<u16>().add(g * d), width),
+                        false => values.store_rows(area, d, 1.0, factors, false, to.add(g * d), width),
                     }
                 }
             }
@@ -330,7 +332,7 @@ impl<'a> Task<'a> {
                     pack_transposed(packed[0], area, d, tiles.qt.as_mut_ptr(), line);
                     pack_transposed(packed[2], area, d, tiles.dyt.as_mut_ptr(), line);
                     for (across, packed) in tiles.across.iter_mut().zip(packed) {
-                        pack_across(packed, area, d, across.as_mut_ptr());
+                        pack_vnni(packed, area, d, across.as_mut_ptr());
                     }
                 }
                 tiles.along[..area].fill(0.0);
@@ -338,20 +340,20 @@ impl<'a> Task<'a> {
                     self.scores(g, &window, queries.clone());
                     let dp = self.with_queries(2, self.tiles.dyt);
                     let (tile, tiles) = (self.tile(queries.clone()), &mut self.tiles);
-                    let gradient = Gradient {
+                    let gradient = SoftmaxGradient {
                         dp: tiles.dp.as_ptr(),
                         inverse: tiles.inverse.as_ptr(),
-                        along: tiles.along.as_ptr(),
-                        dbias: Some(Lines { base: tiles.dbias[g * strips.len()..].as_mut_ptr(), starts: &strips.starts }),
+                        column_dots: tiles.along.as_ptr(),
+                        dbias: Some(BiasRows { base: tiles.dbias[g * strips.len()..].as_mut_ptr(), starts: &strips.starts }),
                         p: tiles.p.as_mut_ptr(),
                         ds: tiles.ds.as_mut_ptr(),
-                        across: tiles.scores.as_mut_ptr(),
+                        ds_vnni: tiles.scores.as_mut_ptr(),
                     };
                     // SAFETY: as above.
                     unsafe {
                         tile.exponentials(tiles.max.as_ptr(), tiles.inverse.as_mut_ptr());
                         // dPᵀ = V·dYᵀ
-                        dp.along(area, queries, tile.s, line, tiles.dp.as_mut_ptr(), tiles.along.as_mut_ptr());
+                        dp.store_and_dot(area, queries, tile.s, line, tiles.dp.as_mut_ptr(), tiles.along.as_mut_ptr());
                         tile.gradient(&gradient);
                     }
                 }
@@ -359,9 +361,9 @@ impl<'a> Task<'a> {
                 // dQ = dS·K/√D, dK = dSᵀ·Q/√D, dV = Pᵀ·dY, where rows of the tiles are keys.
                 let tiles = &self.tiles;
                 let [q, k, dy] = [0, 1, 2].map(|part| tiles.across[part].as_ptr());
-                let dq = Product { steps: token_pairs, a: tiles.scores.as_ptr(), a_row: 1, a_step: line, b: k, b_step: lanes(d) };
-                let dk = Product { a: tiles.ds.as_ptr(), a_row: line / 2, a_step: 1, b: q, ..dq };
-                let dv = Product { a: tiles.p.as_ptr(), b: dy, ..dk };
+                let dq = Bf16Product { steps: token_pairs, a: tiles.scores.as_ptr(), a_row: 1, a_step: line, b: k, b_step: lanes(d) };
+                let dk = Bf16Product { a: tiles.ds.as_ptr(), a_row: line / 2, a_step: 1, b: q, ..dq };
+                let dv = Bf16Product { a: tiles.p.as_ptr(), b: dy, ..dk };
                 let scale = o.geometry.scale(d);
                 for (part, (product, factor)) in [(dq, scale), (dk, scale), (dv, 1.0)].into_iter().enumerate() {
                     look_ahead(5 * g + 2 + part);
@@ -369,8 +371,8 @@ impl<'a> Task<'a> {
                     // SAFETY: as above.
                     unsafe {
                         match dqkv.pairs {
-                            true => product.rounded_rows(area, d, factor, None, to.cast::<u16>().add(at), 3 * width),
-                            false => product.rows(area, d, factor, None, false, to.add(at), 3 * width),
+                            true => product.store_bf16_rows(area, d, factor, None, to.cast::<u16>().add(at), 3 * width),
+                            false => product.store_rows(area, d, factor, None, false, to.add(at), 3 * width),
                         }
                     }
                 }

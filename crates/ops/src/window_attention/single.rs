@@ -6,8 +6,8 @@
 use std::ops::Range;
 
 use esvit_simd::lanes;
-use esvit_simd::panel::{Product, padded};
-use esvit_simd::vector::{Kernel, Vector};
+use esvit_simd::panel::{PanelProduct, padded};
+use esvit_simd::vector::{Vector, VectorKernel};
 
 use super::fast::{Operands, RowsMut, Tokens};
 use super::softmax::Softmax;
@@ -82,7 +82,7 @@ pub(super) struct Forward<'a> {
     pub tiles: Tiles<'a>,
 }
 
-impl Kernel for Forward<'_> {
+impl VectorKernel for Forward<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -112,7 +112,7 @@ impl Kernel for Forward<'_> {
                 unsafe { transpose::<V>(q, scale, tiles.qt, &sizes) };
                 look_ahead(2 * g);
                 for some in &queries {
-                    let scores = Product {
+                    let scores = PanelProduct {
                         n: some.columns.len(),
                         a: &k[..area],
                         a_step: 1,
@@ -129,7 +129,7 @@ impl Kernel for Forward<'_> {
                     }
                 }
                 look_ahead(2 * g + 1);
-                let values = Product {
+                let values = PanelProduct {
                     n: dp,
                     a: &p_columns,
                     a_step: line,
@@ -158,7 +158,7 @@ pub(super) struct Backward<'a> {
     pub sums: &'a mut [f32],
 }
 
-impl Kernel for Backward<'_> {
+impl VectorKernel for Backward<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -198,7 +198,7 @@ impl Kernel for Backward<'_> {
                 }
                 look_ahead(4 * g);
                 for some in &queries {
-                    let scores = Product {
+                    let scores = PanelProduct {
                         n: some.columns.len(),
                         a: &k[..area],
                         a_step: 1,
@@ -208,7 +208,7 @@ impl Kernel for Backward<'_> {
                         out: &some.p,
                     };
                     // dPᵀ = V·dYᵀ
-                    let dp = Product { a: &v[..area], b: &some.dyt[..d], init: None, out: &some.ds, ..scores };
+                    let dp = PanelProduct { a: &v[..area], b: &some.dyt[..d], init: None, out: &some.ds, ..scores };
                     let softmax = Softmax { keys: area, columns: some.columns.clone(), line, p: tiles.p.as_mut_ptr(), masks, starts };
                     let dbias = &mut tiles.dbias[g * strips.len()..][..strips.len()];
                     // SAFETY: rows of k and v hold D floats; rows of all tiles and of the masks are lines, and the columns are inside.
@@ -219,9 +219,10 @@ impl Kernel for Backward<'_> {
                     }
                 }
                 // dQ = dS·K/√D, dK = dSᵀ·Q/√D, dV = Pᵀ·dY, where rows of the tiles are keys.
-                let dq = Product { n: dp, a: &ds_columns, a_step: line, b: &k[..area], init: None, scale: Some(&scales), out: &results[g] };
-                let dk = Product { a: &ds, a_step: 1, b: &q[..area], out: &results[group + g], ..dq };
-                let dv = Product { a: &p, b: &dy_rows[g][..area], scale: None, out: &results[2 * group + g], ..dk };
+                let dq =
+                    PanelProduct { n: dp, a: &ds_columns, a_step: line, b: &k[..area], init: None, scale: Some(&scales), out: &results[g] };
+                let dk = PanelProduct { a: &ds, a_step: 1, b: &q[..area], out: &results[group + g], ..dq };
+                let dv = PanelProduct { a: &p, b: &dy_rows[g][..area], scale: None, out: &results[2 * group + g], ..dk };
                 for (part, product) in [dq, dk, dv].into_iter().enumerate() {
                     look_ahead(4 * g + 1 + part);
                     // SAFETY: rows and columns of p and ds hold T floats; rows of k, q, dy and of the results hold Dp.

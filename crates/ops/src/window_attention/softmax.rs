@@ -34,7 +34,7 @@ impl Softmax<'_> {
                 at += V::LANES;
             }
             if at < self.columns.end {
-                self.forward_of::<V::Half>(at, inverse);
+                self.forward_of::<V::Narrow>(at, inverse);
             }
         }
     }
@@ -95,7 +95,7 @@ impl Softmax<'_> {
                 at += V::LANES;
             }
             if at < self.columns.end {
-                self.gradient_of::<V::Half>(at, ds, dbias);
+                self.gradient_of::<V::Narrow>(at, ds, dbias);
             }
         }
     }

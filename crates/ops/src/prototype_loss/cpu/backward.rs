@@ -4,7 +4,7 @@ use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 use esvit_graph::Io;
-use esvit_simd::gemm::Tile;
+use esvit_simd::gemm::PackedTile;
 use esvit_simd::{Mat, MatMut, lanes};
 use rayon::prelude::*;
 
@@ -23,7 +23,7 @@ struct Pass<'a> {
     /// The same times the weight of each student row.
     row_weight: Vec<f32>,
     /// Blocks of student rows, packed once for all tiles.
-    z: Vec<Tile<'a>>,
+    z: Vec<PackedTile<'a>>,
 }
 
 /// Results of a range of K, and its kept logits.
@@ -67,7 +67,7 @@ impl Pass<'_> {
             };
             let rows = tile.start - first..tile.end - first;
             let dv = &mut dv[rows.start * x.d..rows.end * x.d];
-            let w = Tile::rows(directions, lengths.factors(), x.rounding, tiles.rows);
+            let w = PackedTile::rows(directions, lengths.factors(), x.rounding, tiles.rows);
             let w_columns = logits.is_none().then(|| x.student.columns(&tile, &lengths, x.rounding, tiles.columns));
             let dw = &mut tiles.dw[..n * x.d];
             for (b, block) in steps(0..x.ns, BLOCK).enumerate() {
@@ -101,10 +101,10 @@ pub(in crate::prototype_loss) fn backward(op: &PrototypeLoss, io: &mut Io) {
     let base2 = |lse: &[f32]| lse.iter().map(|lse| lse * LOG2_E).collect();
     let gain = io.scalar(12) * x.inverse_tau;
     let row_weight = (0..x.ns).map(|i| gain * x.pair_weight[op.pairs(i)].iter().sum::<f32>()).collect();
-    let words = Tile::words(BLOCK.min(x.ns), x.d);
+    let words = PackedTile::words(BLOCK.min(x.ns), x.d);
     let mut packed = pool.scratch(x.ns.div_ceil(BLOCK) * words);
     let blocks = steps(0..x.ns, BLOCK).zip(packed.chunks_mut(words));
-    let z = blocks.map(|(block, words)| Tile::rows(x.rows(&block), &[1.0; BLOCK][..block.len()], x.rounding, words)).collect();
+    let z = blocks.map(|(block, words)| PackedTile::rows(x.rows(&block), &[1.0; BLOCK][..block.len()], x.rounding, words)).collect();
     let kept = io.inputs.get(13).map_or(&[][..], |kept| kept.f32());
     let pass = Pass { op, lse_s: base2(io.f32(10)), lse_t: base2(io.f32(11)), gain, row_weight, z, x };
     let x = &pass.x;

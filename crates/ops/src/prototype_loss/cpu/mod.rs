@@ -11,7 +11,7 @@ mod rows;
 use std::ops::Range;
 
 use esvit_graph::{Io, Shape};
-use esvit_simd::gemm::{self, Product, Rounding, Tile};
+use esvit_simd::gemm::{self, PackedTile, Product, Rounding};
 use esvit_simd::{Mat, MatMut, Pool};
 
 pub(super) use backward::backward;
@@ -83,12 +83,12 @@ impl<'a> Operands<'a> {
     }
 
     /// `c (+)= a·b` on this thread, while `ahead` comes from memory.
-    fn product(&self, a: Mat, b: &Tile, c: MatMut, accumulate: bool, ahead: &[f32]) {
-        Product { rounding: self.rounding, accumulate, ahead, ..Default::default() }.run_tile(a, b, c, self.pool);
+    fn product(&self, a: Mat, b: &PackedTile, c: MatMut, accumulate: bool, ahead: &[f32]) {
+        Product { rounding: self.rounding, accumulate, prefetch: ahead, ..Default::default() }.run_tile(a, b, c, self.pool);
     }
 
     /// Logits `[rows, tile]` of rows `z` and a tile's prototypes.
-    fn logits(&self, z: &[f32], w: &Tile, out: &mut [f32], ahead: &[f32]) {
+    fn logits(&self, z: &[f32], w: &PackedTile, out: &mut [f32], ahead: &[f32]) {
         let rows = z.len() / self.d;
         let n = out.len() / rows;
         self.product(Mat::new(z, rows, self.d), w, MatMut::new(out, rows, n), false, ahead);
@@ -133,9 +133,9 @@ struct Tiles<'s> {
 impl<'s> Tiles<'s> {
     /// Floats of each.
     fn sizes(ns: usize, nt: usize, d: usize, backward: bool) -> [usize; 5] {
-        let [rows, dw] = if backward { [Tile::words(TILE, d), TILE * d] } else { [0; 2] };
+        let [rows, dw] = if backward { [PackedTile::words(TILE, d), TILE * d] } else { [0; 2] };
         // Each begins at a cache line.
-        [nt * TILE, BLOCK.min(ns) * TILE, Tile::words(d, TILE), rows, dw].map(|size| size.next_multiple_of(16))
+        [nt * TILE, BLOCK.min(ns) * TILE, PackedTile::words(d, TILE), rows, dw].map(|size| size.next_multiple_of(16))
     }
 
     fn of(x: &Operands, backward: bool, scratch: &'s mut [f32]) -> Tiles<'s> {
@@ -165,7 +165,7 @@ pub(super) fn scratch(inputs: &[&Shape], threads: usize, backward: bool) -> usiz
         products = products.max(gemm::scratch(block, d, TILE, 1)).max(gemm::scratch(TILE, d, block, 1));
     }
     let rows = if backward { ns * d } else { 2 * ns + 5 * nt + pairs };
-    let packed = if backward { ns.div_ceil(BLOCK) * Tile::words(block, d) } else { 0 };
+    let packed = if backward { ns.div_ceil(BLOCK) * PackedTile::words(block, d) } else { 0 };
     4 * (threads * tiles + ranges(k) * rows + packed) + threads * products
 }
 

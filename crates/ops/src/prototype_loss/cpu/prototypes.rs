@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use esvit_simd::cpu::madd;
-use esvit_simd::gemm::{Rounding, Tile};
+use esvit_simd::gemm::{PackedTile, Rounding};
 use esvit_simd::multiversion;
 use esvit_simd::vector::{stream, stream_end};
 
@@ -53,8 +53,8 @@ impl<'a> Prototypes<'a> {
     }
 
     /// Prototypes of a tile as columns, packed into `to`.
-    pub(super) fn columns<'t>(&self, tile: &Range<usize>, lengths: &Lengths, rounding: Rounding, to: &'t mut [f32]) -> Tile<'t> {
-        Tile::columns(self.directions(tile), lengths.factors(), rounding, to)
+    pub(super) fn columns<'t>(&self, tile: &Range<usize>, lengths: &Lengths, rounding: Rounding, to: &'t mut [f32]) -> PackedTile<'t> {
+        PackedTile::columns(self.directions(tile), lengths.factors(), rounding, to)
     }
 
     /// The logit of one row for each prototype of a tile.

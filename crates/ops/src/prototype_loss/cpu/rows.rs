@@ -1,6 +1,6 @@
 //! What is done to a row of a tile's logits: kernels over whole registers, and plain floats for what is left.
 
-use esvit_simd::vector::{Kernel, Vector, dispatch, precise_exp2};
+use esvit_simd::vector::{Vector, VectorKernel, dispatch, precise_exp2};
 
 /// Where the registers of a row begin.
 #[inline(always)]
@@ -24,7 +24,7 @@ struct Dot<'a> {
     y: &'a [f32],
 }
 
-impl Kernel for Dot<'_> {
+impl VectorKernel for Dot<'_> {
     type Output = f32;
 
     #[inline(always)]
@@ -64,7 +64,7 @@ struct TeacherExponentials<'a> {
     before: f32,
 }
 
-impl Kernel for TeacherExponentials<'_> {
+impl VectorKernel for TeacherExponentials<'_> {
     type Output = (f32, f32, f32);
 
     #[inline(always)]
@@ -117,7 +117,7 @@ struct StudentExponentials<'a> {
     before: f32,
 }
 
-impl Kernel for StudentExponentials<'_> {
+impl VectorKernel for StudentExponentials<'_> {
     type Output = (f32, f32);
 
     #[inline(always)]
@@ -154,7 +154,7 @@ struct TeacherProbabilities<'a> {
     lse: f32,
 }
 
-impl Kernel for TeacherProbabilities<'_> {
+impl VectorKernel for TeacherProbabilities<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -187,7 +187,7 @@ struct StudentProbabilities<'a> {
     weight: f32,
 }
 
-impl Kernel for StudentProbabilities<'_> {
+impl VectorKernel for StudentProbabilities<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -1,50 +1,56 @@
-//! How the elements of an operand, as they lie in memory, become packed words: f32 are rounded where the product rounds, bf16 are taken as they are.
+//! Conversion of an operand's elements to packed words: f32 are rounded where the product rounds, bf16 are copied.
 
 use std::arch::x86_64::*;
 
-use super::avx512::{LANES, per_step};
+use super::blocking::{LANES, per_step};
 use crate::vector::x86::mask;
 
-/// Steps by which packing asks for memory before it reads it.
-const AHEAD: usize = 12;
+/// Steps between the prefetch of a row and its packing.
+const PREFETCH_STEPS: usize = 12;
 
-/// Elements of an operand as they lie in memory, and how they become words.
+/// Element of an operand in memory, with its conversion to words.
 ///
 /// Every function promises to be inlined into one that has the features of [`crate::cpu::bf16`].
-pub(super) trait Element: Sized {
-    /// Sixteen words along a row of `left` elements at `from`, each multiplied by what `by` holds, if anything.
+pub trait Element: Sized {
+    /// Sixteen words of consecutive elements, of which `left` exist at `from`, each multiplied by the factor `by` if there is one.
     ///
     /// # Safety
     /// `left` elements can be read.
-    unsafe fn along<const BF16: bool>(from: *const Self, left: usize, by: Option<f32>) -> __m512i;
+    unsafe fn consecutive<const BF16: bool>(from: *const Self, left: usize, by: Option<f32>) -> __m512i;
 
-    /// Sixteen words across: `columns` neighbors in one row (f32), or in a row and, where it exists, the one `stride` behind (bf16); each row multiplied by
-    /// its factor, if there are any.
+    /// Sixteen words of neighboring columns: of one row (f32), or interleaved from a row and, where it is the `second`, the next one,
+    /// `stride` elements further (bf16, the VNNI layout); each row multiplied by its factor, if there are any.
     ///
     /// # Safety
     /// `columns` elements can be read in each row.
-    unsafe fn across<const BF16: bool>(from: *const Self, stride: usize, second: bool, columns: usize, by: Option<[f32; 2]>) -> __m512i;
+    unsafe fn interleaved<const BF16: bool>(
+        from: *const Self,
+        stride: usize,
+        second: bool,
+        columns: usize,
+        by: Option<[f32; 2]>,
+    ) -> __m512i;
 
-    /// Adds the elements that [`Element::across`] made `words` of to `sum`, without further rounding.
+    /// Adds the elements that [`Element::interleaved`] made `words` of to `sum`, without further rounding.
     ///
     /// # Safety
-    /// As there.
+    /// As [`Element::interleaved`].
     unsafe fn add<const BF16: bool>(sum: __m512, words: __m512i, from: *const Self, stride: usize, second: bool, columns: usize) -> __m512;
 
-    /// Asks for the rows that are packed [`AHEAD`] steps later: rows of a memory that is read across lie apart, so that nobody guesses the next
-    /// ones.
+    /// Prefetches the rows that are packed [`PREFETCH_STEPS`] steps later: they are far apart in memory, so that the hardware does not
+    /// predict them.
     #[inline(always)]
-    fn ask<const BF16: bool>(from: *const Self, stride: usize) {
+    fn prefetch_rows<const BF16: bool>(from: *const Self, stride: usize) {
         for row in 0..per_step::<BF16>() {
             // SAFETY: a hint, wherever it points.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add((AHEAD * per_step::<BF16>() + row) * stride).cast()) };
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add((PREFETCH_STEPS * per_step::<BF16>() + row) * stride).cast()) };
         }
     }
 }
 
 impl Element for f32 {
     #[inline(always)]
-    unsafe fn along<const BF16: bool>(from: *const f32, left: usize, by: Option<f32>) -> __m512i {
+    unsafe fn consecutive<const BF16: bool>(from: *const f32, left: usize, by: Option<f32>) -> __m512i {
         // SAFETY: registers alone.
         let scaled = |x| by.map_or(x, |by| unsafe { _mm512_mul_ps(x, _mm512_set1_ps(by)) });
         // SAFETY: the masks leave out what does not exist.
@@ -59,11 +65,17 @@ impl Element for f32 {
     }
 
     #[inline(always)]
-    unsafe fn across<const BF16: bool>(from: *const f32, stride: usize, second: bool, columns: usize, by: Option<[f32; 2]>) -> __m512i {
+    unsafe fn interleaved<const BF16: bool>(
+        from: *const f32,
+        stride: usize,
+        second: bool,
+        columns: usize,
+        by: Option<[f32; 2]>,
+    ) -> __m512i {
         let mask = mask(columns);
         // SAFETY: registers alone.
         let scaled = |x, row: usize| by.map_or(x, |by| unsafe { _mm512_mul_ps(x, _mm512_set1_ps(by[row])) });
-        Self::ask::<BF16>(from, stride);
+        Self::prefetch_rows::<BF16>(from, stride);
         // SAFETY: the masks leave out what does not exist.
         unsafe {
             let even = scaled(_mm512_maskz_loadu_ps(mask, from), 0);
@@ -96,15 +108,15 @@ impl Element for f32 {
 /// The bits of a bf16, for products that round. They are taken as they are: [`super::pack::pack_scaled_b`] has factors for f32 alone.
 impl Element for u16 {
     #[inline(always)]
-    unsafe fn along<const BF16: bool>(from: *const u16, left: usize, _: Option<f32>) -> __m512i {
+    unsafe fn consecutive<const BF16: bool>(from: *const u16, left: usize, _: Option<f32>) -> __m512i {
         // SAFETY: the masks leave out what does not exist, in words: rows have an even number of elements.
         unsafe { _mm512_maskz_loadu_epi32(mask(left / 2), from.cast()) }
     }
 
     #[inline(always)]
-    unsafe fn across<const BF16: bool>(from: *const u16, stride: usize, second: bool, columns: usize, _: Option<[f32; 2]>) -> __m512i {
+    unsafe fn interleaved<const BF16: bool>(from: *const u16, stride: usize, second: bool, columns: usize, _: Option<[f32; 2]>) -> __m512i {
         let mask = mask(columns);
-        Self::ask::<BF16>(from, stride);
+        Self::prefetch_rows::<BF16>(from, stride);
         // SAFETY: the masks leave out what does not exist.
         unsafe {
             let even = _mm256_maskz_loadu_epi16(mask, from.cast());

@@ -1,37 +1,38 @@
-//! What is done to a block of results when it is complete, while it is in the cache.
+//! Epilogues of micro-tiles, on AVX-512: what follows their sums while they are in the cache.
 
 use std::arch::x86_64::*;
 
-use super::avx512::LANES;
+use super::blocking::LANES;
 use crate::gelu;
 
-/// What is done to the elements c of a block when they are complete. Pointers are to values that lie as the block does.
+/// Epilogue of a micro-tile, applied to its elements c. Pointers are to values with the tile's layout.
 #[derive(Clone, Copy, Default)]
-pub(super) enum Then {
+pub enum TileEpilogue {
+    /// Leaves the elements as they are.
     #[default]
-    Nothing,
-    /// GELU.
+    Identity,
+    /// GELU of each element.
     Gelu,
-    /// GELU, rounded, two neighbors to a word: row i from `i·row` on. The block itself is only a place for its sums.
-    GeluTo { words: *mut u32, row: usize },
-    /// Multiplied by the slope of GELU at x.
-    Slope { x: *const f32 },
-    /// x + s·c, with a factor for each row of the block.
+    /// GELU, rounded to words of two bf16: row i from `i·row` on. The tile itself only holds the sums.
+    GeluToBf16x2 { words: *mut u32, row: usize },
+    /// Multiplication by the derivative of GELU at x.
+    GeluDerivative { x: *const f32 },
+    /// x + scale·c, with a factor for each row of the tile.
     Residual { x: *const f32, scale: *const f32 },
 }
 
-impl Then {
-    /// What else is read.
+impl TileEpilogue {
+    /// Further operand of the epilogue; null without.
     pub fn operand(self) -> *const f32 {
         match self {
-            Then::Nothing | Then::Gelu | Then::GeluTo { .. } => std::ptr::null(),
-            Then::Slope { x } | Then::Residual { x, .. } => x,
+            TileEpilogue::Identity | TileEpilogue::Gelu | TileEpilogue::GeluToBf16x2 { .. } => std::ptr::null(),
+            TileEpilogue::GeluDerivative { x } | TileEpilogue::Residual { x, .. } => x,
         }
     }
 }
 
-/// A block whose elements are complete.
-pub(super) struct Complete {
+/// Micro-tile of results, ready for its epilogue.
+pub struct OutputTile {
     pub rows: usize,
     pub vectors: usize,
     /// Lanes of the last vector of each row.
@@ -41,8 +42,8 @@ pub(super) struct Complete {
     pub c_row: usize,
 }
 
-impl Complete {
-    /// Changes each vector of elements: `f` gets the row, where the vector is in the block, and which of its lanes exist.
+impl OutputTile {
+    /// Changes each vector of elements: `f` gets the row, the vector's offset in the tile, and which of its lanes exist.
     ///
     /// # Safety
     /// The elements exist.
@@ -60,10 +61,10 @@ impl Complete {
     }
 }
 
-/// GELU of sixteen columns.
+/// GELU of sixteen columns, fewer where the mask says so.
 ///
 /// # Safety
-/// As [`super::avx512::block`]: those of the mask are there.
+/// As [`super::micro_kernel::run`]: those of the mask are there.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn gelu_of(from: *const f32, mask: __mmask16) -> __m512 {
@@ -71,13 +72,13 @@ unsafe fn gelu_of(from: *const f32, mask: __mmask16) -> __m512 {
     gelu::avx512::value(unsafe { _mm512_maskz_loadu_ps(mask, from) })
 }
 
-/// GELU to words. Columns that do not exist are zeros, up to a whole vector of columns.
+/// Writes GELU of the tile as words of two bf16. Columns that do not exist are zeros, up to a whole vector of columns.
 ///
 /// # Safety
-/// As [`super::avx512::block`]; `words` has room for `vectors` times eight words in each row.
+/// As [`super::micro_kernel::run`]; `words` has room for `vectors` times eight words in each row.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) unsafe fn gelu_to_words(block: &Complete, words: *mut u32, row: usize) {
-    let &Complete { rows, vectors, last, c, c_row } = block;
+pub unsafe fn gelu_to_bf16x2(tile: &OutputTile, words: *mut u32, row: usize) {
+    let &OutputTile { rows, vectors, last, c, c_row } = tile;
     for i in 0..rows {
         for v in (0..vectors).step_by(2) {
             // SAFETY: the masks leave out columns that do not exist; row i exists, and its words do.
@@ -97,24 +98,28 @@ pub(super) unsafe fn gelu_to_words(block: &Complete, words: *mut u32, row: usize
     }
 }
 
+/// Applies GELU to the tile.
+///
 /// # Safety
-/// As [`super::avx512::block`].
+/// As [`super::micro_kernel::run`].
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn gelu(block: &Complete) {
+pub unsafe fn gelu(tile: &OutputTile) {
     // SAFETY: the caller's promise.
-    unsafe { block.each(|_, _, _, c| gelu::avx512::value(c)) };
+    unsafe { tile.each(|_, _, _, c| gelu::avx512::value(c)) };
 }
 
+/// Multiplies the tile by the derivative of GELU at x.
+///
 /// # Safety
-/// As [`super::avx512::block`].
+/// As [`super::micro_kernel::run`].
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn slope(block: &Complete, x: *const f32) {
+pub unsafe fn gelu_derivative(tile: &OutputTile, x: *const f32) {
     // SAFETY: the caller's promise.
-    unsafe { block.each(|_, at, mask, c| _mm512_mul_ps(c, gelu::avx512::slope(_mm512_maskz_loadu_ps(mask, x.wrapping_add(at))))) };
+    unsafe { tile.each(|_, at, mask, c| _mm512_mul_ps(c, gelu::avx512::derivative(_mm512_maskz_loadu_ps(mask, x.wrapping_add(at))))) };
 }
 
-/// Asks for what [`slope_rounded`] reads.
-pub(super) fn slope_ahead(rows: usize, vectors: usize, x: *const f32, row: usize) {
+/// Prefetches the operand x of [`gelu_derivative_to_bf16`].
+pub fn prefetch_operand(rows: usize, vectors: usize, x: *const f32, row: usize) {
     for i in 0..rows {
         for v in 0..vectors {
             // SAFETY: a hint, wherever it points.
@@ -123,32 +128,34 @@ pub(super) fn slope_ahead(rows: usize, vectors: usize, x: *const f32, row: usize
     }
 }
 
-/// [`slope`] with the results as bf16 at `to`, where rows are `row` elements apart as they are at x.
+/// [`gelu_derivative`] with the results as bf16 at `to`, where rows are `row` elements apart as they are at x.
 ///
 /// # Safety
-/// As [`super::avx512::block`].
+/// As [`super::micro_kernel::run`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) unsafe fn slope_rounded(block: &Complete, x: *const f32, to: *mut i16, row: usize) {
-    for i in 0..block.rows {
-        for v in 0..block.vectors {
-            let mask = if v + 1 == block.vectors { block.last } else { !0 };
+pub unsafe fn gelu_derivative_to_bf16(tile: &OutputTile, x: *const f32, to: *mut i16, row: usize) {
+    for i in 0..tile.rows {
+        for v in 0..tile.vectors {
+            let mask = if v + 1 == tile.vectors { tile.last } else { !0 };
             let at = i * row + v * LANES;
             // SAFETY: the mask leaves out columns that do not exist; row i exists.
             unsafe {
-                let c = _mm512_maskz_loadu_ps(mask, block.c.wrapping_add(i * block.c_row + v * LANES));
-                let c = _mm512_mul_ps(c, gelu::avx512::slope(_mm512_maskz_loadu_ps(mask, x.wrapping_add(at))));
+                let c = _mm512_maskz_loadu_ps(mask, tile.c.wrapping_add(i * tile.c_row + v * LANES));
+                let c = _mm512_mul_ps(c, gelu::avx512::derivative(_mm512_maskz_loadu_ps(mask, x.wrapping_add(at))));
                 _mm256_mask_storeu_epi16(to.wrapping_add(at), mask, std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(c)));
             }
         }
     }
 }
 
+/// Multiplies each row of the tile by its factor and adds x.
+///
 /// # Safety
-/// As [`super::avx512::block`].
+/// As [`super::micro_kernel::run`].
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn residual(block: &Complete, x: *const f32, scale: *const f32) {
+pub unsafe fn residual(tile: &OutputTile, x: *const f32, scale: *const f32) {
     // SAFETY: the caller's promise.
     unsafe {
-        block.each(|i, at, mask, c| _mm512_fmadd_ps(_mm512_set1_ps(*scale.add(i)), c, _mm512_maskz_loadu_ps(mask, x.wrapping_add(at))));
+        tile.each(|i, at, mask, c| _mm512_fmadd_ps(_mm512_set1_ps(*scale.add(i)), c, _mm512_maskz_loadu_ps(mask, x.wrapping_add(at))));
     }
 }
