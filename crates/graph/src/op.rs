@@ -2,119 +2,10 @@
 
 use std::any::Any;
 use std::fmt::Debug;
-use std::sync::Arc;
 
-use esvit_gpu::{Recorder, View};
-use esvit_simd::Pool;
+use esvit_gpu::Recorder;
 
-use crate::{DType, Error, Graph, Node, Prepacked, Result, Shape, Slice, SliceMut, Value};
-
-/// Which of an operator's two versions runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Variant {
-    /// The plain one: what the operator means, without threads or lanes. The oracle of the tests.
-    Reference,
-    /// The one that users run.
-    Fast,
-}
-
-/// How the operands of matrix products are rounded. Sums and reductions are single precision either way, and so is everything that is stored, unless a
-/// program keeps [pairs](crate::Program::with_bf16x2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// Not at all: the reference.
-    #[default]
-    F32,
-    /// To half the bits where the device multiplies those faster: bf16 on CPUs, f16 on GPUs. As `F32` elsewhere.
-    Mixed,
-}
-
-/// What an operator gets at run time. Inputs and outputs never overlap.
-pub struct Io<'a> {
-    /// Operands, in order.
-    pub inputs: Vec<Slice<'a>>,
-    /// Results, in order; contents unspecified at entry.
-    pub outputs: Vec<SliceMut<'a>>,
-    /// Shapes of the operands.
-    pub shapes: Vec<&'a Shape>,
-    /// Threads and scratch memory.
-    pub pool: &'a Pool,
-    /// Rounding of matrix products; the plain version ignores it.
-    pub precision: Precision,
-    /// What [`Op::prepack`] returned; the plain version gets nothing. Operands that it replaces may be empty.
-    pub prepacked: Option<&'a (dyn Any + Send + Sync)>,
-}
-
-impl<'a> Io<'a> {
-    /// Operand `i` as floats.
-    pub fn f32(&self, i: usize) -> &'a [f32] {
-        self.inputs[i].f32()
-    }
-
-    /// The scalar operand `i`.
-    pub fn scalar(&self, i: usize) -> f32 {
-        self.inputs[i].f32()[0]
-    }
-
-    /// Rows and columns of operand `i`.
-    pub fn matrix(&self, i: usize) -> (usize, usize) {
-        (self.shapes[i][0], self.shapes[i][1..].iter().product())
-    }
-
-    /// Operand `i` in pairs, where [`Program::with_bf16x2`](crate::Program::with_bf16x2) keeps it so.
-    pub fn bf16x2(&self, i: usize) -> Option<&'a [u32]> {
-        match self.inputs[i] {
-            Slice::U32(words) => Some(words),
-            _ => None,
-        }
-    }
-
-    /// The only result, as floats.
-    pub fn out(&mut self) -> &mut [f32] {
-        self.outputs[0].f32()
-    }
-
-    /// The first `N` results as floats, all at once.
-    pub fn outs<const N: usize>(&mut self) -> [&mut [f32]; N] {
-        let mut rest = self.outputs.iter_mut();
-        std::array::from_fn(|_| rest.next().expect("an output each").f32())
-    }
-}
-
-/// What an operator gets when it is recorded for a GPU. Inputs and outputs never overlap.
-#[derive(Debug)]
-pub struct GpuIo<'a> {
-    /// Operands, in order; 32-bit values, pixels four to a word.
-    pub inputs: Vec<View>,
-    /// Results, in order; contents unspecified at run time.
-    pub outputs: Vec<View>,
-    /// Shapes of the operands.
-    pub shapes: Vec<&'a Shape>,
-    /// Rounding of matrix products.
-    pub precision: Precision,
-}
-
-impl GpuIo<'_> {
-    /// Whether operands of matrix products are rounded to half precision.
-    pub fn half(&self) -> bool {
-        self.precision == Precision::Mixed
-    }
-
-    /// Rows and columns of operand `i`.
-    pub fn matrix(&self, i: usize) -> (usize, usize) {
-        (self.shapes[i][0], self.shapes[i][1..].iter().product())
-    }
-}
-
-/// The one operator that reads the first result of another.
-pub struct Next<'a> {
-    /// The operator.
-    pub op: &'a dyn Op,
-    /// Number of its operands.
-    pub operands: usize,
-    /// Which of them it is.
-    pub operand: usize,
-}
+use crate::{DType, Error, GpuIo, Graph, Io, Node, Precision, Prepacked, Result, Shape, Slice, Value};
 
 /// An operator: its shape rule, its gradient rule, its two CPU versions, its GPU kernels.
 pub trait Op: Any + Debug + Send + Sync {
@@ -166,12 +57,6 @@ pub trait Op: Any + Debug + Send + Sync {
 
     /// Brings operands that never change, those that are given, into another form for the fast version. Not asked for in training.
     fn prepack(&self, _operands: &[Option<Slice>], _shapes: &[&Shape], _precision: Precision) -> Option<Prepacked> {
-        None
-    }
-
-    /// The operator that does `next` as well, if there is one; this one has `operands` operands. Its operands are this one's, then the others of `next`.
-    /// It needs neither a gradient nor kernels for a GPU. `constant` says that weights do not change, so that they will be [prepacked](Op::prepack).
-    fn absorb(&self, _operands: usize, _next: &Next, _constant: bool) -> Option<Arc<dyn Op>> {
         None
     }
 

@@ -2,7 +2,8 @@
 
 use esvit_graph::{Bindings, DType, Graph, Leaves, Precision, Program, Shape, Slice, Value, Variant};
 use esvit_ops::conv2d::Conv2d;
-use esvit_ops::gelu::Gelu;
+use esvit_ops::fusion::PATTERNS;
+use esvit_ops::gelu::GELU;
 use esvit_ops::layer_norm::LayerNorm;
 use esvit_ops::linear::Linear;
 use esvit_ops::residual::Residual;
@@ -39,19 +40,19 @@ impl Net {
         let residual = || Residual { layout: layout.clone() };
         let g = &mut net.graph;
         let h = g.apply1(Linear, &[x, w1, b1]).unwrap();
-        let h = g.apply1(Gelu, &[h]).unwrap();
+        let h = g.apply1(GELU, &[h]).unwrap();
         let y = g.apply1(Linear, &[h, w2, b2]).unwrap();
         let y = g.apply1(residual(), &[x, y]).unwrap();
         let normalized = g.apply(LayerNorm { eps: 1e-5 }, &[y, gamma, beta]).unwrap()[0];
         let h = g.apply1(Linear, &[normalized, w1, b1]).unwrap();
-        let h = g.apply1(Gelu, &[h]).unwrap();
+        let h = g.apply1(GELU, &[h]).unwrap();
         let h = g.apply1(Linear, &[h, w2]).unwrap();
         let y = g.apply1(residual(), &[y, h]).unwrap();
         let z = g.apply1(Linear, &[y, w3]).unwrap();
         let z = g.apply1(residual(), &[z, y]).unwrap();
         let output = g.apply1(Linear, &[z, w3]).unwrap();
         let twice = g.apply1(Linear, &[z, w3]).unwrap();
-        let after = g.apply1(Gelu, &[output]).unwrap();
+        let after = g.apply1(GELU, &[output]).unwrap();
         let both = g.apply1(residual(), &[twice, twice]).unwrap();
         let conv = Conv2d { layout: layout.clone(), filter: Filter { kernel: 3, stride: 1, padding: 1 } };
         let conv = g.apply1(conv, &[both, w4]).unwrap();
@@ -65,7 +66,7 @@ impl Net {
         let layer = g.apply1(Linear, &[norm[0], w3]).unwrap();
         let last = g.apply(LayerNorm { eps: 1e-5 }, &[layer, gamma, beta]).unwrap()[0];
         let last = g.apply1(Linear, &[last, w1, b1]).unwrap();
-        let last = g.apply1(Gelu, &[last]).unwrap();
+        let last = g.apply1(GELU, &[last]).unwrap();
         net.outputs = vec![output, after, conv, attention, norm[1], last];
         net
     }
@@ -95,7 +96,7 @@ fn compare(images: usize, precision: Precision, variant: Variant, tolerance: f64
     plain.run(&mut want, &net.bindings(|_| true), &one, variant, None).unwrap();
 
     let outputs = net.outputs.clone();
-    net.graph.fuse(&outputs, true);
+    net.graph.fuse(PATTERNS, &outputs, true);
     let fused = Program::compile(&net.graph, &outputs).with_precision(precision);
     let names: Vec<&str> = fused.nodes().iter().map(|node| node.op.name()).collect();
     assert_eq!(
@@ -162,7 +163,7 @@ fn prepared_weights_and_fused_neighbors_change_no_result() {
 fn a_leaf_that_somebody_else_reads_is_not_replaced() {
     let mut net = Net::new(2);
     let w = net.graph.leaf("w3", &[48, 48], DType::F32).unwrap();
-    let sum = net.graph.apply1(Gelu, &[w]).unwrap();
+    let sum = net.graph.apply1(GELU, &[w]).unwrap();
     net.outputs.push(sum);
     let program = Program::compile(&net.graph, &net.outputs);
     let constants = program.prepack(&mut net.bindings(|_| true));

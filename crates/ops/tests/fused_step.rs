@@ -1,7 +1,8 @@
 //! A graph with its gradients, as it is and with neighbors joined: the same bits in both.
 
 use esvit_graph::{Bindings, DType, Graph, Precision, Program, Result, Slice, Value, Variant};
-use esvit_ops::gelu::Gelu;
+use esvit_ops::fusion::PATTERNS;
+use esvit_ops::gelu::GELU;
 use esvit_ops::linear::Linear;
 use esvit_ops::residual::Residual;
 use esvit_ops::{Layout, Segment};
@@ -24,7 +25,7 @@ fn graph() -> Result<(Graph, Vec<Value>)> {
         let (down, down_bias) = (leaf("down", &[WIDTH, hidden])?, leaf("down bias", &[WIDTH])?);
         let factors = leaf("factors", &[layout.images()])?;
         let h = g.apply1(Linear, &[x, up, up_bias])?;
-        let h = g.apply1(Gelu, &[h])?;
+        let h = g.apply1(GELU, &[h])?;
         let y = g.apply1(Linear, &[h, down, down_bias])?;
         let operands = if scaled { vec![x, y, factors] } else { vec![x, y] };
         x = g.apply1(Residual { layout: layout.clone() }, &operands)?;
@@ -56,7 +57,7 @@ fn joined_neighbors_change_no_bit_of_a_step() -> std::result::Result<(), Box<dyn
     for precision in [Precision::F32, Precision::Mixed] {
         let (mut g, outputs) = graph()?;
         let plain = Program::compile(&g, &outputs).with_precision(precision);
-        g.fuse(&outputs, false);
+        g.fuse(PATTERNS, &outputs, false);
         let fused = Program::compile(&g, &outputs).with_precision(precision);
         let count = |name: &str| fused.nodes().iter().filter(|node| node.op.name() == name).count();
         assert_eq!([count("linear_residual"), count("linear_gelu_dx"), count("residual"), count("gelu_dx")], [3, 3, 0, 0]);

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use esvit_gpu::{Gpu, Recorder, View};
 use esvit_graph::{Bindings, DType, GpuArena, Graph, Precision, Program, Slice, Value, Variant};
-use esvit_ops::gelu::Gelu;
+use esvit_ops::gelu::GELU;
 use esvit_ops::{Case, TABLE};
 use esvit_simd::Pool;
 use harness::{Harness, Operands, build, distance, run};
@@ -126,7 +126,7 @@ fn a_value_used_many_times_gets_the_sum_of_its_gradients() {
         let x = graph.leaf(&names[0], &shape, DType::F32).unwrap();
         let mut seeds = Vec::new();
         for name in &names[1..] {
-            let y = graph.apply1(Gelu, &[x]).unwrap();
+            let y = graph.apply1(GELU, &[x]).unwrap();
             seeds.push((y, graph.leaf(name, &shape, DType::F32).unwrap()));
         }
         let dx = graph.gradients(&seeds, &[x]).unwrap()[0].unwrap();

@@ -1,7 +1,7 @@
 //! Cheap results are computed again for the gradients that read them, and are the same to the bit.
 
 use esvit_graph::{Bindings, DType, Graph, Program, Slice, Value, Variant};
-use esvit_ops::gelu::Gelu;
+use esvit_ops::gelu::GELU;
 use esvit_ops::layer_norm::LayerNorm;
 use esvit_ops::linear::Linear;
 use esvit_simd::Pool;
@@ -25,7 +25,7 @@ fn gelu_and_layer_norm_do_not_wait_for_the_backward_pass() -> Result<(), Box<dyn
     let outer = g.apply(norm(), &[x, gamma, beta])?[0];
     let normed = g.apply(norm(), &[outer, gamma, beta])?[0];
     let wide = g.apply1(Linear, &[normed, first])?;
-    let hidden = g.apply1(Gelu, &[wide])?;
+    let hidden = g.apply1(GELU, &[wide])?;
     let y = g.apply1(Linear, &[hidden, second])?;
     let gradients: Vec<Value> = g.gradients(&[(y, seed)], &[first, second, x])?.into_iter().flatten().collect();
     let program = Program::compile(&g, &[&gradients[..], &[y]].concat());

@@ -1,7 +1,7 @@
 //! Segments are computed again for the backward pass, those inside others once more, and change no bit.
 
 use esvit_graph::{Bindings, DType, Graph, Program, Result, Slice, Value, Variant};
-use esvit_ops::gelu::Gelu;
+use esvit_ops::gelu::GELU;
 use esvit_ops::layer_norm::LayerNorm;
 use esvit_ops::linear::Linear;
 use esvit_simd::Pool;
@@ -24,7 +24,7 @@ fn mlp(g: &mut Graph, name: &str, x: Value) -> Result<Value> {
     let (up, down) =
         (g.leaf(&format!("{name} up"), &[HIDDEN, WIDTH], DType::F32)?, g.leaf(&format!("{name} down"), &[WIDTH, HIDDEN], DType::F32)?);
     let hidden = g.apply1(Linear, &[x, up])?;
-    let hidden = g.apply1(Gelu, &[hidden])?;
+    let hidden = g.apply1(GELU, &[hidden])?;
     g.apply1(Linear, &[hidden, down])
 }
 

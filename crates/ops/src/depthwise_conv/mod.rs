@@ -160,7 +160,7 @@ impl Op for WeightGradient {
 
     fn scratch(&self, inputs: &[&Shape], _threads: usize) -> usize {
         let width = inputs[0][1] * self.0.filter.taps();
-        4 * width + crate::partial::scratch(inputs[0][0], width)
+        4 * width + crate::column_sums::scratch(inputs[0][0], width)
     }
 }
 

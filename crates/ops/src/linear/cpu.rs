@@ -1,8 +1,9 @@
-use esvit_graph::{Io, Precision, Prepacked, Shape, Slice, SliceMut};
+use esvit_graph::{Io, Precision, Prepacked, Shape, Slice};
 use esvit_simd::gemm::{Epilogue, Packed, Product};
 use esvit_simd::{Mat, MatMut, Pool, lanes};
 
-use crate::partial::column_sums;
+use crate::bf16x2::{operand, result};
+use crate::column_sums::column_sums;
 use crate::precision::rounding;
 
 pub(super) fn reference(io: &mut Io) {
@@ -14,23 +15,6 @@ pub(super) fn reference(io: &mut Io) {
             let sum: f64 = x.iter().zip(&weight[o * width..]).map(|(&a, &b)| a as f64 * b as f64).sum();
             *y = sum as f32 + bias.map_or(0.0, |b| b[o]);
         }
-    }
-}
-
-/// A matrix as the program keeps it.
-pub(super) fn operand<'a>(io: &Io<'a>, i: usize) -> Mat<'a> {
-    let (rows, cols) = io.matrix(i);
-    match io.bf16x2(i) {
-        Some(words) => Mat::bf16x2(words, rows, cols),
-        None => Mat::new(io.f32(i), rows, cols),
-    }
-}
-
-/// The same to write to.
-pub(super) fn result<'a>(y: &'a mut SliceMut, rows: usize, cols: usize) -> MatMut<'a> {
-    match y {
-        SliceMut::U32(words) => MatMut::bf16x2(words, rows, cols),
-        SliceMut::F32(y) => MatMut::new(y, rows, cols),
     }
 }
 
@@ -61,12 +45,12 @@ pub(super) fn input_gradient_reference(io: &mut Io) {
     }
 }
 
-/// `dx = dy·W`, and what follows.
-pub(super) fn input_gradient(io: &mut Io, after: Epilogue) {
+/// `dx = epilogue(dy·W)`.
+pub(crate) fn input_gradient(io: &mut Io, epilogue: Epilogue) {
     let (dy, weight) = (operand(io, 0), operand(io, 1));
     let ((rows, _), (_, width)) = (io.matrix(0), io.matrix(1));
     let pool = io.pool;
-    let how = Product { rounding: rounding(io.precision), after, parallel: true, ..Default::default() };
+    let how = Product { rounding: rounding(io.precision), after: epilogue, parallel: true, ..Default::default() };
     how.run(dy, weight, result(&mut io.outputs[0], rows, width), pool);
 }
 
