@@ -16,8 +16,8 @@ pub struct Candidate<'a> {
 
 /// A producer and a consumer that one operator can compute together.
 ///
-/// The operands of the fused operator are the producer's, then the consumer's without the producer's result, both in order. Its results are the
-/// consumer's. It needs neither a gradient nor kernels for a GPU.
+/// The operands of the fused operator are the producer's, then the consumer's without the producer's result, both in order. Its results are
+/// the consumer's. It needs neither a gradient nor kernels for a GPU.
 #[derive(Debug)]
 pub struct Pattern {
     /// Whether a node can be the producer.
@@ -33,11 +33,11 @@ pub struct Pattern {
 }
 
 impl Graph {
-    /// Fuses every producer with its consumer where one of `patterns` matches both. The consumer is the only reader of the producer's first result;
-    /// nobody reads the other results. A fused node can be the producer of the next fusion.
+    /// Fuses every producer with its consumer where one of `patterns` matches both. The consumer is the only reader of the producer's first
+    /// result; nobody reads the other results. A fused node can be the producer of the next fusion.
     ///
-    /// Fused operators have no gradient, so this is the last change of a graph. They change no more than the rounding of results. Values in `outputs`
-    /// stay values of the graph. `constant_weights` admits the patterns that need those.
+    /// Fused operators have no gradient, so this is the last change of a graph. They change no more than the rounding of results. Values in
+    /// `outputs` stay values of the graph. `constant_weights` admits the patterns that need those.
     pub fn fuse(&mut self, patterns: &[Pattern], outputs: &[Value], constant_weights: bool) {
         self.segments.clear();
         let mut readers: HashMap<Value, Vec<usize>> = HashMap::new();

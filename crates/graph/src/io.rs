@@ -7,27 +7,27 @@ use esvit_simd::Pool;
 
 use crate::{Shape, Slice, SliceMut};
 
-/// Which of an operator's two versions runs.
+/// Version of an operator that runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variant {
-    /// The plain one: what the operator means, without threads or lanes. The oracle of the tests.
+    /// The plain version: the operator as it is defined, without threads or lanes. The oracle of the tests.
     Reference,
-    /// The one that users run.
+    /// The fast version, which users run.
     Fast,
 }
 
-/// How the operands of matrix products are rounded. Sums and reductions are single precision either way, and so is everything that is stored, unless a
-/// program keeps [pairs](crate::Program::with_bf16x2).
+/// Rounding of the operands of matrix products. Sums and reductions are single precision either way, and so is everything that is stored,
+/// unless a program keeps values as [words of two bf16](crate::Program::with_bf16x2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// Not at all: the reference.
+    /// No rounding: the definition of every result.
     #[default]
     F32,
-    /// To half the bits where the device multiplies those faster: bf16 on CPUs, f16 on GPUs. As `F32` elsewhere.
+    /// Rounding to half the bits where the device multiplies those faster: bf16 on CPUs, f16 on GPUs. As `F32` elsewhere.
     Mixed,
 }
 
-/// What an operator gets at run time. Inputs and outputs never overlap.
+/// Operands, results and resources of one application on a CPU. Inputs and outputs never overlap.
 pub struct Io<'a> {
     /// Operands, in order.
     pub inputs: Vec<Slice<'a>>,
@@ -39,7 +39,7 @@ pub struct Io<'a> {
     pub pool: &'a Pool,
     /// Rounding of matrix products; the plain version ignores it.
     pub precision: Precision,
-    /// What [`Op::prepack`] returned; the plain version gets nothing. Operands that it replaces may be empty.
+    /// Result of [`Op::prepack`](crate::Op::prepack), for the fast version only. Operands that it replaces may be empty.
     pub prepacked: Option<&'a (dyn Any + Send + Sync)>,
 }
 
@@ -59,7 +59,7 @@ impl<'a> Io<'a> {
         (self.shapes[i][0], self.shapes[i][1..].iter().product())
     }
 
-    /// Operand `i` in pairs, where [`Program::with_bf16x2`](crate::Program::with_bf16x2) keeps it so.
+    /// Operand `i` in words of two bf16, where [`Program::with_bf16x2`](crate::Program::with_bf16x2) keeps it so.
     pub fn bf16x2(&self, i: usize) -> Option<&'a [u32]> {
         match self.inputs[i] {
             Slice::U32(words) => Some(words),
@@ -67,7 +67,7 @@ impl<'a> Io<'a> {
         }
     }
 
-    /// The only result, as floats.
+    /// The first result, as floats.
     pub fn out(&mut self) -> &mut [f32] {
         self.outputs[0].f32()
     }
@@ -79,7 +79,7 @@ impl<'a> Io<'a> {
     }
 }
 
-/// What an operator gets when it is recorded for a GPU. Inputs and outputs never overlap.
+/// Operands and results of one application that is recorded for a GPU. Inputs and outputs never overlap.
 #[derive(Debug)]
 pub struct GpuIo<'a> {
     /// Operands, in order; 32-bit values, pixels four to a word.

@@ -1,4 +1,5 @@
-//! Matrices that a program keeps as words of two bf16 ([`Program::with_bf16x2`](esvit_graph::Program::with_bf16x2)), beside those in single precision.
+//! Matrices that a program keeps as words of two bf16 ([`Program::with_bf16x2`](esvit_graph::Program::with_bf16x2)), beside those in single
+//! precision.
 
 use esvit_graph::{Io, Shape, SliceMut};
 use esvit_simd::{Mat, MatMut, Pool, half};
@@ -26,8 +27,8 @@ pub(crate) fn result<'a>(y: &'a mut SliceMut, rows: usize, cols: usize) -> MatMu
     }
 }
 
-/// Calls `f(first row, out)` for pieces of `rows` rows, as [`Pool::for_rows`] does. Where the result is kept as words of two bf16, `out` is memory of the
-/// piece's own that is then rounded; rows have an even number of elements there.
+/// Calls `f(first row, out)` for pieces of `rows` rows, as [`Pool::for_rows`] does. Where the result is kept as words of two bf16, `out` is
+/// memory of the piece's own that is then rounded; rows have an even number of elements there.
 pub(crate) fn for_rows(pool: &Pool, out: &mut SliceMut, width: usize, rows: usize, f: impl Fn(usize, &mut [f32]) + Sync + Send) {
     match out {
         SliceMut::F32(out) => pool.for_rows(out, width, rows, f),

@@ -1,4 +1,4 @@
-//! What evaluation does to a graph: constant weights prepacked, neighbors fused. Both against the graph as it was.
+//! Evaluation against the graph as it was: operators fused, constant weights prepacked.
 
 use esvit_graph::{Bindings, DType, Graph, Leaves, Precision, Program, Shape, Slice, Value, Variant};
 use esvit_ops::conv2d::Conv2d;
@@ -25,9 +25,9 @@ impl Net {
         self.graph.leaf(name, shape, DType::F32).unwrap()
     }
 
-    /// One of each: two layers with GELU between and a residual behind them, the same with a layer norm before them, a layer with a residual, one
-    /// that is an output itself, one whose result is read twice, a convolution, a layer norm with a layer behind it, window attention with
-    /// padding and a shift, a layer norm whose statistics are read, and one with a layer and GELU behind it.
+    /// One of each: two layers with GELU between and a residual behind them, the same with a layer norm before them, a layer with a
+    /// residual, one that is an output itself, one whose result is read twice, a convolution, a layer norm with a layer behind it, window
+    /// attention with padding and a shift, a layer norm whose statistics are read, and one with a layer and GELU behind it.
     fn new(images: usize) -> Net {
         let layout = Layout::new(vec![Segment { images, height: 7, width: 5 }]);
         let (rows, c, hidden) = (layout.tokens(), 48, 130);
@@ -121,7 +121,7 @@ fn compare(images: usize, precision: Precision, variant: Variant, tolerance: f64
     let mut reference = fused.arena();
     fused.run(&mut reference, &net.bindings(|_| true), &one, Variant::Reference, None).unwrap();
 
-    // Values that products alone read, kept as those take them: what an encoder runs.
+    // With values that products alone read as words of two bf16: the program of an encoder.
     let kept = Program::compile(&net.graph, &outputs).with_precision(precision).with_bf16x2();
     let mut weights = net.bindings(|name| name.starts_with('w'));
     let mut results = Vec::new();
@@ -150,8 +150,8 @@ fn compare(images: usize, precision: Precision, variant: Variant, tolerance: f64
 }
 
 #[test]
-fn prepared_weights_and_fused_neighbors_change_no_result() {
-    // Few rows, and so many that chains go by blocks of them.
+fn prepacked_weights_and_fused_operators_change_no_result() {
+    // Few rows, and so many that fused operators go by blocks of them.
     for images in [2, 16] {
         compare(images, Precision::F32, Variant::Reference, 2e-5);
         // Errors of bf16 add up over so many layers: the same roundings on both sides, but where a last bit of f32 tips one.
@@ -160,7 +160,7 @@ fn prepared_weights_and_fused_neighbors_change_no_result() {
 }
 
 #[test]
-fn a_leaf_that_somebody_else_reads_is_not_replaced() {
+fn a_leaf_with_another_reader_is_not_replaced() {
     let mut net = Net::new(2);
     let w = net.graph.leaf("w3", &[48, 48], DType::F32).unwrap();
     let sum = net.graph.apply1(GELU, &[w]).unwrap();

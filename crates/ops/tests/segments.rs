@@ -1,4 +1,4 @@
-//! Segments are computed again for the backward pass, those inside others once more, and change no bit.
+//! Segments are recomputed for the backward pass, those inside others once more, and change no bit.
 
 use esvit_graph::{Bindings, DType, Graph, Program, Result, Slice, Value, Variant};
 use esvit_ops::gelu::GELU;
@@ -60,7 +60,8 @@ fn count(program: &Program, op: &str) -> usize {
 fn what_is_computed_again_is_the_same_and_takes_less_memory() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let pool = Pool::new(1)?;
     let mut seen: Vec<(usize, Vec<u32>)> = Vec::new();
-    // Layers of a block: four in the forward pass. Again: the first half, and the first layer of the second; with halves the first of those once more.
+    // Layers of a block: four in the forward pass. Again: the first half, and the first layer of the second; with halves the first of those
+    // once more.
     for (parts, layers) in [(Parts::Nothing, 4), (Parts::Blocks, 4 + 3), (Parts::BlocksAndHalves, 4 + 3 + 1)] {
         let (program, outputs) = program(parts)?;
         assert_eq!(count(&program, "linear"), BLOCKS * layers);

@@ -1,9 +1,9 @@
-//! One or two linear layers with what surrounds them, row block by row block while it is in the cache: `y = epilogue(layer(x))` and, with constant
-//! weights, `y = [r +] layer2(gelu(layer(x)))`, both of them also of a normalized x.
+//! One or two linear layers with what surrounds them, row block by row block while it is in the cache: `y = epilogue(layer(x))` and, with
+//! constant weights, `y = [r +] layer2(gelu(layer(x)))`, both of them also of a normalized x.
 //!
-//! - operands in this order: `x` `[N, I]`; `gamma` and `beta` `[I]` of a layer norm; `weight` `[O, I]` and, where there is one, `bias` `[O]` of the layer;
-//!   `[P, O]` and `[P]` of a second layer; the epilogue's: for a residual `r`, shaped like `y`, and with stochastic depth `s` `[images]`, factors of what
-//!   it is added to
+//! - operands in this order: `x` `[N, I]`; `gamma` and `beta` `[I]` of a layer norm; `weight` `[O, I]` and, where there is one, `bias`
+//!   `[O]` of the layer; `[P, O]` and `[P]` of a second layer; the epilogue's: for a residual `r`, shaped like `y`, and with stochastic
+//!   depth `s` `[images]`, factors of what it is added to
 //! - `y` `[N, O]` or `[N, P]`
 
 use std::ops::Range;

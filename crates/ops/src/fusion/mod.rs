@@ -1,7 +1,7 @@
 //! Fusion: the table of producers and consumers that one operator computes together, and the operators that do.
 //!
-//! Operators know nothing of this. An elementwise one describes itself as an [`EpilogueKind`]; which pairs are fused, into what, and whether only with
-//! constant weights is written in [`PATTERNS`] alone. [`Graph::fuse`](esvit_graph::Graph::fuse) applies it.
+//! Operators know nothing of this. An elementwise one describes itself as an [`EpilogueKind`]; which pairs are fused, into what, and
+//! whether only with constant weights is written in [`PATTERNS`] alone. [`Graph::fuse`](esvit_graph::Graph::fuse) applies it.
 
 mod input_gradient;
 mod mlp;
@@ -23,8 +23,8 @@ use mlp::FusedMlp;
 
 /// Every producer and consumer that are fused; for a pair of nodes at most one row holds.
 ///
-/// A layer alone is a [`Linear`] or what a norm and a layer were fused into. Without constant weights a product has an epilogue at most; with them, which
-/// are prepacked, all of `norm → linear → GELU → linear → residual` becomes one operator, row block by row block.
+/// A layer alone is a [`Linear`] or what a norm and a layer were fused into. Without constant weights a product has an epilogue at most;
+/// with them, which are prepacked, all of `norm → linear → GELU → linear → residual` becomes one operator, row block by row block.
 pub const PATTERNS: &[Pattern] = &[
     Pattern { producer: is_norm, consumer: is_linear, operand: 0, constant_weights: true, build: norm_and_layer },
     Pattern { producer: is_layer, consumer: is_gelu, operand: 0, constant_weights: false, build: with_epilogue },

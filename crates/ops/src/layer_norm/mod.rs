@@ -75,7 +75,7 @@ impl Op for LayerNorm {
     }
 }
 
-/// `dx = rstd·(h − mean(h) − x̂·mean(h·x̂))` with `h = dy·gamma`.
+/// Gradient of the operand: `dx = rstd·(h − mean(h) − x̂·mean(h·x̂))` with `h = dy·gamma`.
 #[derive(Debug)]
 struct LayerNormInputGradient;
 
@@ -102,7 +102,7 @@ impl Op for LayerNormInputGradient {
     }
 }
 
-/// `dgamma = Σ_rows dy·x̂`, `dbeta = Σ_rows dy`.
+/// Gradients of scale and shift: `dgamma = Σ_rows dy·x̂`, `dbeta = Σ_rows dy`.
 #[derive(Debug)]
 struct LayerNormScaleGradient;
 

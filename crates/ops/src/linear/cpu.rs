@@ -29,7 +29,7 @@ pub(super) fn fast(io: &mut Io, bias: Option<&[f32]>) {
     }
 }
 
-/// A weight that does not change, in the order of the products.
+/// Packs a weight that does not change in the order of the products.
 pub(super) fn prepack(weight: Option<Slice>, shape: &Shape, precision: Precision) -> Option<Prepacked> {
     let packed = Packed::new(Mat::new(weight?.f32(), shape[0], shape[1]).t(), rounding(precision))?;
     Some(Prepacked { bytes: packed.bytes(), value: Box::new(packed), replaces: vec![1] })
@@ -54,7 +54,7 @@ pub(crate) fn input_gradient(io: &mut Io, epilogue: Epilogue) {
     how.run(dy, weight, result(&mut io.outputs[0], rows, width), pool);
 }
 
-/// With two results the second is `db`.
+/// Plain gradients of the weight and, as a second result, of the bias.
 pub(super) fn weight_gradient_reference(io: &mut Io) {
     let (dy, x) = (io.f32(0), io.f32(1));
     let ((rows, out), (_, width)) = (io.matrix(0), io.matrix(1));
@@ -69,7 +69,7 @@ pub(super) fn weight_gradient_reference(io: &mut Io) {
     }
 }
 
-/// The sums of dy's columns on the way, where the product packs them anyway.
+/// Gradient of the weight; the bias's comes with it where the product packs the columns of dy anyway.
 pub(super) fn weight_gradient(io: &mut Io) {
     let ((_, out), (_, width)) = (io.matrix(0), io.matrix(1));
     let pool = io.pool;

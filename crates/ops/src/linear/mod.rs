@@ -2,8 +2,9 @@
 //!
 //! - `x` `[N, I]`, `weight` `[O, I]` (PyTorch's layout), `bias` `[O]` (optional), `y` `[N, O]`
 //! - `dx = dy·W`, `dW = dyᵀ·x`, `db = Σ_rows dy`
-//! - in mixed precision x, W and dy are rounded for the products; the bias, its gradient and all sums are not. On a CPU x, y, dy and dx may be
-//!   kept rounded where no one reads more of them ([`esvit_graph::Program::with_bf16x2`]); db is then the sum of those
+//! - in mixed precision x, W and dy are rounded for the products; the bias, its gradient and all sums are not. On a CPU x, y, dy and dx may
+//!   be kept as words of two bf16 where every reader rounds them ([`esvit_graph::Program::with_bf16x2`]); db is then the sum of rounded
+//!   values
 
 mod cases;
 mod cpu;
@@ -97,7 +98,7 @@ impl Op for Linear {
     }
 }
 
-/// `dx[N, I] = dy[N, O]·W[O, I]`.
+/// Gradient of the operand: `dx[N, I] = dy[N, O]·W[O, I]`.
 #[derive(Debug)]
 pub(crate) struct LinearInputGradient;
 
@@ -143,7 +144,7 @@ impl Op for LinearInputGradient {
     }
 }
 
-/// `dW[O, I] = dy[N, O]ᵀ·x[N, I]`, and where there is a bias `db[O] = Σ_rows dy`: one pass over dy.
+/// Gradients of the weight and, where there is one, the bias: `dW[O, I] = dy[N, O]ᵀ·x[N, I]` and `db[O] = Σ_rows dy` in one pass over dy.
 #[derive(Debug)]
 struct LinearWeightGradient {
     bias: bool,
@@ -193,7 +194,7 @@ impl Op for LinearWeightGradient {
     }
 }
 
-/// `y[C] = Σ_rows x[rows, C]`: the gradient of a bias.
+/// Gradient of a bias: `y[C] = Σ_rows x[rows, C]`.
 #[derive(Debug)]
 pub struct ColumnSum;
 
