@@ -203,7 +203,7 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType, device: Device) -> Result
     };
     let everything: Vec<Value> = outputs.iter().copied().chain(gradients.iter().flatten().copied()).collect();
     if device == Device::Cpu {
-        g.fuse(&everything, false);
+        g.fuse(esvit_ops::fusion::PATTERNS, &everything, false);
     }
     let program = kept_on_device(Program::compile_with_stops(&g, &outputs, &pairs, &losses));
     let kept = (!summed).then(|| kept_on_device(Program::compile(&g, &everything)));
@@ -354,7 +354,7 @@ pub(crate) fn build_forward(
     }
     let widths = outputs.iter().map(|v| g.matrix(*v).1).collect();
     if fuse {
-        g.fuse(&outputs, true);
+        g.fuse(esvit_ops::fusion::PATTERNS, &outputs, true);
     }
     Ok(Forward { program: Program::compile(&g, &outputs), parameters, outputs, widths })
 }

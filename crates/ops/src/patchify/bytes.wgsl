@@ -1,8 +1,8 @@
 // 8-bit pixels to rows of patches, for some images of one segment. One thread owns one element of y. The contract is in mod.rs.
 
-// gain, bias: of each channel; side: of a patch; height, width: in pixels; x0: the first byte in its binding; y0: the first element.
+// scale, bias: of each channel; side: of a patch; height, width: in pixels; x0: the first byte in its binding; y0: the first element.
 struct Params {
-    gain: vec4f, bias: vec4f,
+    scale: vec4f, bias: vec4f,
     len: u32, side: u32, height: u32, width: u32,
     x0: u32, y0: u32, pad0: u32, pad1: u32,
 }
@@ -27,5 +27,5 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
     let col = t % wide * p.side + k % p.side;
     let at = p.x0 + ((image * p.height + row) * p.width + col) * 3u + channel;
     let value = (x[at / 4u] >> (at % 4u * 8u)) & 255u;
-    y[p.y0 + i] = f32(value) * p.gain[channel] + p.bias[channel];
+    y[p.y0 + i] = f32(value) * p.scale[channel] + p.bias[channel];
 }

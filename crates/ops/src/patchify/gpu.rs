@@ -22,7 +22,7 @@ struct Params {
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct BytesParams {
-    gain: [f32; 4],
+    scale: [f32; 4],
     bias: [f32; 4],
     rest: Params,
 }
@@ -40,7 +40,7 @@ pub(super) fn forward(op: &Patchify, io: &GpuIo, rec: &mut Recorder) -> Result<(
 
 fn bytes(op: &Patchify, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
     // One fused multiply-add a pixel, as in the fast version.
-    let gain = std::array::from_fn(|c| STD.get(c).map_or(0.0, |std| 1.0 / (255.0 * std)));
+    let scale = std::array::from_fn(|c| STD.get(c).map_or(0.0, |std| 1.0 / (255.0 * std)));
     let bias = std::array::from_fn(|c| STD.get(c).map_or(0.0, |std| -MEAN[c] / std));
     let (mut byte, mut element) = (0, 0);
     for piece in op.pixels.pieces(rec, image_bytes) {
@@ -50,7 +50,7 @@ fn bytes(op: &Patchify, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
         let (x, early) = rec.aligned(&io.inputs[0], word, (byte + pixels).div_ceil(4) - word);
         let (y, y0) = rec.aligned(&io.outputs[0], element, len);
         let rest = params(op, &piece, len, 4 * early + (byte % 4) as u32, y0);
-        rec.dispatch(&BYTES, &[&x, &y], &BytesParams { gain, bias, rest }, Grid::elements(len, 256))?;
+        rec.dispatch(&BYTES, &[&x, &y], &BytesParams { scale, bias, rest }, Grid::elements(len, 256))?;
         byte += pixels;
         element += len;
     }

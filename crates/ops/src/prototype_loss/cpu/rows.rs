@@ -1,14 +1,14 @@
-//! What is done to a row of a tile's logits: kernels over whole registers, and plain floats for what is left.
+//! Kernels over one row of a tile's logits: whole registers, then the elements that are left.
 
 use esvit_simd::vector::{Vector, VectorKernel, dispatch, precise_exp2};
 
-/// Where the registers of a row begin.
+/// First elements of a row's registers.
 #[inline(always)]
 fn registers<V: Vector>(n: usize) -> impl Iterator<Item = usize> {
     (0..n / V::LANES * V::LANES).step_by(V::LANES)
 }
 
-/// What they leave.
+/// Elements behind the last whole register.
 #[inline(always)]
 fn tail<V: Vector>(n: usize) -> std::ops::Range<usize> {
     n / V::LANES * V::LANES..n

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 /// Rows of one piece. Fixed, so that the order of additions is.
 const PIECE: usize = 256;
 
-/// Bytes of scratch memory [`column_sums`] takes.
+/// Scratch bytes of [`column_sums`].
 pub(crate) fn scratch(rows: usize, width: usize) -> usize {
     let pieces = rows.div_ceil(PIECE).max(1);
     if pieces == 1 { 0 } else { 4 * pieces * width }

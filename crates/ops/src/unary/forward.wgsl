@@ -1,16 +1,15 @@
-// dx = dy·(σ + 1.702·x·σ·(1 − σ)). One thread owns one element.
+
+// y = value(x). One thread owns one element. `value` and `gradient` are in the operator's file.
 
 struct Params { len: u32, pad0: u32, pad1: u32, pad2: u32 }
 
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> dy: array<f32>;
-@group(0) @binding(2) var<storage, read_write> dx: array<f32>;
-@group(0) @binding(3) var<uniform>             p: Params;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(2) var<uniform>             p: Params;
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, @builtin(local_invocation_index) tid: u32) {
     let i = (wg.y * grid.x + wg.x) * 256u + tid;
     if i >= p.len { return; }
-    let s = 1.0 / (1.0 + exp(-1.702 * x[i]));
-    dx[i] = dy[i] * (s + 1.702 * x[i] * s * (1.0 - s));
+    y[i] = value(x[i]);
 }
