@@ -3,8 +3,10 @@ use esvit_graph::{GpuIo, Result};
 
 use crate::elementwise::{Params, elementwise};
 
-static FORWARD: Kernel = Kernel::new::<Params>("gelu", include_str!("forward.wgsl"), "main", 2);
-static BACKWARD: Kernel = Kernel::new::<Params>("gelu_dx", include_str!("backward.wgsl"), "main", 3);
+const ERF: &str = include_str!("erf.wgsl");
+
+static FORWARD: Kernel = Kernel::new::<Params>("gelu", &[include_str!("forward.wgsl"), ERF], "main", 2);
+static BACKWARD: Kernel = Kernel::new::<Params>("gelu_dx", &[include_str!("backward.wgsl"), ERF], "main", 3);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&FORWARD, &BACKWARD];
 

@@ -3,8 +3,8 @@ use esvit_graph::{GpuIo, Result};
 
 use crate::elementwise::{Params, elementwise};
 
-static FORWARD: Kernel = Kernel::new::<Params>("relu", include_str!("forward.wgsl"), "main", 2);
-static BACKWARD: Kernel = Kernel::new::<Params>("relu_dx", include_str!("backward.wgsl"), "main", 3);
+static FORWARD: Kernel = Kernel::new::<Params>("relu", &[include_str!("forward.wgsl")], "main", 2);
+static BACKWARD: Kernel = Kernel::new::<Params>("relu_dx", &[include_str!("backward.wgsl")], "main", 3);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&FORWARD, &BACKWARD];
 
