@@ -249,7 +249,7 @@ fn trajectories_on_a_gpu_are_the_references() -> Outcome {
     }
     let Some(gpu) = open_or_skip()? else { return Ok(()) };
     // In software each takes minutes: one of them, with every kernel, has to do; `gpu_parity.rs` has the other optimizers.
-    let all = gpu.adapter().kind != device::Kind::Software || std::env::var("ESVIT_GPU_ALL").as_deref() == Ok("1");
+    let all = gpu.adapter().kind != device::AdapterKind::Software || std::env::var("ESVIT_GPU_ALL").as_deref() == Ok("1");
     for fixture in fixtures("train", "")? {
         if let Some(spec) = spec(&fixture)? {
             if !all && fixture.name != "train/swin_dense_adamw" {

@@ -12,7 +12,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::kernel::Needs;
 use crate::{Adapter, Grid, Kernel, Recorder, Result, View};
 
-/// Mirrors `Params` in `matmul.wgsl`, `matmul_f16.wgsl` and `matmul_cooperative.wgsl`.
+/// Mirrors `Params` in `matmul/operands.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Params {
@@ -30,10 +30,10 @@ struct Params {
     flags: u32,
 }
 
-/// Mirrors `Params` in `matmul_sum.wgsl`.
+/// Mirrors `Params` in `matmul/sum.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct SumParams {
+struct MatmulSumParams {
     m: u32,
     n: u32,
     pieces: u32,
@@ -43,11 +43,17 @@ struct SumParams {
     pad: [u32; 2],
 }
 
-static F32: Kernel = Kernel::new::<Params>("matmul", include_str!("matmul.wgsl"), "main", 4);
-static F16: Kernel = Kernel::new::<Params>("matmul_f16", include_str!("matmul_f16.wgsl"), "main", 4).needing(Needs::HalfPrecision);
+const OPERANDS: &str = include_str!("matmul/operands.wgsl");
+const EPILOGUE: &str = include_str!("matmul/epilogue.wgsl");
+const TILES: &str = include_str!("matmul/tiles.wgsl");
+
+static F32: Kernel = Kernel::new::<Params>("matmul", &[include_str!("matmul/f32.wgsl"), TILES, OPERANDS, EPILOGUE], "main", 4);
+static F16: Kernel = Kernel::new::<Params>("matmul_f16", &[include_str!("matmul/f16.wgsl"), TILES, OPERANDS, EPILOGUE], "main", 4)
+    .needing(Needs::HalfPrecision);
 static COOPERATIVE: Kernel =
-    Kernel::new::<Params>("matmul_cooperative", include_str!("matmul_cooperative.wgsl"), "main", 4).needing(Needs::CooperativeMatrix);
-static SUM: Kernel = Kernel::new::<SumParams>("matmul_sum", include_str!("matmul_sum.wgsl"), "main", 3);
+    Kernel::new::<Params>("matmul_cooperative", &[include_str!("matmul/cooperative.wgsl"), OPERANDS, EPILOGUE], "main", 4)
+        .needing(Needs::CooperativeMatrix);
+static SUM: Kernel = Kernel::new::<MatmulSumParams>("matmul_sum", &[include_str!("matmul/sum.wgsl"), EPILOGUE], "main", 3);
 
 /// All of them, for checks that need no GPU.
 pub static KERNELS: &[&Kernel] = &[&F32, &F16, &COOPERATIVE, &SUM];
@@ -63,11 +69,11 @@ const BUSY: usize = 256;
 const PIECE: usize = 256;
 
 /// A kernel, and rows and columns of the tile of one workgroup.
-type Tiled = (&'static Kernel, [usize; 2]);
+type TiledKernel = (&'static Kernel, [usize; 2]);
 
 /// What multiplies operands in half precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Half {
+pub enum HalfProduct {
     /// Matrix units.
     Cooperative,
     /// Ordinary arithmetic on operands in half precision.
@@ -76,65 +82,65 @@ pub enum Half {
     Absent,
 }
 
-impl Half {
+impl HalfProduct {
     /// As shown to users.
     pub fn name(self) -> &'static str {
         match self {
-            Half::Cooperative => "cooperative matrices, f16",
-            Half::Shader => "shader arithmetic, f16",
-            Half::Absent => "shader arithmetic, f32",
+            HalfProduct::Cooperative => "cooperative matrices, f16",
+            HalfProduct::Shader => "shader arithmetic, f16",
+            HalfProduct::Absent => "shader arithmetic, f32",
         }
     }
 
-    fn kernel(self) -> Tiled {
+    fn kernel(self) -> TiledKernel {
         match self {
-            Half::Cooperative => (&COOPERATIVE, [128, 128]),
-            Half::Shader => (&F16, [128, 64]),
-            Half::Absent => (&F32, [128, 64]),
+            HalfProduct::Cooperative => (&COOPERATIVE, [128, 128]),
+            HalfProduct::Shader => (&F16, [128, 64]),
+            HalfProduct::Absent => (&F32, [128, 64]),
         }
     }
 }
 
 impl Adapter {
     /// What multiplies operands in half precision here.
-    pub fn half(&self) -> Half {
+    pub fn half(&self) -> HalfProduct {
         if self.cooperative_matrix {
-            Half::Cooperative
+            HalfProduct::Cooperative
         } else if self.half_precision {
-            Half::Shader
+            HalfProduct::Shader
         } else {
-            Half::Absent
+            HalfProduct::Absent
         }
     }
 }
 
 /// A matrix in memory, row-major as `[outer, inner]` or, `transposed`, as the other way round.
 #[derive(Clone, Copy, Debug)]
-pub struct Operand<'a> {
+pub struct GpuOperand<'a> {
     /// Where it is.
     pub view: &'a View,
     /// Stored with its axes exchanged.
     pub transposed: bool,
 }
 
-impl<'a> Operand<'a> {
+impl<'a> GpuOperand<'a> {
     /// As it is.
     pub fn plain(view: &'a View) -> Self {
-        Operand { view, transposed: false }
+        GpuOperand { view, transposed: false }
     }
 
     /// With its axes exchanged.
     pub fn transposed(view: &'a View) -> Self {
-        Operand { view, transposed: true }
+        GpuOperand { view, transposed: true }
     }
 }
 
 /// `c[m, n] = a·b`: `a` is `[m, k]` (transposed `[k, m]`), `b` is `[k, n]` (transposed `[n, k]`). Nothing is too long for a binding: operands
 /// are cut along their rows, and results with them.
 #[derive(Clone, Copy, Debug)]
-pub struct Product<'a> {
-    a: Operand<'a>,
-    b: Operand<'a>,
+pub struct GpuProduct<'a> {
+    a: GpuOperand<'a>,
+    b: GpuOperand<'a>,
     c: &'a View,
     size: [usize; 3],
     bias: Option<&'a View>,
@@ -142,28 +148,28 @@ pub struct Product<'a> {
     add: bool,
 }
 
-impl<'a> Product<'a> {
+impl<'a> GpuProduct<'a> {
     /// The plain product, `size` = `[m, n, k]`.
-    pub fn new(a: Operand<'a>, b: Operand<'a>, c: &'a View, size: [usize; 3]) -> Self {
-        Product { a, b, c, size, bias: None, half: false, add: false }
+    pub fn new(a: GpuOperand<'a>, b: GpuOperand<'a>, c: &'a View, size: [usize; 3]) -> Self {
+        GpuProduct { a, b, c, size, bias: None, half: false, add: false }
     }
 
     /// With a bias `[n]`.
     #[must_use]
     pub fn bias(self, bias: Option<&'a View>) -> Self {
-        Product { bias, ..self }
+        GpuProduct { bias, ..self }
     }
 
     /// With its operands rounded to half precision, where the adapter multiplies those.
     #[must_use]
     pub fn half(self, half: bool) -> Self {
-        Product { half, ..self }
+        GpuProduct { half, ..self }
     }
 
     /// Added to what is in `c`.
     #[must_use]
     pub fn adding(self, add: bool) -> Self {
-        Product { add, ..self }
+        GpuProduct { add, ..self }
     }
 
     /// Records it.
@@ -171,11 +177,11 @@ impl<'a> Product<'a> {
     /// # Errors
     /// When 64 rows of an operand are larger than a binding may be.
     pub fn record(self, rec: &mut Recorder) -> Result<()> {
-        let tiled = if self.half { rec.gpu().adapter().half() } else { Half::Absent }.kernel();
+        let tiled = if self.half { rec.gpu().adapter().half() } else { HalfProduct::Absent }.kernel();
         self.record_with(rec, tiled)
     }
 
-    fn record_with(self, rec: &mut Recorder, tiled: Tiled) -> Result<()> {
+    fn record_with(self, rec: &mut Recorder, tiled: TiledKernel) -> Result<()> {
         let [m, n, k] = self.size;
         if m == 0 || n == 0 {
             return Ok(());
@@ -200,10 +206,10 @@ impl<'a> Product<'a> {
     }
 
     /// One part, every operand of it a binding.
-    fn part(&self, rec: &mut Recorder, tiled: Tiled, rows: &Range<usize>, cols: &Range<usize>, inner: &Range<usize>) -> Result<()> {
+    fn part(&self, rec: &mut Recorder, tiled: TiledKernel, rows: &Range<usize>, cols: &Range<usize>, inner: &Range<usize>) -> Result<()> {
         let [m, n, k] = self.size;
         // An operand's rows are cut; along its columns the kernel begins later.
-        let cut = |o: Operand, outer: &Range<usize>, inner: &Range<usize>, [outers, inners]: [usize; 2]| match o.transposed {
+        let cut = |o: GpuOperand, outer: &Range<usize>, inner: &Range<usize>, [outers, inners]: [usize; 2]| match o.transposed {
             false => (o.view.rows(outer.start, outer.len(), inners), inner.start, inners),
             true => (o.view.rows(inner.start, inner.len(), outers), outer.start, outers),
         };
@@ -244,7 +250,7 @@ impl<'a> Product<'a> {
         rec.dispatch(kernel, &[&a, &b, bias, to], &params, Grid([x, y, pieces as u32]))?;
         let Some(partial) = &partial else { return Ok(()) };
         let [m32, n32, c_first, c_stride] = [m, len, cols.start, n].map(|v| v as u32);
-        let params = SumParams { m: m32, n: n32, pieces: pieces as u32, c_first, c_stride, flags: after, pad: [0; 2] };
+        let params = MatmulSumParams { m: m32, n: n32, pieces: pieces as u32, c_first, c_stride, flags: after, pad: [0; 2] };
         rec.dispatch(&SUM, &[partial, bias, &c], &params, Grid::elements(m * len, 256))
     }
 }

@@ -36,7 +36,7 @@ pub(crate) fn fits(spec: &TrainerSpec, step: &Step, adapter: &Adapter) -> Result
 
 #[cfg(test)]
 mod tests {
-    use esvit_gpu::Kind;
+    use esvit_gpu::AdapterKind;
     use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
 
     use super::*;
@@ -73,7 +73,7 @@ mod tests {
         let step = network::build(&spec, pixel_type(&spec), Device::Gpu)?;
         let mut adapter = Adapter {
             name: "card".into(),
-            kind: Kind::Discrete,
+            kind: AdapterKind::Discrete,
             backend: "Vulkan".into(),
             driver: String::new(),
             max_buffer: step.program.largest_bytes() as u64,

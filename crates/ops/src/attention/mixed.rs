@@ -9,16 +9,16 @@ use esvit_simd::bf16x2::softmax::{ScoreTile, SoftmaxGradient};
 use esvit_simd::bf16x2::{Bf16Product, BiasRows, RowPart, Scores, lanes, pack_rows, pack_transposed, pack_vnni, words};
 use esvit_simd::panel::padded;
 
-use super::cpu::Head;
-use super::fast::{BLOCK, Block, Results, Sizes};
-use super::geometry::{Group, PADDING};
+use super::block::{BLOCK, BlockResults, BlockSizes, QueryBlock};
+use super::geometry::{PADDING, QueryGroup};
+use super::operands::AttentionHead;
 use crate::aligned::{ALIGN, aligned};
 
 /// Length of a row of scores.
 const LINE: usize = BLOCK;
 
 /// Tiles of a block of queries and `Tk` keys, `D` channels: f32, and words of two bf16 ([`esvit_simd::bf16x2`]).
-pub(super) struct Tiles<'s> {
+pub(super) struct Bf16Block<'s> {
     max: &'s mut [f32],         // [LINE]
     inverse: &'s mut [f32],     // [LINE]
     bias: &'s mut [f32],        // [Tk, LINE]
@@ -42,9 +42,9 @@ pub(super) struct Tiles<'s> {
     rows: Vec<*const f32>,
 }
 
-impl Tiles<'_> {
+impl Bf16Block<'_> {
     /// Packs a block of queries and makes their scores with all keys.
-    fn scores(&mut self, head: &Head, group: &Group, block: Range<usize>, bias: Option<&[f32]>) {
+    fn scores(&mut self, head: &AttentionHead, group: &QueryGroup, block: Range<usize>, bias: Option<&[f32]>) {
         let (nq, tk, d) = (block.len(), group.keys.len(), head.d);
         if let Some(bias) = bias {
             for (j, row) in self.bias.chunks_exact_mut(LINE).enumerate().take(tk) {
@@ -75,7 +75,7 @@ impl Tiles<'_> {
     }
 }
 
-/// Points at rows of a matrix; null for padding.
+/// Collects pointers to rows of a matrix; null for padding.
 fn place(rows: &mut Vec<*const f32>, which: &[u32], from: &[f32], width: usize, first: usize) {
     rows.clear();
     rows.extend(which.iter().map(|&row| match row {
@@ -84,9 +84,9 @@ fn place(rows: &mut Vec<*const f32>, which: &[u32], from: &[f32], width: usize, 
     }));
 }
 
-impl<'s> Block<'s> for Tiles<'s> {
-    fn floats(sizes: &Sizes, backward: bool) -> usize {
-        let &Sizes { rows, keys, d, .. } = sizes;
+impl<'s> QueryBlock<'s> for Bf16Block<'s> {
+    fn floats(sizes: &BlockSizes, backward: bool) -> usize {
+        let &BlockSizes { rows, keys, d, .. } = sizes;
         let (scores, pairs, channels, dp) = (keys * LINE, keys.div_ceil(2) * LINE, d.div_ceil(2) * LINE, padded(d));
         let forward = ALIGN + 2 * LINE + 2 * scores + (rows + 2 * keys) * words(d) + channels + pairs + rows * dp;
         let across = |rows: usize| rows.div_ceil(2) * lanes(d);
@@ -96,8 +96,8 @@ impl<'s> Block<'s> for Tiles<'s> {
         forward + LINE + rows * words(d) + channels + across(keys) + 2 * across(rows) + 3 * scores + 2 * keys * dp
     }
 
-    fn new(scratch: &'s mut [f32], sizes: &Sizes, backward: bool) -> Tiles<'s> {
-        let &Sizes { rows, keys, d, .. } = sizes;
+    fn new(scratch: &'s mut [f32], sizes: &BlockSizes, backward: bool) -> Bf16Block<'s> {
+        let &BlockSizes { rows, keys, d, .. } = sizes;
         let (scores, pairs, channels, dp) = (keys * LINE, keys.div_ceil(2) * LINE, d.div_ceil(2) * LINE, padded(d));
         let across = |rows: usize| rows.div_ceil(2) * lanes(d);
         let on = usize::from(backward);
@@ -112,7 +112,7 @@ impl<'s> Block<'s> for Tiles<'s> {
             tile
         };
         // Columns that no product writes are finite: what comes of them meets zeros.
-        Tiles {
+        Bf16Block {
             max: take(LINE),
             inverse: zeroed(take(LINE)),
             bias: zeroed(take(scores)),
@@ -136,7 +136,7 @@ impl<'s> Block<'s> for Tiles<'s> {
         }
     }
 
-    fn keys(&mut self, head: &Head, group: &Group, backward: bool) {
+    fn keys(&mut self, head: &AttentionHead, group: &QueryGroup, backward: bool) {
         let (tk, d, dp) = (group.keys.len(), head.d, padded(head.d));
         place(&mut self.rows, &group.keys, head.from.kv, head.from.kv_width, head.image.first_key);
         let [_, k, v] = &mut self.packed;
@@ -155,7 +155,7 @@ impl<'s> Block<'s> for Tiles<'s> {
         }
     }
 
-    fn forward(&mut self, head: &Head, group: &Group, block: Range<usize>, bias: Option<&[f32]>, log_sums: &mut [f32]) {
+    fn forward(&mut self, head: &AttentionHead, group: &QueryGroup, block: Range<usize>, bias: Option<&[f32]>, log_sums: &mut [f32]) {
         let (nq, tk, d) = (block.len(), group.keys.len(), head.d);
         self.scores(head, group, block, bias);
         let tile = self.tile(tk, nq);
@@ -173,12 +173,12 @@ impl<'s> Block<'s> for Tiles<'s> {
 
     fn backward(
         &mut self,
-        head: &Head,
-        group: &Group,
+        head: &AttentionHead,
+        group: &QueryGroup,
         block: Range<usize>,
         bias: Option<&[f32]>,
         dy: (&[f32], usize),
-        // The sums are made again: they cost less than another operand's way into the tiles.
+        // The sums are recomputed: they cost less than another operand's way into the tiles.
         _log_sums: &[f32],
         dbias: &mut [f32],
     ) {
@@ -237,7 +237,7 @@ impl<'s> Block<'s> for Tiles<'s> {
         }
     }
 
-    fn results(&self, _d: usize) -> Results<'_> {
-        Results { y: self.results, dq: self.results, dq_factor: 1.0, dk: self.dk, dv: self.dv }
+    fn results(&self, _d: usize) -> BlockResults<'_> {
+        BlockResults { y: self.results, dq: self.results, dq_factor: 1.0, dk: self.dk, dv: self.dv }
     }
 }

@@ -1,7 +1,7 @@
 use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
-use esvit_gpu::reduce::column_sum;
+use esvit_gpu::reduce::{self, column_sum};
 use esvit_gpu::{Grid, Kernel, Recorder, View};
 use esvit_graph::{GpuIo, Result, sum};
 
@@ -69,11 +69,13 @@ struct InputParams {
     pad: u32,
 }
 
-static MOMENTS: Kernel = Kernel::new::<MomentsParams>("batch_norm_moments", include_str!("moments.wgsl"), "main", 2);
-static STATISTICS: Kernel = Kernel::new::<StatisticsParams>("batch_norm_statistics", include_str!("statistics.wgsl"), "main", 3);
-static FORWARD: Kernel = Kernel::new::<ForwardParams>("batch_norm", include_str!("forward.wgsl"), "main", 6);
-static SCALE_GRADIENT: Kernel = Kernel::new::<BatchNormScaleParams>("batch_norm_dscale", include_str!("scale_gradient.wgsl"), "main", 6);
-static INPUT_GRADIENT: Kernel = Kernel::new::<InputParams>("batch_norm_dx", include_str!("input_gradient.wgsl"), "main", 8);
+static MOMENTS: Kernel =
+    Kernel::new::<MomentsParams>("batch_norm_moments", &[include_str!("moments.wgsl"), reduce::OVER_COLUMNS], "main", 2);
+static STATISTICS: Kernel = Kernel::new::<StatisticsParams>("batch_norm_statistics", &[include_str!("statistics.wgsl")], "main", 3);
+static FORWARD: Kernel = Kernel::new::<ForwardParams>("batch_norm", &[include_str!("forward.wgsl")], "main", 6);
+static SCALE_GRADIENT: Kernel =
+    Kernel::new::<BatchNormScaleParams>("batch_norm_dscale", &[include_str!("scale_gradient.wgsl"), reduce::OVER_COLUMNS], "main", 6);
+static INPUT_GRADIENT: Kernel = Kernel::new::<InputParams>("batch_norm_dx", &[include_str!("input_gradient.wgsl")], "main", 8);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&MOMENTS, &STATISTICS, &FORWARD, &SCALE_GRADIENT, &INPUT_GRADIENT];
 

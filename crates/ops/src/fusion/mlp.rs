@@ -198,8 +198,11 @@ impl Op for FusedMlp {
             Some(second) => (Some(first), second.bind(io, packed.and_then(|p| p.second.as_ref()))),
             None => (None, first),
         };
-        let norm =
-            operands.norm.map(|norm| ChainNorm { eps: self.norm.unwrap_or_default(), gamma: io.f32(norm.start), beta: io.f32(norm.start + 1) });
+        let norm = operands.norm.map(|norm| ChainNorm {
+            eps: self.norm.unwrap_or_default(),
+            gamma: io.f32(norm.start),
+            beta: io.f32(norm.start + 1),
+        });
         let pool = io.pool;
         let mut factors = pool.scratch(self.scratch_floats());
         let inputs: Vec<&[f32]> = operands.epilogue.map(|i| io.f32(i)).collect();

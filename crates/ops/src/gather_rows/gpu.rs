@@ -17,7 +17,7 @@ struct Params {
     pad: [u32; 2],
 }
 
-static GATHER_ROWS: Kernel = Kernel::new::<Params>("gather_rows", include_str!("gather_rows.wgsl"), "main", 3);
+static GATHER_ROWS: Kernel = Kernel::new::<Params>("gather_rows", &[include_str!("gather_rows.wgsl")], "main", 3);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&GATHER_ROWS];
 

@@ -1,5 +1,5 @@
 use bytemuck::{Pod, Zeroable};
-use esvit_gpu::reduce::column_sum;
+use esvit_gpu::reduce::{self, column_sum};
 use esvit_gpu::{Grid, Kernel, Recorder};
 use esvit_graph::{GpuIo, Result};
 
@@ -23,9 +23,11 @@ struct ScaleGradientParams {
     first: u32,
 }
 
-static FORWARD: Kernel = Kernel::new::<Params>("layer_norm", include_str!("forward.wgsl"), "main", 5);
-static INPUT_GRADIENT: Kernel = Kernel::new::<Params>("layer_norm_dx", include_str!("input_gradient.wgsl"), "main", 5);
-static SCALE_GRADIENT: Kernel = Kernel::new::<ScaleGradientParams>("layer_norm_dscale", include_str!("scale_gradient.wgsl"), "main", 5);
+static FORWARD: Kernel = Kernel::new::<Params>("layer_norm", &[include_str!("forward.wgsl"), reduce::OVER_ROWS], "main", 5);
+static INPUT_GRADIENT: Kernel =
+    Kernel::new::<Params>("layer_norm_dx", &[include_str!("input_gradient.wgsl"), reduce::OVER_ROWS], "main", 5);
+static SCALE_GRADIENT: Kernel =
+    Kernel::new::<ScaleGradientParams>("layer_norm_dscale", &[include_str!("scale_gradient.wgsl"), reduce::OVER_COLUMNS], "main", 5);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&FORWARD, &INPUT_GRADIENT, &SCALE_GRADIENT];
 

@@ -27,9 +27,11 @@ struct BytesParams {
     rest: Params,
 }
 
-static BYTES: Kernel = Kernel::new::<BytesParams>("patchify_bytes", include_str!("bytes.wgsl"), "main", 2);
-static FLOATS: Kernel = Kernel::new::<Params>("patchify", include_str!("floats.wgsl"), "main", 2);
-static BACKWARD: Kernel = Kernel::new::<Params>("unpatchify", include_str!("backward.wgsl"), "main", 2);
+const PIXEL: &str = include_str!("pixel.wgsl");
+
+static BYTES: Kernel = Kernel::new::<BytesParams>("patchify_bytes", &[include_str!("bytes.wgsl"), PIXEL], "main", 2);
+static FLOATS: Kernel = Kernel::new::<Params>("patchify", &[include_str!("floats.wgsl"), PIXEL], "main", 2);
+static BACKWARD: Kernel = Kernel::new::<Params>("unpatchify", &[include_str!("backward.wgsl")], "main", 2);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&BYTES, &FLOATS, &BACKWARD];
 

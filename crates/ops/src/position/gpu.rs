@@ -38,9 +38,9 @@ struct SumSegmentsParams {
     pad: [u32; 3],
 }
 
-static EACH: Kernel = Kernel::new::<EachParams>("positions", include_str!("each.wgsl"), "main", 3);
-static SUM: Kernel = Kernel::new::<SumSegmentsParams>("positions_dtable", include_str!("sum_segments.wgsl"), "main", 2);
-static FORWARD: Kernel = Kernel::new::<Params>("position", include_str!("forward.wgsl"), "main", 3);
+static EACH: Kernel = Kernel::new::<EachParams>("positions", &[include_str!("each.wgsl")], "main", 3);
+static SUM: Kernel = Kernel::new::<SumSegmentsParams>("positions_dtable", &[include_str!("sum_segments.wgsl")], "main", 2);
+static FORWARD: Kernel = Kernel::new::<Params>("position", &[include_str!("forward.wgsl")], "main", 3);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&FORWARD, &EACH, &SUM];
 

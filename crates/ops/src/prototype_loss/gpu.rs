@@ -1,7 +1,7 @@
 use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
-use esvit_gpu::matmul::{Operand, Product};
+use esvit_gpu::matmul::{GpuOperand, GpuProduct};
 use esvit_gpu::{Grid, Kernel, Recorder, View, reduce};
 use esvit_graph::{GpuIo, Result};
 
@@ -26,13 +26,15 @@ impl Params {
     }
 }
 
-static TEACHER_TILE: Kernel = Kernel::new::<Params>("prototype_teacher", include_str!("teacher_tile.wgsl"), "main", 6);
-static STUDENT_TILE: Kernel = Kernel::new::<Params>("prototype_student", include_str!("student_tile.wgsl"), "main", 3);
-static PAIR_TILE: Kernel = Kernel::new::<Params>("prototype_pair", include_str!("pair_tile.wgsl"), "main", 8);
-static SUM: Kernel = Kernel::new::<Params>("prototype_sum", include_str!("sum.wgsl"), "main", 2);
-static TEACHER_MEAN: Kernel = Kernel::new::<Params>("prototype_mean", include_str!("teacher_mean.wgsl"), "main", 3);
-static PROBABILITIES: Kernel = Kernel::new::<Params>("prototype_probabilities", include_str!("teacher_probabilities.wgsl"), "main", 4);
-static GRADIENT: Kernel = Kernel::new::<Params>("prototype_gradient", include_str!("gradient.wgsl"), "main", 7);
+static TEACHER_TILE: Kernel =
+    Kernel::new::<Params>("prototype_teacher", &[include_str!("teacher_tile.wgsl"), reduce::OVER_WORKGROUP], "main", 6);
+static STUDENT_TILE: Kernel =
+    Kernel::new::<Params>("prototype_student", &[include_str!("student_tile.wgsl"), reduce::OVER_WORKGROUP], "main", 3);
+static PAIR_TILE: Kernel = Kernel::new::<Params>("prototype_pair", &[include_str!("pair_tile.wgsl"), reduce::OVER_WORKGROUP], "main", 8);
+static SUM: Kernel = Kernel::new::<Params>("prototype_sum", &[include_str!("sum.wgsl"), reduce::OVER_WORKGROUP], "main", 2);
+static TEACHER_MEAN: Kernel = Kernel::new::<Params>("prototype_mean", &[include_str!("teacher_mean.wgsl")], "main", 3);
+static PROBABILITIES: Kernel = Kernel::new::<Params>("prototype_probabilities", &[include_str!("teacher_probabilities.wgsl")], "main", 4);
+static GRADIENT: Kernel = Kernel::new::<Params>("prototype_gradient", &[include_str!("gradient.wgsl")], "main", 7);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&TEACHER_TILE, &STUDENT_TILE, &PAIR_TILE, &SUM, &TEACHER_MEAN, &PROBABILITIES, &GRADIENT];
 
@@ -100,7 +102,7 @@ impl<'a> GpuLossTiles<'a> {
         let (to, w) = (to.rows(0, rows, tile.len()), self.w.rows(0, tile.len(), self.d));
         weight_norm::gpu::normalize(rec, &self.part(v, tile, self.d), &self.part(g, tile, 1), &w, [tile.len(), self.d])?;
         let size = [rows, tile.len(), self.d];
-        Product::new(Operand::plain(z), Operand::transposed(&w), &to, size).half(self.io.half()).record(rec)?;
+        GpuProduct::new(GpuOperand::plain(z), GpuOperand::transposed(&w), &to, size).half(self.io.half()).record(rec)?;
         Ok([to, w])
     }
 }
@@ -160,8 +162,8 @@ pub(super) fn backward(op: &PrototypeLoss, io: &GpuIo, rec: &mut Recorder) -> Re
         let bindings = [&g, &q, lse_s, &offsets, pair_teacher, pair_weight, dloss];
         rec.dispatch(&GRADIENT, &bindings, &Params::new(x.ns, n, 0, inverse_tau), Grid::fold(x.ns * blocks))?;
         let dw = dw.rows(0, n, x.d);
-        Product::new(Operand::transposed(&g), Operand::plain(z), &dw, [n, x.d, x.ns]).half(io.half()).record(rec)?;
-        let product = Product::new(Operand::plain(&g), Operand::plain(&w), dz, [x.ns, x.d, n]);
+        GpuProduct::new(GpuOperand::transposed(&g), GpuOperand::plain(z), &dw, [n, x.d, x.ns]).half(io.half()).record(rec)?;
+        let product = GpuProduct::new(GpuOperand::plain(&g), GpuOperand::plain(&w), dz, [x.ns, x.d, n]);
         product.half(io.half()).adding(tile.start > 0).record(rec)?;
         let ([v, dv], [g_student, dg]) = ([v, dv].map(|view| x.part(view, &tile, x.d)), [g_student, dg].map(|view| x.part(view, &tile, 1)));
         weight_norm::gpu::denormalize(rec, [&v, &g_student, &dw], [&dv, &dg], [n, x.d])?;

@@ -29,8 +29,8 @@ struct ScaleImagesParams {
     pad: [u32; 3],
 }
 
-static RESIDUAL: Kernel = Kernel::new::<ResidualParams>("residual", include_str!("residual.wgsl"), "main", 4);
-static SCALE_IMAGES: Kernel = Kernel::new::<ScaleImagesParams>("scale_images", include_str!("scale_images.wgsl"), "main", 3);
+static RESIDUAL: Kernel = Kernel::new::<ResidualParams>("residual", &[include_str!("residual.wgsl")], "main", 4);
+static SCALE_IMAGES: Kernel = Kernel::new::<ScaleImagesParams>("scale_images", &[include_str!("scale_images.wgsl")], "main", 3);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&RESIDUAL, &SCALE_IMAGES];
 

@@ -15,8 +15,8 @@ macro_rules! unary_kernels {
     ($name:literal) => {{
         use esvit_gpu::Kernel;
         use $crate::unary::Params;
-        const FORWARD: &str = concat!(include_str!(concat!($name, ".wgsl")), include_str!("../unary/forward.wgsl"));
-        const GRADIENT: &str = concat!(include_str!(concat!($name, ".wgsl")), include_str!("../unary/gradient.wgsl"));
+        const FORWARD: &[&str] = &[include_str!("../unary/forward.wgsl"), include_str!(concat!($name, ".wgsl"))];
+        const GRADIENT: &[&str] = &[include_str!("../unary/gradient.wgsl"), include_str!(concat!($name, ".wgsl"))];
         static KERNELS: [Kernel; 2] =
             [Kernel::new::<Params>($name, FORWARD, "main", 2), Kernel::new::<Params>(concat!($name, "_dx"), GRADIENT, "main", 3)];
         &[&KERNELS[0], &KERNELS[1]]

@@ -18,7 +18,7 @@ struct Params {
     pad: [u32; 3],
 }
 
-static FILL: Kernel = Kernel::new::<Params>("zeros", include_str!("fill.wgsl"), "main", 1);
+static FILL: Kernel = Kernel::new::<Params>("zeros", &[include_str!("fill.wgsl")], "main", 1);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&FILL];
 

@@ -1,38 +1,16 @@
-// Matrix product C = A·B in tiles of 128 x 64 for adapters that compute in half precision: operands are rounded to it on their way into
-// workgroup memory, which halves that memory's traffic; sums are single precision. Otherwise line for line matmul.wgsl.
-
-enable f16;
+// Matrix product C = A·B in tiles of 128 x 64, summed in single precision. A workgroup owns one tile of C in one piece of the inner axis;
+// its 16 x 16 threads own 8 x 4 elements each. Tiles of A and B pass through workgroup memory, 16 deep, in vectors of four, in the precision
+// that f32.wgsl or f16.wgsl gives to `Quad`. Which axis of A and B is contiguous is a parameter: only the order in which threads fetch a tile
+// depends on it.
 
 const TILE_M = 128u;
 const TILE_N = 64u;
 const DEPTH = 16u;
 const A_ROW = 33u;      // vectors of a row of A's tile: one more than TILE_M / 4, so that columns fall into different banks
 const B_ROW = 17u;
-const A_BY_INNER = 1u;  // A is stored [k, m]
-const B_BY_OUTER = 2u;  // B is stored [n, k]
-const BIAS = 4u;
-const ADD = 8u;         // to what is in C
 
-struct Params {
-    m: u32, n: u32, k: u32, k_piece: u32,
-    a_first: u32, a_stride: u32, b_first: u32, b_stride: u32,  // first element in the binding, and from row to row
-    c_first: u32, c_stride: u32, c_piece: u32, flags: u32,     // c_piece: from piece to piece of the inner axis
-}
-
-@group(0) @binding(0) var<storage, read_write> a: array<f32>;     // [m, k] or [k, m]
-@group(0) @binding(1) var<storage, read_write> b: array<f32>;     // [k, n] or [n, k]
-@group(0) @binding(2) var<storage, read_write> bias: array<f32>;  // [n]; not read without BIAS
-@group(0) @binding(3) var<storage, read_write> c: array<f32>;     // [pieces, m, n]
-@group(0) @binding(4) var<uniform>             p: Params;
-
-var<workgroup> tile_a: array<vec4<f16>, 528>;  // [DEPTH, A_ROW]
-var<workgroup> tile_b: array<vec4<f16>, 272>;  // [DEPTH, B_ROW]
-
-// Too large for half precision becomes infinite on every adapter: the step's loss scaling looks for that. Left to the conversion, some
-// adapters would give the largest finite number.
-fn half(v: vec4f) -> vec4<f16> {
-    return vec4<f16>(select(v, v * 3e38, abs(v) > vec4f(65504.0)));
-}
+var<workgroup> tile_a: array<Quad, 528>;  // [DEPTH, A_ROW]
+var<workgroup> tile_b: array<Quad, 272>;  // [DEPTH, B_ROW]
 
 // Rows row..row + 4 of column k of A; zero where there is none.
 fn four_of_a(row: u32, k: u32, k_end: u32) -> vec4f {
@@ -78,11 +56,11 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
         for (var e = tid; e < DEPTH * TILE_M / 4u; e += 256u) {
             let k = select(e % DEPTH, e / (TILE_M / 4u), a_by_inner);
             let four = select(e / DEPTH, e % (TILE_M / 4u), a_by_inner);
-            tile_a[k * A_ROW + four] = half(four_of_a(row0 + 4u * four, k0 + k, k_end));
+            tile_a[k * A_ROW + four] = quad(four_of_a(row0 + 4u * four, k0 + k, k_end));
         }
         let k = select(tid / (TILE_N / 4u), tid % DEPTH, b_by_outer);
         let four = select(tid % (TILE_N / 4u), tid / DEPTH, b_by_outer);
-        tile_b[k * B_ROW + four] = half(four_of_b(col0 + 4u * four, k0 + k, k_end));
+        tile_b[k * B_ROW + four] = quad(four_of_b(col0 + 4u * four, k0 + k, k_end));
         workgroupBarrier();  // the tiles are complete
         for (var k = 0u; k < DEPTH; k++) {
             let vb = vec4f(tile_b[k * B_ROW + tid % 16u]);
@@ -105,13 +83,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
         let row = row0 + tid / 16u * 8u + i;
         for (var j = 0u; j < 4u; j++) {
             let col = col0 + tid % 16u * 4u + j;
-            if row < p.m && col < p.n {
-                let at = p.c_first + wg.z * p.c_piece + row * p.c_stride + col;
-                var v = sum[i][j];
-                if (p.flags & BIAS) != 0u { v += bias[col]; }
-                if (p.flags & ADD) != 0u { v += c[at]; }
-                c[at] = v;
-            }
+            if row < p.m && col < p.n { store(p.c_first + wg.z * p.c_piece + row * p.c_stride + col, col, sum[i][j]); }
         }
     }
 }

@@ -1,7 +1,7 @@
 // Matrix product C = A·B in tiles of 128 x 128 on matrix units: operands are rounded to half precision on their way into workgroup memory,
 // sums are single precision. A workgroup owns one tile of C in one piece of the inner axis; each of its eight subgroups of 32 threads owns
 // 64 x 32 of it, as 4 x 2 blocks of 16 x 16. Tiles lie in workgroup memory as their operands do in global memory, so threads copy along
-// rows; which of the two loads a block takes depends on that. The contract is in matmul.rs.
+// rows; which of the two loads a block takes depends on that.
 
 enable f16;
 enable wgpu_cooperative_matrix;
@@ -10,22 +10,6 @@ const TILE = 128u;
 const DEPTH = 32u;
 const NARROW = 40u;     // elements from row to row of a tile stored [TILE, DEPTH]: a multiple of 16 bytes, and rows in different banks
 const WIDE = 136u;      // the same of a tile stored [DEPTH, TILE]
-const A_BY_INNER = 1u;  // A is stored [k, m]
-const B_BY_OUTER = 2u;  // B is stored [n, k]
-const BIAS = 4u;
-const ADD = 8u;         // to what is in C
-
-struct Params {
-    m: u32, n: u32, k: u32, k_piece: u32,
-    a_first: u32, a_stride: u32, b_first: u32, b_stride: u32,  // first element in the binding, and from row to row
-    c_first: u32, c_stride: u32, c_piece: u32, flags: u32,     // c_piece: from piece to piece of the inner axis
-}
-
-@group(0) @binding(0) var<storage, read_write> a: array<f32>;     // [m, k] or [k, m]
-@group(0) @binding(1) var<storage, read_write> b: array<f32>;     // [k, n] or [n, k]
-@group(0) @binding(2) var<storage, read_write> bias: array<f32>;  // [n]; not read without BIAS
-@group(0) @binding(3) var<storage, read_write> c: array<f32>;     // [pieces, m, n]
-@group(0) @binding(4) var<uniform>             p: Params;
 
 var<workgroup> tile_a: array<f16, 5120>;   // [TILE, NARROW] or [DEPTH, WIDE]
 var<workgroup> tile_b: array<f16, 5120>;   // the same
@@ -43,13 +27,7 @@ fn write(tid: u32, row0: u32, col0: u32, first: u32, i: u32, j: u32) {
         let owner = e / 256u;
         let row = row0 + owner / 4u * 64u + i * 16u + e / 16u % 16u;
         let col = col0 + owner % 4u * 32u + j * 16u + e % 16u;
-        if row < p.m && col < p.n {
-            let at = first + row * p.c_stride + col;
-            var v = blocks[e];
-            if (p.flags & BIAS) != 0u { v += bias[col]; }
-            if (p.flags & ADD) != 0u { v += c[at]; }
-            c[at] = v;
-        }
+        if row < p.m && col < p.n { store(first + row * p.c_stride + col, col, blocks[e]); }
     }
     workgroupBarrier();  // everyone has read them before the next blocks
 }

@@ -1,7 +1,4 @@
-// C = Σ pieces of a product's inner axis, in order, plus a bias and what is in C where asked. One thread owns one element.
-
-const BIAS = 4u;
-const ADD = 8u;
+// C = Σ pieces of a product's inner axis, in order, then the epilogue. One thread owns one element.
 
 struct Params { m: u32, n: u32, pieces: u32, c_first: u32, c_stride: u32, flags: u32, pad0: u32, pad1: u32 }
 
@@ -17,8 +14,5 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
     if i >= len { return; }
     var sum = 0.0;
     for (var piece = 0u; piece < p.pieces; piece++) { sum += partial[piece * len + i]; }
-    let at = p.c_first + i / p.n * p.c_stride + i % p.n;
-    if (p.flags & BIAS) != 0u { sum += bias[i % p.n]; }
-    if (p.flags & ADD) != 0u { sum += c[at]; }
-    c[at] = sum;
+    store(p.c_first + i / p.n * p.c_stride + i % p.n, i % p.n, sum);
 }
