@@ -4,9 +4,8 @@
 //! f32 and bf16 operands; everywhere else the crate `gemm` has f32 kernels for AVX-512, AVX2, NEON and plain CPUs. Both choices come from
 //! measurements: docs/decisions/0020-own-products.md.
 //!
-//! Files from the bottom up: [`matrix`] and [`epilogue`] are operands and what is applied to results, [`product`] describes a product,
-//! `blocked` is our engine, [`packed`] packs an operand for many products, [`run`] chooses the engine, [`packed_tile`] and [`chain`] are
-//! built on it.
+//! Files from the bottom up: `matrix` and `epilogue` are operands and what is applied to results, `product` describes a product, `blocked`
+//! is our engine, `packed` packs an operand for many products, `run` chooses the engine, `packed_tile` and `chain` are built on it.
 
 #[cfg(target_arch = "x86_64")]
 mod blocked;

@@ -34,11 +34,11 @@ impl SharedOutput {
         }
     }
 
-    /// The result from this row on.
+    /// The result without its first `row` rows.
     ///
     /// # Safety
     /// The result reaches that far.
-    pub unsafe fn from_row(self, row: usize) -> SharedOutput {
+    pub unsafe fn skip_rows(self, row: usize) -> SharedOutput {
         // SAFETY: the caller's promise.
         SharedOutput { c: unsafe { self.at(row * self.row_stride) }, ..self }
     }

@@ -172,7 +172,7 @@ unsafe fn by_rows<const BF16: bool>(
                 rows.len(),
                 weights,
                 0..sizes.out,
-                c.from_row(rows.start),
+                c.skip_rows(rows.start),
                 &mut prefetch,
             );
         }
@@ -226,7 +226,7 @@ unsafe fn by_columns<const BF16: bool>(
         let left = if weights.hidden.is_some() { packed(hidden, plan.hidden_row, rows.start) } else { operand(rows.start) };
         // SAFETY: as above.
         unsafe {
-            let (product, to) = (chain.last_of(&rows, sizes.out), c.from_row(rows.start));
+            let (product, to) = (chain.last_of(&rows, sizes.out), c.skip_rows(rows.start));
             last_layer::<BF16>(&product, left, rows.len(), weights, columns, to, &mut Prefetch::default());
         }
     });
