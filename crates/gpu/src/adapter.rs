@@ -3,9 +3,9 @@
 /// Kind of processor an adapter is; the better ones first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AdapterKind {
-    /// Has memory of its own.
+    /// Memory separate from the CPU's.
     Discrete,
-    /// Shares the CPU's memory.
+    /// Memory shared with the CPU.
     Integrated,
     /// A share of a GPU in a virtual machine.
     Virtual,

@@ -18,7 +18,7 @@ struct Opened {
     adapter: Adapter,
     limits: wgpu::Limits,
     pipelines: Mutex<HashMap<Kernel, Arc<Pipeline>>>,
-    /// The first thing that went wrong outside of a call's own check.
+    /// The first failure outside of a call's check.
     failure: Arc<Mutex<Option<Error>>>,
 }
 

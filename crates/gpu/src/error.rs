@@ -19,7 +19,7 @@ pub enum Error {
     Memory {
         /// Purpose of the memory.
         what: String,
-        /// Bytes that were asked for.
+        /// Bytes needed.
         bytes: u64,
         /// Reason why that is too much.
         limit: String,

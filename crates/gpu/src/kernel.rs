@@ -1,13 +1,13 @@
 //! Kernels: an entry point of some WGSL files.
 //!
-//! A kernel is a list of files that are one valid WGSL module when they stand one behind the other: no preprocessor, no templates. What several
-//! kernels share stands in one file, and each of them lists it. Three rules:
+//! A kernel is a list of files that are one valid WGSL module when they stand one behind the other: no preprocessor, no templates. What
+//! several kernels share stands in one file, and each of them lists it. Three rules:
 //!
-//! - The kernel's own file comes first, then the shared ones, from the nearest to the most general. WGSL lets a declaration be used before it
-//!   stands, so the order means nothing to a compiler, with one exception: directives (`enable f16;`) must precede every declaration of a module,
-//!   as browsers demand. They stand at the top of the first file, and a shared file has none.
-//! - A shared file declares what it uses, or says in its first lines what the kernel declares for it: a binding such as `p`, fields of `Params`,
-//!   or an `alias` for a type it is written over.
+//! - The kernel's own file comes first, then the shared ones, from the nearest to the most general. WGSL lets a declaration be used before
+//!   it stands, so the order means nothing to a compiler, with one exception: directives (`enable f16;`) must precede every declaration of
+//!   a module, as browsers demand. They stand at the top of the first file, and a shared file has none.
+//! - A shared file declares what it uses, or says in its first lines what the kernel declares for it: a binding such as `p`, fields of
+//!   `Params`, or an `alias` for a type it is written over.
 //! - The uniform `p` is declared by the file that binds the last storage buffer before it.
 
 use std::mem::size_of;
@@ -15,7 +15,7 @@ use std::mem::size_of;
 /// Features a kernel needs besides those that all adapters have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Needs {
-    /// Nothing.
+    /// No other features.
     Nothing,
     /// Arithmetic in half precision.
     HalfPrecision,
@@ -23,7 +23,8 @@ pub enum Needs {
     CooperativeMatrix,
 }
 
-/// One entry point of a WGSL module. Bindings of group 0: storage buffers first, in the order a dispatch gives them, then the uniform `Params`.
+/// One entry point of a WGSL module. Bindings of group 0: storage buffers first, in the order a dispatch gives them, then the uniform
+/// `Params`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Kernel {
     /// Name for messages and profiles.

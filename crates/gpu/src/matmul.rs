@@ -1,5 +1,5 @@
-//! `C[m, n] = A·B`, with a bias over the columns where one is given. Sums over the inner axis are taken in an order that depends on the sizes
-//! and the kernel alone, so results repeat bit for bit.
+//! `C[m, n] = A·B`, with a bias over the columns where one is given. Sums over the inner axis are taken in an order that depends on the
+//! sizes and the kernel alone, so results repeat bit for bit.
 //!
 //! Three kernels: single precision, and for operands in half precision one on matrix units and one without. [`Adapter::half`] says which of
 //! the two an adapter has; where it has neither, single precision takes their place. Operands and results are stored in single precision
@@ -55,7 +55,7 @@ static COOPERATIVE: Kernel =
         .needing(Needs::CooperativeMatrix);
 static SUM: Kernel = Kernel::new::<MatmulSumParams>("matmul_sum", &[include_str!("matmul/sum.wgsl"), EPILOGUE], "main", 3);
 
-/// All of them, for checks that need no GPU.
+/// Kernels of the product, for checks that need no GPU.
 pub static KERNELS: &[&Kernel] = &[&F32, &F16, &COOPERATIVE, &SUM];
 
 const A_BY_INNER: u32 = 1;
@@ -63,27 +63,27 @@ const B_BY_OUTER: u32 = 2;
 const BIAS: u32 = 4;
 const ADD: u32 = 8;
 
-/// Fewer workgroups than this leave a large GPU idle: then the inner axis is cut.
+/// Workgroups below which a large GPU is idle: then the inner axis is divided.
 const BUSY: usize = 256;
-/// Shortest piece of the inner axis.
+/// Length of a piece of the inner axis at least.
 const PIECE: usize = 256;
 
 /// A kernel, and rows and columns of the tile of one workgroup.
 type TiledKernel = (&'static Kernel, [usize; 2]);
 
-/// What multiplies operands in half precision.
+/// Way to multiply operands in half precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HalfProduct {
     /// Matrix units.
     Cooperative,
     /// Ordinary arithmetic on operands in half precision.
     Shader,
-    /// Nothing: products stay in single precision.
+    /// None: products stay in single precision.
     Absent,
 }
 
 impl HalfProduct {
-    /// As shown to users.
+    /// Name as shown to users.
     pub fn name(self) -> &'static str {
         match self {
             HalfProduct::Cooperative => "cooperative matrices, f16",
@@ -102,7 +102,7 @@ impl HalfProduct {
 }
 
 impl Adapter {
-    /// What multiplies operands in half precision here.
+    /// Way to multiply operands in half precision on this adapter.
     pub fn half(&self) -> HalfProduct {
         if self.cooperative_matrix {
             HalfProduct::Cooperative
@@ -117,26 +117,26 @@ impl Adapter {
 /// A matrix in memory, row-major as `[outer, inner]` or, `transposed`, as the other way round.
 #[derive(Clone, Copy, Debug)]
 pub struct GpuOperand<'a> {
-    /// Where it is.
+    /// Memory of the matrix.
     pub view: &'a View,
-    /// Stored with its axes exchanged.
+    /// Whether it is stored with its axes exchanged.
     pub transposed: bool,
 }
 
 impl<'a> GpuOperand<'a> {
-    /// As it is.
+    /// An operand as it is stored.
     pub fn plain(view: &'a View) -> Self {
         GpuOperand { view, transposed: false }
     }
 
-    /// With its axes exchanged.
+    /// An operand with its axes exchanged.
     pub fn transposed(view: &'a View) -> Self {
         GpuOperand { view, transposed: true }
     }
 }
 
-/// `c[m, n] = a·b`: `a` is `[m, k]` (transposed `[k, m]`), `b` is `[k, n]` (transposed `[n, k]`). Nothing is too long for a binding: operands
-/// are cut along their rows, and results with them.
+/// `c[m, n] = a·b`: `a` is `[m, k]` (transposed `[k, m]`), `b` is `[k, n]` (transposed `[n, k]`). Nothing is too long for a binding:
+/// operands are cut along their rows, and results with them.
 #[derive(Clone, Copy, Debug)]
 pub struct GpuProduct<'a> {
     a: GpuOperand<'a>,
@@ -154,25 +154,25 @@ impl<'a> GpuProduct<'a> {
         GpuProduct { a, b, c, size, bias: None, half: false, add: false }
     }
 
-    /// With a bias `[n]`.
+    /// This product with a bias `[n]`.
     #[must_use]
     pub fn bias(self, bias: Option<&'a View>) -> Self {
         GpuProduct { bias, ..self }
     }
 
-    /// With its operands rounded to half precision, where the adapter multiplies those.
+    /// This product with its operands rounded to half precision, where the adapter multiplies those.
     #[must_use]
     pub fn half(self, half: bool) -> Self {
         GpuProduct { half, ..self }
     }
 
-    /// Added to what is in `c`.
+    /// This product added to what is in `c`.
     #[must_use]
     pub fn adding(self, add: bool) -> Self {
         GpuProduct { add, ..self }
     }
 
-    /// Records it.
+    /// Records the product.
     ///
     /// # Errors
     /// When 64 rows of an operand are larger than a binding may be.
@@ -205,21 +205,21 @@ impl<'a> GpuProduct<'a> {
         Ok(())
     }
 
-    /// One part, every operand of it a binding.
+    /// Records one part, every operand of it a binding.
     fn part(&self, rec: &mut Recorder, tiled: TiledKernel, rows: &Range<usize>, cols: &Range<usize>, inner: &Range<usize>) -> Result<()> {
         let [m, n, k] = self.size;
-        // An operand's rows are cut; along its columns the kernel begins later.
-        let cut = |o: GpuOperand, outer: &Range<usize>, inner: &Range<usize>, [outers, inners]: [usize; 2]| match o.transposed {
+        // An operand is cut along its rows; along its columns the kernel begins later.
+        let part_of = |o: GpuOperand, outer: &Range<usize>, inner: &Range<usize>, [outers, inners]: [usize; 2]| match o.transposed {
             false => (o.view.rows(outer.start, outer.len(), inners), inner.start, inners),
             true => (o.view.rows(inner.start, inner.len(), outers), outer.start, outers),
         };
-        let (a, a_first, a_stride) = cut(self.a, rows, inner, [m, k]);
-        let (b, b_first, b_stride) = cut(self.b, inner, cols, [k, n]);
+        let (a, a_first, a_stride) = part_of(self.a, rows, inner, [m, k]);
+        let (b, b_first, b_stride) = part_of(self.b, inner, cols, [k, n]);
         let c = self.c.rows(rows.start, rows.len(), n);
         let first = inner.start == 0;
         let bias = self.bias.filter(|_| first).map(|bias| bias.part(4 * cols.start as u64, 4 * cols.len() as u64));
         let flag = |set: bool, flag: u32| if set { flag } else { 0 };
-        let after = flag(bias.is_some(), BIAS) | flag(self.add || !first, ADD);
+        let epilogue = flag(bias.is_some(), BIAS) | flag(self.add || !first, ADD);
         let layout = flag(self.a.transposed, A_BY_INNER) | flag(self.b.transposed, B_BY_OUTER);
 
         let (kernel, [tile_m, tile_n]) = tiled;
@@ -229,7 +229,7 @@ impl<'a> GpuProduct<'a> {
         let partial = (pieces > 1).then(|| rec.scratch((4 * pieces * m * len) as u64));
         let (to, c_first, c_stride, flags) = match &partial {
             Some(partial) => (partial, 0, len, layout),
-            None => (&c, cols.start, n, layout | after),
+            None => (&c, cols.start, n, layout | epilogue),
         };
         let params = Params {
             m: m as u32,
@@ -250,7 +250,7 @@ impl<'a> GpuProduct<'a> {
         rec.dispatch(kernel, &[&a, &b, bias, to], &params, Grid([x, y, pieces as u32]))?;
         let Some(partial) = &partial else { return Ok(()) };
         let [m32, n32, c_first, c_stride] = [m, len, cols.start, n].map(|v| v as u32);
-        let params = MatmulSumParams { m: m32, n: n32, pieces: pieces as u32, c_first, c_stride, flags: after, pad: [0; 2] };
+        let params = MatmulSumParams { m: m32, n: n32, pieces: pieces as u32, c_first, c_stride, flags: epilogue, pad: [0; 2] };
         rec.dispatch(&SUM, &[partial, bias, &c], &params, Grid::elements(m * len, 256))
     }
 }

@@ -65,7 +65,8 @@ impl<'g> Recorder<'g> {
         self.gpu
     }
 
-    /// Begins an operator in a part of the step: what is recorded from now on belongs to it. Scratch memory of the one before is free again.
+    /// Begins an operator in a part of the step: what is recorded from now on belongs to it. Scratch memory of the one before is free
+    /// again.
     pub fn begin(&mut self, operator: &'static str, phase: &'static str) {
         self.operators.push((operator, phase));
         self.taken = 0;
@@ -94,8 +95,8 @@ impl<'g> Recorder<'g> {
         (0..rows.div_ceil(most).max(1)).map(|i| i * most..((i + 1) * most).min(rows)).collect()
     }
 
-    /// Pieces of `images` images in which no operand is larger than a binding may be; an image has `image_bytes` in the largest operand. Where a
-    /// piece begins, [`Recorder::aligned`] makes a binding begin.
+    /// Pieces of `images` images in which no operand is larger than a binding may be; an image has `image_bytes` in the largest operand.
+    /// Where a piece begins, [`Recorder::aligned`] makes a binding begin.
     pub fn image_pieces(&self, images: usize, image_bytes: usize) -> Vec<Range<usize>> {
         // A binding may begin up to one alignment early.
         let most = ((self.piece as usize).saturating_sub(256) / image_bytes.max(1)).max(1);

@@ -1,4 +1,4 @@
-//! Sums in a fixed order: two of them as kernels, and the WGSL that kernels of all crates list for their own sums.
+//! Sums in a fixed order: two kernels, and the WGSL that kernels of all crates list for theirs.
 
 use bytemuck::{Pod, Zeroable};
 

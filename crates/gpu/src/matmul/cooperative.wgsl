@@ -9,10 +9,10 @@ enable wgpu_cooperative_matrix;
 const TILE = 128u;
 const DEPTH = 32u;
 const NARROW = 40u;     // elements from row to row of a tile stored [TILE, DEPTH]: a multiple of 16 bytes, and rows in different banks
-const WIDE = 136u;      // the same of a tile stored [DEPTH, TILE]
+const WIDE = 136u;      // likewise of a tile stored [DEPTH, TILE]
 
 var<workgroup> tile_a: array<f16, 5120>;   // [TILE, NARROW] or [DEPTH, WIDE]
-var<workgroup> tile_b: array<f16, 5120>;   // the same
+var<workgroup> tile_b: array<f16, 5120>;   // likewise
 var<workgroup> blocks: array<f32, 2048>;   // [8, 16, 16] a block of C of each subgroup
 
 // Too large for half precision becomes infinite on every adapter: the step's loss scaling looks for that.

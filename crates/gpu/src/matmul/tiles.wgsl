@@ -1,7 +1,7 @@
 // Matrix product C = A·B in tiles of 128 x 64, summed in single precision. A workgroup owns one tile of C in one piece of the inner axis;
-// its 16 x 16 threads own 8 x 4 elements each. Tiles of A and B pass through workgroup memory, 16 deep, in vectors of four, in the precision
-// that f32.wgsl or f16.wgsl gives to `Quad`. Which axis of A and B is contiguous is a parameter: only the order in which threads fetch a tile
-// depends on it.
+// its 16 x 16 threads own 8 x 4 elements each. Tiles of A and B pass through workgroup memory, 16 deep, in vectors of four, in the
+// precision that f32.wgsl or f16.wgsl gives to `Quad`. Which axis of A and B is contiguous is a parameter: only the order in which threads
+// fetch a tile depends on it.
 
 const TILE_M = 128u;
 const TILE_N = 64u;

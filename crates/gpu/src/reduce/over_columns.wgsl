@@ -1,5 +1,5 @@
-// Sums over the rows of a column. A workgroup owns 64 columns; four threads share a column, each takes every fourth row. The kernel says what
-// a thread adds up, `alias Sum = f32;` or a vector for several sums at once.
+// Sums over the rows of a column. A workgroup owns 64 columns; four threads share a column, each takes every fourth row. The kernel says
+// what a thread adds up, `alias Sum = f32;` or a vector for several sums at once.
 
 var<workgroup> partial: array<Sum, 256>;  // [4, 64]
 

@@ -1,5 +1,5 @@
-// Sums over the columns of a row. A workgroup owns ROWS rows; LANES threads share a row, each takes every 64th column. The kernel says what a
-// thread adds up, `alias Sum = f32;` or a vector for several sums at once, and its Params have `rows` and `cols`.
+// Sums over the columns of a row. A workgroup owns ROWS rows; LANES threads share a row, each takes every 64th column. The kernel says what
+// a thread adds up, `alias Sum = f32;` or a vector for several sums at once, and its Params have `rows` and `cols`.
 
 const ROWS = 4u;
 const LANES = 64u;

@@ -1,5 +1,6 @@
-// Attention, forward: y and the logarithm of the sum of exponentials. A workgroup owns one query of one image and head: a thread scores every
-// 64th key, then the threads share the channels of the values. The maximum moves from tile to tile of 64 keys. The contract is in mod.rs.
+// Attention, forward: y and the logarithm of the sum of exponentials. A workgroup owns one query of one image and head: a thread scores
+// every 64th key, then the threads share the channels of the values. The maximum moves from tile to tile of 64 keys. The contract is in
+// mod.rs.
 
 @group(0) @binding(4) var<storage, read_write> draws: array<u32>;  // [segments]; not read unless drawn
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;      // [queries, channels]

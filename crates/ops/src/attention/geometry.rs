@@ -67,7 +67,8 @@ impl AttentionGeometry {
         AttentionGeometry { grids, bias_rows }
     }
 
-    /// Geometry of full attention: every token of an image sees every one. With `bias`, pair (i, j) of segment s has row `Σ T² of the segments before + i·T + j`.
+    /// Geometry of full attention: every token of an image sees every one. With `bias`, pair (i, j) of segment s has row `Σ T² of the
+    /// segments before + i·T + j`.
     pub fn full(layout: &Layout, bias: bool) -> AttentionGeometry {
         let tokens: Vec<usize> = layout.segments().iter().map(|s| s.tokens_per_image()).collect();
         let squares = |n: usize| tokens[..n].iter().map(|t| t * t).sum::<usize>();

@@ -52,9 +52,10 @@ const BUSY: usize = 2048;
 /// Bytes of those sums at most.
 const SUMS: usize = 64 << 20;
 
-/// Groups of a segment as words: for every variant where its queries and its keys begin; for every query where its keys begin, how many there
-/// are, its slot and how many of them have absolute slots; those keys as (row, slot); for every key where its groups begin and how many there
-/// are; those as (first query, queries, slot, whether it is absolute); their queries as (row, slot). Places count from the first word.
+/// Groups of a segment as words: for every variant where its queries and its keys begin; for every query where its keys begin, how many
+/// there are, its slot and how many of them have absolute slots; those keys as (row, slot); for every key where its groups begin and how
+/// many there are; those as (first query, queries, slot, whether it is absolute); their queries as (row, slot). Places count from the first
+/// word.
 fn words(grid: &AttentionGrid) -> Vec<u32> {
     let mut words = vec![0; 2 * grid.variants.len()];
     for (v, groups) in grid.variants.iter().enumerate() {

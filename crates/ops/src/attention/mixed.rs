@@ -1,5 +1,5 @@
-//! A block of queries in mixed precision: operands of products are rounded to bf16 as they are gathered and as the softmax leaves them, sums
-//! are f32. Keys are rows and queries are columns, scores are logarithms to the base 2, as in window attention.
+//! A block of queries in mixed precision: operands of products are rounded to bf16 as they are gathered and as the softmax leaves them,
+//! sums are f32. Keys are rows and queries are columns, scores are logarithms to the base 2, as in window attention.
 
 use std::f32::consts::{LN_2, LOG2_E};
 use std::ops::Range;

@@ -1,10 +1,10 @@
 //! Attention among the tokens of an image: all of them, or sliding windows with global tokens.
 //!
-//! For each head, `P = softmax_j(q_i·k_j/√D + bias[slot(i, j)])` over the keys j that query i sees, `y_i = Σ_j P_ij·v_j`. The visible keys of a
-//! query, and the row of the bias for a pair, are fixed when the program is built ([`Attention::full`], [`Attention::sliding`]).
+//! For each head, `P = softmax_j(q_i·k_j/√D + bias[slot(i, j)])` over the keys j that query i sees, `y_i = Σ_j P_ij·v_j`. The visible keys
+//! of a query, and the row of the bias for a pair, are fixed when the program is built ([`Attention::full`], [`Attention::sliding`]).
 //!
-//! - either `qkv` `[N, 3·C]`: q, k, v of all heads side by side, head h in columns h·D..(h+1)·D of each third;
-//!   or `q` `[N, C]` and `kv` `[M, 2·C]`, where an image may have more rows of keys than of queries
+//! - either `qkv` `[N, 3·C]`: q, k, v of all heads side by side, head h in columns h·D..(h+1)·D of each third; or `q` `[N, C]` and `kv`
+//!   `[M, 2·C]`, where an image may have more rows of keys than of queries
 //! - `bias` `[R, H]` (optional): a value for every slot
 //! - `draws` `[segments]`, u32 (only for neighbors drawn at run time): 0 for all neighbors, 1 to 8 for one of them
 //! - `y` `[N, C]`, zero where a query has no visible keys; `stats` `[N, H]`: logarithm of each query's sum, kept for the backward pass
@@ -48,8 +48,8 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// Full attention: every token of an image sees every one, of one operand `qkv`. With `bias` the slot of pair (i, j) in an image of T tokens is
-    /// `i·T + j`, behind those of the segments before.
+    /// Full attention: every token of an image sees every one, of one operand `qkv`. With `bias` the slot of pair (i, j) in an image of T
+    /// tokens is `i·T + j`, behind those of the segments before.
     pub fn full(layout: &Layout, heads: usize, bias: bool) -> Attention {
         Attention { heads, fused: true, geometry: AttentionGeometry::full(layout, bias).into() }
     }
@@ -153,8 +153,8 @@ impl Op for Attention {
 
 /// Attention maps, to look at: P of every image and head, from the operands of [`Attention`].
 ///
-/// - result `[images, H, T, T']` where all images have the same rows, one after the other in a vector where not; zeros between tokens that do
-///   not see each other
+/// - result `[images, H, T, T']` where all images have the same rows, one after the other in a vector where not; zeros between tokens that
+///   do not see each other
 /// - no gradient, and no fast version: nothing is trained through it
 #[derive(Debug, Clone)]
 pub struct ImageAttentionMap(pub Attention);

@@ -7,8 +7,8 @@ const PADDING = 0xffffffffu;   // a key that is zero
 @group(0) @binding(2) var<storage, read_write> bias: array<f32>;   // [bias_rows, heads]; not read without rows
 @group(0) @binding(3) var<storage, read_write> table: array<u32>;  // queries and their keys: see words() in gpu.rs
 
-// The keys a query sees: `count` entries of the table, (row, slot of the bias), from word `first` on. The query's own slot is added to those
-// behind the first `absolute`.
+// The keys a query sees: `count` entries of the table, (row, slot of the bias), from word `first` on. The query's own slot is added to
+// those behind the first `absolute`.
 struct KeyList { first: u32, count: u32, slot: u32, absolute: u32 }
 
 fn keys_of(variant: u32, query_row: u32) -> KeyList {

@@ -1,6 +1,6 @@
-// Attention, backward: dq, and sums of the bias gradient. A workgroup owns some queries of one head, one after the other: a thread scores every
-// 64th key, then the threads share the channels. Keys of one query have different rows of the bias, so no two threads add to the same one.
-// The contract is in mod.rs.
+// Attention, backward: dq, and sums of the bias gradient. A workgroup owns some queries of one head, one after the other: a thread scores
+// every 64th key, then the threads share the channels. Keys of one query have different rows of the bias, so no two threads add to the same
+// one. The contract is in mod.rs.
 
 @group(0) @binding(4) var<storage, read_write> row_stats: array<f32>;  // see row_stats.wgsl
 @group(0) @binding(5) var<storage, read_write> dy: array<f32>;     // [queries, channels]

@@ -1,5 +1,5 @@
-// Attention, backward, statistics of rows for the other two kernels: the variant drawn, and for every query and head the logarithm of its sum
-// and Σ dy·y. One thread owns a query and head. The contract is in mod.rs.
+// Attention, backward, statistics of rows for the other two kernels: the variant drawn, and for every query and head the logarithm of its
+// sum and Σ dy·y. One thread owns a query and head. The contract is in mod.rs.
 
 @group(0) @binding(0) var<storage, read_write> stats: array<f32>;     // [queries, heads]
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;         // [queries, channels], from dq_first

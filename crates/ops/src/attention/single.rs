@@ -112,7 +112,7 @@ impl<'s> QueryBlock<'s> for F32Block<'s> {
         let (queries, tk, d) = (&group.queries[block.clone()], group.keys.len(), head.d);
         let (nq, tp, dp) = (queries.len(), padded(tk), padded(d));
         self.scores(head, group, block.clone(), bias);
-        softmax_again(&mut self.p[..nq * tp], tp, log_sums);
+        softmax_from_sums(&mut self.p[..nq * tp], tp, log_sums);
         gather(dy.0, head.from.c, dy.1, head.image.first_query, queries, 1.0, self.y, dp, d);
         // dP = dY·Vᵀ, then dS
         panel::product(nq, tp, d, self.y, dp, 1, self.vt, tp, self.ds, tp, false);
@@ -212,7 +212,7 @@ multiversion! {
 
 multiversion! {
     /// Rows of scores become probabilities, whose sums are known.
-    fn softmax_again(p: &mut [f32], tp: usize, stats: &[f32]) {
+    fn softmax_from_sums(p: &mut [f32], tp: usize, stats: &[f32]) {
         for (row, &stat) in p.chunks_exact_mut(tp).zip(stats) {
             for s in row.iter_mut() { *s = math::exp::<FMA>(*s - stat); }
         }

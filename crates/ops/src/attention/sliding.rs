@@ -29,8 +29,8 @@ pub enum Border {
     Exact,
 }
 
-/// Geometry of a sliding window over grids of tokens. In queries and keys an image is its `globals` global tokens, then its grid; in the keys
-/// also `pooled` rows behind, one for each window.
+/// Geometry of a sliding window over grids of tokens. In queries and keys an image is its `globals` global tokens, then its grid; in the
+/// keys also `pooled` rows behind, one for each window.
 #[derive(Clone, Debug)]
 pub struct SlidingWindows {
     /// The grids, without global tokens.

@@ -1,5 +1,5 @@
-// Gradients for some images of one segment: dkv, one thread for each element; and scales, weights and bias, one workgroup for each number, whose
-// threads share windows and channels. The contract is in mod.rs.
+// Gradients for some images of one segment: dkv, one thread for each element; and scales, weights and bias, one workgroup for each number,
+// whose threads share windows and channels. The contract is in mod.rs.
 
 @group(0) @binding(5) var<storage, read_write> dy: array<f32>;           // [images, globals + tokens + windows, 2·C]
 @group(0) @binding(6) var<storage, read_write> out: array<f32>;          // dkv; or one of the small gradients

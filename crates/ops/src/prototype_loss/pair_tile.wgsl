@@ -1,5 +1,6 @@
 // A pair's Σ_k exp(y_jk - M_j)·s_ik takes in a tile of K; after the last tile it becomes the pair's share of the loss. A workgroup owns a
-// pair, its threads stride over the columns. Runs after teacher_tile.wgsl and student_tile.wgsl of the same tile. The contract is in mod.rs.
+// pair, its threads stride over the columns. Runs after teacher_tile.wgsl and student_tile.wgsl of the same tile. The contract is in
+// mod.rs.
 
 alias Sum = f32;
 

@@ -1,5 +1,5 @@
-// Weight norm, with u = v/|v|: dg = dw·u, dv = (g/|v|)·(dw − u·(dw·u)). A workgroup owns four rows; 64 threads share a row, each takes every
-// 64th column. The contract is in mod.rs.
+// Weight norm, with u = v/|v|: dg = dw·u, dv = (g/|v|)·(dw − u·(dw·u)). A workgroup owns four rows; 64 threads share a row, each takes
+// every 64th column. The contract is in mod.rs.
 
 alias Sum = vec2f;
 

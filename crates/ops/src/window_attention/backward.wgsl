@@ -1,11 +1,11 @@
 // Attention inside windows, backward: what its two kernels share. Both recompute the probabilities: nothing is saved and nothing is added
-// atomically. A workgroup owns 64 rows and 32 channels of one head, see rows.wgsl, in one block of the windows: one after the other, so that
-// its share of the two sums over windows needs no memory but its own. A later dispatch adds the shares in order.
+// atomically. A workgroup owns 64 rows and 32 channels of one head, see rows.wgsl, in one block of the windows: one after the other, so
+// that its share of the two sums over windows needs no memory but its own. A later dispatch adds the shares in order.
 
 @group(0) @binding(3) var<storage, read_write> dy: array<f32>;        // [N, C]
 @group(0) @binding(4) var<storage, read_write> dqkv: array<f32>;      // [N, 3·C]
 @group(0) @binding(5) var<storage, read_write> stats: array<vec2f>;   // [windows, H, T] log Σ exp, Σ P·dP
-@group(0) @binding(6) var<storage, read_write> partial: array<f32>;   // [blocks, (2w−1)², H] from backward_queries.wgsl, [blocks, 3·C] from backward_keys.wgsl
+@group(0) @binding(6) var<storage, read_write> partial: array<f32>;   // [blocks, (2w−1)², H] of dtable, or [blocks, 3·C] of dqkv_bias
 @group(0) @binding(7) var<uniform>             p: Params;
 
 // Four columns of dy, which padding does not have.

@@ -1,5 +1,5 @@
-// Attention inside windows, backward: dk and dv. Thread j owns a key row and adds up dk and dv in registers, over all queries of the window.
-// Gradients of padding go to the bias. Runs after backward_queries.wgsl. The contract is in mod.rs.
+// Attention inside windows, backward: dk and dv. Thread j owns a key row and adds up dk and dv in registers, over all queries of the
+// window. Gradients of padding go to the bias. Runs after backward_queries.wgsl. The contract is in mod.rs.
 
 var<workgroup> tile_stats: array<vec2f, 32>;
 
@@ -17,9 +17,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
     let quad = quad_of(tid, head, chunk);
     let padded = p.padded_height != p.height || p.padded_width != p.width;
 
-    if span * span <= SLOTS {
-        for (var s = tid; s < span * span; s += WG) { biases[s] = table[s * p.heads + head]; }
-    }
+    if span * span <= SLOTS { load_biases(tid, head); }
 
     // The gradient of padding: the first 32 threads have a channel of k each, the others one of v.
     var to_bias = 0.0;

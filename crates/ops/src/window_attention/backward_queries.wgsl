@@ -1,6 +1,7 @@
 // Attention inside windows, backward: dq and sums of the table's gradient. Thread i owns a query row. A first sweep over the keys leaves
-// log Σ exp of its scores and Σ_j P·dP, which it writes down for backward_keys.wgsl; a second one adds up dq in registers. All threads meet at
-// the same key, so their pairs are different rows of the bias table: dS is added there without a conflict, key by key. The contract is in mod.rs.
+// log Σ exp of its scores and Σ_j P·dP, which it writes down for backward_keys.wgsl; a second one adds up dq in registers. All threads meet
+// at the same key, so their pairs are different rows of the bias table: dS is added there without a conflict, key by key. The contract is
+// in mod.rs.
 
 var<workgroup> sums: array<f32, 768>;         // gradient of the head's column of the table
 
@@ -75,16 +76,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
         var log_sum = 0.0;
         for (var sweep = 0u; sweep < 2u; sweep++) {
             for (var k0 = 0u; k0 < area; k0 += TILE) {
-                for (var r = tid / 8u; r < TILE; r += 8u) {
-                    let key = token(at, min(k0 + r, area - 1u));
-                    tile[r].v[quad.index] = four(key, p.channels + quad.column, quad.count);
-                    tile[TILE + r].v[quad.index] = four(key, 2u * p.channels + quad.column, quad.count);
-                }
-                if tid < TILE {
-                    let t = min(k0 + tid, area - 1u);
-                    tile_token[tid] = token(at, t);
-                    tile_spot[tid] = spot(at, t);
-                }
+                load_keys(tid, at, k0, quad);
                 workgroupBarrier();  // the tile is complete
                 let keys_here = min(TILE, area - k0);
                 for (var j = 0u; j < keys_here; j += 4u) {

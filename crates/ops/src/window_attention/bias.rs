@@ -1,8 +1,8 @@
 //! Bias of all pairs of a window, in panels that are read in whole registers.
 //!
-//! It depends on the offset of a pair alone. For keys in one column of the window, the biases of all queries are rows of one *panel*, `(2w − 1)`
-//! rows of w queries: those of the key in row r are the T floats that begin w − 1 − r rows down. A head has w panels, and they hold `w·(2w − 1)·w`
-//! floats instead of the `T²` of all pairs.
+//! It depends on the offset of a pair alone. For keys in one column of the window, the biases of all queries are rows of one *panel*,
+//! `(2w − 1)` rows of w queries: those of the key in row r are the T floats that begin w − 1 − r rows down. A head has w panels, and they
+//! hold `w·(2w − 1)·w` floats instead of the `T²` of all pairs.
 
 use std::ops::Range;
 

@@ -1,7 +1,8 @@
-//! The fast version: work is divided into tasks, some heads over a range of windows, and a window's tile stays in the caches next to the core.
+//! The fast version: work is divided into tasks, some heads over a range of windows, and a window's tile stays in the caches next to the
+//! core.
 //!
-//! Both precisions take the same steps: scores are made with keys as rows and queries as columns, so that maxima and sums of the softmax are taken over
-//! rows, register by register; the products after it read the tile by rows or by columns as they need it.
+//! Both precisions take the same steps: scores are made with keys as rows and queries as columns, so that maxima and sums of the softmax
+//! are taken over rows, register by register; the products after it read the tile by rows or by columns as they need it.
 
 use std::ops::Range;
 
@@ -19,12 +20,12 @@ use super::single;
 use super::tiles::{F32WindowTiles, WindowTileSizes};
 use crate::precision::rounds;
 
-/// Pieces of work to aim for: enough for many threads, fixed so that sums do not depend on their number.
+/// Tasks to aim for: enough for many threads, fixed so that sums do not depend on their number.
 const TASKS: usize = 64;
-/// Multiplications of a task at least, where there are [`FEW`]: as many as 32 of Swin's windows of one head take. A task's first window is not
-/// prefetched.
+/// Multiplications of a task at least, where there are [`FEW`]: as many as 32 of Swin's windows of one head take. A task's first window is
+/// not prefetched.
 const LEAST: usize = 32 * 2 * 49 * 49 * 32;
-/// Pieces of the smallest work, so that two or four threads end together.
+/// Tasks of the smallest work, so that two or four threads end together.
 const FEW: usize = 8;
 /// Heads of a task at most: their rows and results stay in the caches next to the core.
 const GROUP: usize = 6;

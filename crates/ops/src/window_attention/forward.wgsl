@@ -1,6 +1,6 @@
-// Attention inside windows, forward. A workgroup owns rows of queries, see rows.wgsl: the query of a thread, its running maximum and sum, and
-// its part of y stay in registers, so the scores never leave them. Rows are gathered by index: a window is never copied. The contract is in
-// mod.rs.
+// Attention inside windows, forward. A workgroup owns rows of queries, see rows.wgsl: the query of a thread, its running maximum and sum,
+// and its part of y stay in registers, so the scores never leave them. Rows are gathered by index: a window is never copied. The contract
+// is in mod.rs.
 
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;         // [N, C]
 @group(0) @binding(4) var<uniform>             p: Params;
@@ -40,9 +40,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
     let my_region = my_spot >> 24u;
     let my_slot = (my_spot & 0xffffffu) + (span / 2u) * (span + 1u);
 
-    if cached {
-        for (var s = tid; s < span * span; s += WG) { biases[s] = table[s * p.heads + head]; }
-    }
+    if cached { load_biases(tid, head); }
     for (var r = tid / 8u; r < WG; r += 8u) {
         tile[r].v[quad.index] = p.scale * four(token(at, first + min(r, rows - 1u)), quad.column, quad.count);
     }
@@ -54,16 +52,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
     var top = NEVER;
     var sum = 0.0;
     for (var k0 = 0u; k0 < area; k0 += TILE) {
-        for (var r = tid / 8u; r < TILE; r += 8u) {
-            let key = token(at, min(k0 + r, area - 1u));
-            tile[r].v[quad.index] = four(key, p.channels + quad.column, quad.count);
-            tile[TILE + r].v[quad.index] = four(key, 2u * p.channels + quad.column, quad.count);
-        }
-        if tid < TILE {
-            let t = min(k0 + tid, area - 1u);
-            tile_token[tid] = token(at, t);
-            tile_spot[tid] = spot(at, t);
-        }
+        load_keys(tid, at, k0, quad);
         workgroupBarrier();  // the tile is complete
         let count = min(TILE, area - k0);
         for (var j = 0u; j < count; j += 4u) {

@@ -22,7 +22,8 @@ pub(super) struct HeadColumns {
     pub c: usize,
 }
 
-/// Words of a result from which on it is written past the caches: larger than those next to the cores, it would leave them before it is read.
+/// Words of a result from which on it is written past the caches: larger than those next to the cores, it would leave them before it is
+/// read.
 const STREAM_FROM: usize = 1 << 20;
 
 impl HeadColumns {
@@ -65,8 +66,8 @@ impl HeadColumns {
         }
     }
 
-    /// Scatters the rows of a tile `[T, parts, heads, pitch]` to their tokens, and those of padding to `padding`. A task's last call is to be followed
-    /// by [`stream_end`](esvit_simd::vector::stream_end).
+    /// Scatters the rows of a tile `[T, parts, heads, pitch]` to their tokens, and those of padding to `padding`. A task's last call is to
+    /// be followed by [`stream_end`](esvit_simd::vector::stream_end).
     #[inline(always)]
     pub fn scatter(&self, tile: &[f32], parts: usize, window: &WindowTokens, to: WindowRowsMut, mut padding: impl FnMut(&[f32])) {
         let width = parts * self.c;
@@ -87,8 +88,8 @@ impl HeadColumns {
         }
     }
 
-    /// Prefetches share `share.0` of `share.1` of the next window's rows of a matrix of so many parts: they lie too far apart for the processor to
-    /// see the pattern.
+    /// Prefetches share `share.0` of `share.1` of the next window's rows of a matrix of so many parts: they lie too far apart for the
+    /// processor to see the pattern.
     #[inline(always)]
     pub fn prefetch_rows(&self, next: Option<&WindowTokens>, share: (usize, usize), matrix: *const f32, parts: usize) {
         let Some(next) = next else { return };

@@ -1,5 +1,5 @@
-// Attention inside windows, its probabilities to look at. A workgroup owns one query row of one window and head; its threads stride over the
-// keys. The contract is in mod.rs.
+// Attention inside windows, its probabilities to look at. A workgroup owns one query row of one window and head; its threads stride over
+// the keys. The contract is in mod.rs.
 
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;         // [windows, H, T, T]
 @group(0) @binding(4) var<uniform>             p: Params;

@@ -1,7 +1,7 @@
 //! Tasks in mixed precision: operands of products are rounded to bf16 as they are gathered and as the softmax leaves them, sums are f32.
 //!
-//! Each matrix of a window's head is packed once, in the forms that its products take ([`esvit_simd::bf16x2`]); where the program keeps rows in
-//! bf16x2, packing copies. Scores are without the factor 1/√D, bias and mask with its inverse: exponentials have it.
+//! Each matrix of a window's head is packed once, in the forms that its products take ([`esvit_simd::bf16x2`]); where the program keeps
+//! rows in bf16x2, packing copies. Scores are without the factor 1/√D, bias and mask with its inverse: exponentials have it.
 
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
@@ -210,7 +210,8 @@ impl<'a> Bf16WindowTask<'a> {
         let (c, d) = (self.operands.three_c / 3, self.sizes.d);
         let [q, k, v, packed_dy] = &mut self.tiles.packed;
         let part = |n: usize, to: &mut [u32]| RowPart { column: n * c + head * d, scale: 1.0, to: to.as_mut_ptr() };
-        // SAFETY: the CPU multiplies bf16 (`Bf16WindowTask::new`); rows of qkv and dy have these columns, and the tiles are as large as the packing.
+        // SAFETY: the CPU multiplies bf16 (`Bf16WindowTask::new`); rows of qkv and dy have these columns, and the tiles are as large as the
+        // packing.
         unsafe {
             self.qkv.pack(d, &[part(0, q), part(1, k), part(2, v)]);
             if let Some(dy) = dy {
@@ -317,7 +318,8 @@ impl<'a> Bf16WindowTask<'a> {
         }
     }
 
-    /// Computes dqkv, and leaves the gradients of the heads' tables `[group, (2w−1)²]`, then those of the padding `[3, group·D]`, in `sums`.
+    /// Computes dqkv, and leaves the gradients of the heads' tables `[group, (2w−1)²]`, then those of the padding `[3, group·D]`, in
+    /// `sums`.
     pub fn backward(mut self, dy: TokenRows, dqkv: WindowRowsMut, sums: &mut [f32]) {
         let Bf16WindowTileSizes { area, d, token_words, line, .. } = self.sizes;
         let (o, group) = (self.operands, self.heads.len());

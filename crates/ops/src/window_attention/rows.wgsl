@@ -1,6 +1,6 @@
-// Rows of q, k, v and dy in workgroup memory and in registers. A workgroup owns up to 64 rows of one window and 32 channels of one head; thread
-// i owns row i. Keys and values, or queries and their incoming gradients, pass through workgroup memory, 32 tokens at a time. A head wider than
-// 32 channels has a workgroup for each 32 of the result; the other channels of its scores come from global memory.
+// Rows of q, k, v and dy in workgroup memory and in registers. A workgroup owns up to 64 rows of one window and 32 channels of one head;
+// thread i owns row i. Keys and values, or queries and their incoming gradients, pass through workgroup memory, 32 tokens at a time. A head
+// wider than 32 channels has a workgroup for each 32 of the result; the other channels of its scores come from global memory.
 
 const TILE = 32u;              // tokens of a tile
 const WIDTH = 32u;             // channels of a row in workgroup memory
@@ -37,6 +37,26 @@ fn four(token: u32, column: u32, count: u32) -> vec4f {
     if count > 2u { v.z = value(token, column + 2u); }
     if count > 3u { v.w = value(token, column + 3u); }
     return v;
+}
+
+// The workgroup loads the head's column of the bias table, which must fit.
+fn load_biases(tid: u32, head: u32) {
+    for (var s = tid; s < p.span * p.span; s += WG) { biases[s] = table[s * p.heads + head]; }
+}
+
+// The workgroup loads the keys and values of tokens k0..k0 + TILE; the last token stands for those beyond it.
+fn load_keys(tid: u32, at: Place, k0: u32, quad: Quad) {
+    let last = p.window * p.window - 1u;
+    for (var r = tid / 8u; r < TILE; r += 8u) {
+        let key = token(at, min(k0 + r, last));
+        tile[r].v[quad.index] = four(key, p.channels + quad.column, quad.count);
+        tile[TILE + r].v[quad.index] = four(key, 2u * p.channels + quad.column, quad.count);
+    }
+    if tid < TILE {
+        let t = min(k0 + tid, last);
+        tile_token[tid] = token(at, t);
+        tile_spot[tid] = spot(at, t);
+    }
 }
 
 // Reads a row of the tile.

@@ -1,7 +1,7 @@
 //! Tasks in single precision, on the registers of any CPU.
 //!
-//! Rows of q, k, v and of the incoming gradient are copied, all heads of the task at once, so that memory is read in its order. Q (and dY in the
-//! backward pass) are transposed once a window and head; scores begin with the bias, keys as rows and queries as columns.
+//! Rows of q, k, v and of the incoming gradient are copied, all heads of the task at once, so that memory is read in its order. Q (and dY
+//! in the backward pass) are transposed once a window and head; scores begin with the bias, keys as rows and queries as columns.
 
 use std::ops::Range;
 

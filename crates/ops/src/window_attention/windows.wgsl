@@ -1,5 +1,5 @@
-// Geometry of shifted windows, and the operands of every kernel that attends inside them. The contract is in mod.rs, the plain version of the
-// geometry in geometry.rs.
+// Geometry of shifted windows, and the operands of every kernel that attends inside them. The contract is in mod.rs, the plain version of
+// the geometry in geometry.rs.
 
 const WG = 64u;
 const PADDING = 0xffffffffu;   // a token that is none
@@ -11,7 +11,7 @@ struct Params {
     head_width: u32, chunks: u32, window: u32, shift: u32,
     height: u32, width: u32, padded_height: u32, padded_width: u32,
     windows: u32, row_blocks: u32, block_rows: u32, has_bias: u32,
-    qkv_first: u32, y_first: u32, dqkv_first: u32, partial_first: u32,         // words before the piece's first in each binding; backward, y_first is dy's
+    qkv_first: u32, y_first: u32, dqkv_first: u32, partial_first: u32,         // words before the piece's first in each binding; y: or dy
     scale: f32, roll: u32, span: u32, pad: u32,                                // span is 2w − 1 of the bias table
 }
 
