@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{Case, Machine, Measurement, OperatorRow, Pace, StepRow, inference, measure, operators, peak_gflops, step};
 
-/// What one word asks for.
+/// Measurements that one word stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// Every operator of a step.
@@ -37,19 +37,19 @@ pub struct Peak {
     pub gflops: f64,
 }
 
-/// What was measured, and on what.
+/// Measurements of one call, and the machine they were made on.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// `esvit`: `bench/peer/` prints the same object under another name.
     pub tool: &'static str,
-    /// Of this library.
+    /// Version of this library.
     pub version: &'static str,
     /// `cpu`, or the GPU's name.
     pub device: String,
     /// Instruction set of the CPU's kernels.
     pub instructions: &'static str,
-    /// What shares of the peak refer to, for each number of threads.
+    /// Peak that shares refer to, for each number of threads.
     pub peaks: Vec<Peak>,
     /// The cases.
     pub cases: Vec<Measurement>,

@@ -1,4 +1,4 @@
-//! What was measured, as tables.
+//! Measurements as tables.
 
 use esvit_bench::{Measurement, OperatorRow, Report, StepRow};
 
