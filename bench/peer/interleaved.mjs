@@ -9,7 +9,7 @@ import { PeerError } from "./python.mjs";
  * `reason` cannot run.
  */
 export async function startInterleaved(command, args) {
-  const child = spawn(command, [...args, "--json", "--interleaved"], { stdio: ["pipe", "pipe", "pipe"] });
+  const child = spawn(command, [...args, "--json", "--paced"], { stdio: ["pipe", "pipe", "pipe"] });
   let stderr = "";
   child.stderr.setEncoding("utf8").on("data", (text) => (stderr += text));
   // Writing to a child that has just failed is no failure of its own: its last words say more.

@@ -33,7 +33,7 @@ class Settings:
     batch: int
     runs: int
     warm_up: int
-    interleaved: bool
+    paced: bool
 
     def autocast(self):
         dtype = torch.bfloat16 if self.device.type == "cpu" else torch.float16
@@ -71,7 +71,7 @@ def wait(settings: Settings) -> None:
 
 def another(settings: Settings, times: list[float]) -> bool:
     """Whether there is another run. When somebody sets the pace, says that it is ready or how long the last run took, and waits for a line."""
-    if not settings.interleaved:
+    if not settings.paced:
         return len(times) < settings.runs
     print(json.dumps({"ms": times[-1]} if times else {"ready": True}), flush=True)
     return sys.stdin.readline() != ""

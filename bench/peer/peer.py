@@ -42,7 +42,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--warm-up", type=int, default=1)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--interleaved", action="store_true", help="one run for each line on standard input")
+    parser.add_argument("--paced", action="store_true", help="one run for each line on standard input")
     return parser.parse_args()
 
 
@@ -66,9 +66,9 @@ def main() -> int:
     settings = Settings(
         device=torch.device("cuda" if args.device == "gpu" else "cpu"), precision=args.precision, mode=modes[0], arch=args.arch, window=args.window,
         prototypes=args.prototypes, region=args.region == "on", global_size=args.global_size, local_size=args.local_size,
-        local_count=args.local_count, batch=1, runs=args.runs, warm_up=args.warm_up, interleaved=args.interleaved,
+        local_count=args.local_count, batch=1, runs=args.runs, warm_up=args.warm_up, paced=args.paced,
     )
-    peaks = [] if args.interleaved else [{"threads": torch.get_num_threads(), "gflops": peak_gflops(settings)}]
+    peaks = [] if args.paced else [{"threads": torch.get_num_threads(), "gflops": peak_gflops(settings)}]
     results = []
     for name in names:
         for batch in args.batch_size or BATCHES.get(name, [8]):

@@ -1,4 +1,9 @@
-//! Names of the measurements.
+//! What can be measured.
+
+use esvit_engine::Result;
+use esvit_engine::spec::TrainerSpec;
+
+use crate::{Machine, Measurement, Pace, attention, inference, loss, step};
 
 /// A measurement that `bench/peer/` makes too, by the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +35,7 @@ impl Case {
         Case::Attention { projections: false, backward: false },
     ];
 
-    /// Name in tables, in JSON and on command lines.
+    /// Its name in tables, in JSON and on command lines.
     pub fn name(self) -> &'static str {
         match self {
             Case::Step => "step",
@@ -41,5 +46,18 @@ impl Case {
             Case::Attention { projections: false, backward: true } => "window_attention_core",
             Case::Attention { projections: false, backward: false } => "window_attention_core_forward",
         }
+    }
+}
+
+/// Measures a case at the sizes of a specification.
+///
+/// # Errors
+/// When it cannot be built, or the GPU has not enough memory or is lost.
+pub fn measure(case: Case, spec: &TrainerSpec, machine: &Machine, pace: &mut Pace) -> Result<Measurement> {
+    match case {
+        Case::Step => Ok(step::step(spec, machine, pace, false)?.0),
+        Case::Inference => Ok(inference::measure(spec, machine, pace, false)?.0),
+        Case::Loss => loss::measure(spec, machine, pace),
+        Case::Attention { projections, backward } => attention::measure(spec, machine, pace, projections, backward),
     }
 }

@@ -1,4 +1,4 @@
-//! Estimated time of a step, before a trainer is built.
+//! How long a step will take, before a trainer is built.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ pub fn estimate(spec: &TrainerSpec, machine: &Machine) -> Result<Option<f64>> {
     timed(spec, machine, images).map(Some)
 }
 
-/// Seconds of a step, estimated from the shapes of so many images.
+/// The same from the shapes of so many images.
 pub(crate) fn timed(spec: &TrainerSpec, machine: &Machine, images: usize) -> Result<f64> {
     let sample = TrainerSpec { crops: CropSpec { batch: images, ..spec.crops.clone() }, ..spec.clone() };
     let (sample, whole) = (step_program(&sample, machine.target())?, step_program(spec, machine.target())?);

@@ -1,4 +1,4 @@
-//! Cost of the engine on this machine: whole steps, inference, the loss, window attention, and every operator of a step.
+//! What the engine costs on this machine: whole steps, inference, the loss, window attention, and every operator of a step.
 //!
 //! - [`Machine`] is where something runs: compute threads, or a GPU. A GPU is waited for inside every timed region.
 //! - [`Case`] names what is measured, [`measure`] does it and gives a [`Measurement`]; `bench/peer/` prints the same fields.
@@ -13,7 +13,6 @@ mod estimate;
 mod inference;
 mod loss;
 mod machine;
-mod measure;
 mod measurement;
 mod memory;
 pub mod models;
@@ -24,11 +23,10 @@ mod report;
 mod step;
 mod workload;
 
-pub use case::Case;
+pub use case::{Case, measure};
 pub use estimate::estimate;
 pub use esvit_engine::{Error, Result};
 pub use machine::Machine;
-pub use measure::measure;
 pub use measurement::Measurement;
 pub use operators::{OperatorRow, operators};
 pub use pace::Pace;

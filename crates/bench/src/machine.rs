@@ -29,12 +29,12 @@ impl Machine {
         Ok(Machine { pool: Pool::new(0)?, gpu: Some(gpu) })
     }
 
-    /// Compute threads of the machine.
+    /// Its compute threads.
     pub fn pool(&self) -> &Pool {
         &self.pool
     }
 
-    /// GPU of the machine; none when programs run on the CPU.
+    /// Its GPU; none when programs run on the CPU.
     pub fn gpu(&self) -> Option<&Gpu> {
         self.gpu.as_ref()
     }
@@ -44,7 +44,7 @@ impl Machine {
         self.gpu.as_ref().map_or("cpu".into(), |gpu| gpu.adapter().name.clone())
     }
 
-    /// Device that a trainer on this machine plans for.
+    /// What a trainer on this machine plans for.
     pub fn target(&self) -> Device {
         if self.gpu.is_some() { Device::Gpu } else { Device::Cpu }
     }

@@ -1,4 +1,4 @@
-//! `esvit-bench`: cost of the engine on this machine, without Node, a network or a display.
+//! `esvit-bench`: what the engine costs on this machine, without Node, a network or a display.
 
 // A program's words go to its standard streams; the library beside it prints nothing.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -52,8 +52,8 @@ fn run(options: &Options) -> Result<Report> {
             Some(gpu) => Machine::with_gpu(gpu.clone())?,
             None => Machine::cpu(threads)?,
         };
-        // Half a second of matrix products would heat the machine between interleaved runs.
-        if !options.interleaved {
+        // Half a second of matrix products would heat the machine between the runs of somebody who sets the pace.
+        if !options.paced {
             report.add_peak(&machine, &options.spec)?;
         }
         let (warm_up, runs) = affordable(&machine, options.warm_up, options.runs);
@@ -61,9 +61,9 @@ fn run(options: &Options) -> Result<Report> {
             for batch in options.batches(subject) {
                 let mut spec = options.spec.clone();
                 spec.crops.batch = batch;
-                let mut next = |times: &[f64]| if options.interleaved { on_demand(times) } else { times.len() < runs };
+                let mut next = |times: &[f64]| if options.paced { on_demand(times) } else { times.len() < runs };
                 let mut pace = Pace { warm_up, next: &mut next };
-                report.add(subject, &spec, &machine, options.only.as_deref(), runs, &mut pace, !options.interleaved)?;
+                report.add(subject, &spec, &machine, options.only.as_deref(), runs, &mut pace, !options.paced)?;
             }
         }
     }

@@ -21,7 +21,7 @@ pub struct Measurement {
     pub threads: usize,
     /// Images of a run: those of all passes of a step.
     pub batch: usize,
-    /// Time of every run that counts.
+    /// Of every run that counts.
     pub run_ms: Vec<f64>,
     /// Their median.
     pub median_ms: f64,
@@ -29,7 +29,7 @@ pub struct Measurement {
     pub min_ms: f64,
     /// The slowest.
     pub max_ms: f64,
-    /// Images a second in the median run.
+    /// Of the median.
     pub images_per_second: f64,
     /// Matrix products by their formula, as if every matrix were stored: what a faster formulation saves counts for it.
     pub gflop: f64,
@@ -37,7 +37,7 @@ pub struct Measurement {
     pub gflops: f64,
     /// Memory known before the first run.
     pub planned_bytes: u64,
-    /// Bytes of the GPU's memory; `null` on the CPU.
+    /// Of the GPU's memory; `null` on the CPU.
     pub device_bytes: Option<u64>,
     /// Resident before anything of the case was built; `null` where the system does not tell.
     pub base_bytes: Option<u64>,

@@ -11,7 +11,7 @@ const SWINS: [(&str, usize, [usize; 4], [usize; 4]); 4] = [
     ("swin_large", 192, [2, 2, 18, 2], [6, 12, 24, 48]),
 ];
 
-/// Names that [`training`] knows.
+/// What [`training`] knows.
 pub fn names() -> impl Iterator<Item = &'static str> {
     SWINS.iter().map(|(name, ..)| *name)
 }

@@ -16,7 +16,7 @@ use crate::workload::{Data, Workload, indices};
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OperatorRow {
-    /// Name of the operator.
+    /// Its name.
     pub operator: &'static str,
     /// Shapes of its operands.
     pub operands: Vec<Shape>,

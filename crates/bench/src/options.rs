@@ -28,12 +28,12 @@ esvit-bench: what the engine costs on this machine
   --local-size PX          side of the local crops (96)
   --local-count N          local crops an image (8)
   --region on|off          the region loss (on)
-  --checkpointing on|off   of step: blocks are recomputed in the backward pass, and no logits are kept (off)
+  --checkpointing on|off   of step: blocks are computed again in the backward pass, and no logits are kept (off)
   --runs N                 runs that count (5)
   --warm-up N              runs before them (1)
   --only NAME              of ops: those whose name begins so
   --json                   one JSON object
-  --interleaved            one run for each line on standard input, and its time on standard output: for runs of several programs
+  --paced                  one run for each line on standard input, and its time on standard output: for interleaving programs
 ";
 
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub struct Options {
     pub warm_up: usize,
     pub only: Option<String>,
     pub json: bool,
-    pub interleaved: bool,
+    pub paced: bool,
 }
 
 impl Options {
@@ -79,7 +79,7 @@ fn read(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, lexopt::Err
     let mut subjects: Option<Vec<Subject>> = None;
     let mut arch = "swin_tiny".to_string();
     let (mut threads, mut batches) = (vec![0], Vec::new());
-    let (mut gpu, mut json, mut interleaved, mut only) = (false, false, false, None);
+    let (mut gpu, mut json, mut paced, mut only) = (false, false, false, None);
     let (mut runs, mut warm_up, mut window) = (5, 1, 7);
     // Changes of the specification, made when the architecture is known.
     type Change = Box<dyn FnOnce(&mut TrainerSpec)>;
@@ -139,7 +139,7 @@ fn read(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, lexopt::Err
             "warm-up" => warm_up = number(&mut parser, 0)?,
             "only" => only = Some(parser.value()?.string()?),
             "json" => json = true,
-            "interleaved" => interleaved = true,
+            "paced" => paced = true,
             _ => return Err(format!("unknown option --{flag}; --help lists them").into()),
         }
     }
@@ -147,7 +147,7 @@ fn read(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, lexopt::Err
     let known = || models::names().collect::<Vec<_>>().join(", ");
     let mut spec = models::training(&arch, window).ok_or_else(|| format!("--arch must be one of {}, got {arch}", known()))?;
     changes.into_iter().for_each(|change| change(&mut spec));
-    let options = Options { subjects, gpu, threads, batches, spec, runs, warm_up, only, json, interleaved };
+    let options = Options { subjects, gpu, threads, batches, spec, runs, warm_up, only, json, paced };
     if options.only.is_some() && options.subjects != [Subject::Operators] {
         return Err("--only picks operators, so it needs ops".into());
     }
@@ -155,8 +155,8 @@ fn read(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, lexopt::Err
         [subject @ Subject::Case(_)] => options.batches(subject).len() == 1 && options.threads.len() == 1,
         _ => false,
     };
-    if options.interleaved && !is_single(&options) {
-        return Err("--interleaved needs one case, one --batch-size and one --threads".into());
+    if options.paced && !is_single(&options) {
+        return Err("--paced needs one case, one --batch-size and one --threads".into());
     }
     Ok(Parsed::Run(Box::new(options)))
 }
@@ -198,7 +198,7 @@ mod tests {
                     --local-size 48 --local-count 2 --region off --checkpointing on --runs 7 --warm-up 0 --json";
         let o = options(line).unwrap();
         assert_eq!(o.subjects, [Subject::Case(Case::Loss)]);
-        assert_eq!((o.gpu, o.json, o.interleaved, o.runs, o.warm_up), (true, true, false, 7, 0));
+        assert_eq!((o.gpu, o.json, o.paced, o.runs, o.warm_up), (true, true, false, 7, 0));
         assert_eq!((o.threads.clone(), o.batches(o.subjects[0])), (vec![1, 2], vec![3]));
         let swin = models::swin(&o.spec.backbone).unwrap();
         assert_eq!((swin.dim, swin.window, o.spec.head.out_dim), (128, 14, 512));
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!((crops.global_size, crops.local_size, crops.local_count), (112, 48, 2));
         assert_eq!((o.spec.precision, o.spec.loss.region, o.spec.checkpointing), (Precision::Mixed, false, true));
         assert_eq!(options("ops --only linear").unwrap().only.as_deref(), Some("linear"));
-        assert!(options("step --batch-size 2 --interleaved").unwrap().interleaved);
+        assert!(options("step --batch-size 2 --paced").unwrap().paced);
     }
 
     #[test]
@@ -222,8 +222,8 @@ mod tests {
             ("step --runs many", "--runs takes whole numbers from 1, got many"),
             ("step --arch vit", "--arch must be one of swin_tiny, swin_small, swin_base, swin_large, got vit"),
             ("step --only linear", "--only picks operators, so it needs ops"),
-            ("inference --interleaved", "--interleaved needs one case, one --batch-size and one --threads"),
-            ("ops --interleaved", "--interleaved needs one case, one --batch-size and one --threads"),
+            ("inference --paced", "--paced needs one case, one --batch-size and one --threads"),
+            ("ops --paced", "--paced needs one case, one --batch-size and one --threads"),
         ] {
             assert_eq!(options(line).unwrap_err(), sentence, "{line}");
         }

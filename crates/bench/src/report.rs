@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{Case, Machine, Measurement, OperatorRow, Pace, StepRow, inference, measure, operators, peak_gflops, step};
 
-/// Measurements that one word stands for.
+/// What one word asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// Every operator of a step.
@@ -37,19 +37,19 @@ pub struct Peak {
     pub gflops: f64,
 }
 
-/// Measurements of one call, and the machine they were made on.
+/// What was measured, and on what.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// `esvit`: `bench/peer/` prints the same object under another name.
     pub tool: &'static str,
-    /// Version of this library.
+    /// Of this library.
     pub version: &'static str,
     /// `cpu`, or the GPU's name.
     pub device: String,
     /// Instruction set of the CPU's kernels.
     pub instructions: &'static str,
-    /// Peak that shares refer to, for each number of threads.
+    /// What shares of the peak refer to, for each number of threads.
     pub peaks: Vec<Peak>,
     /// The cases.
     pub cases: Vec<Measurement>,

@@ -19,7 +19,7 @@ pub struct StepRow {
     pub operator: &'static str,
     /// Applications.
     pub calls: u32,
-    /// Time of all of them.
+    /// Of all of them.
     pub ms: f64,
     /// Matrix products, 10⁹ operations.
     pub gflop: f64,

@@ -1,4 +1,4 @@
-//! Measurements as tables.
+//! What was measured, as tables.
 
 use esvit_bench::{Measurement, OperatorRow, Report, StepRow};
 

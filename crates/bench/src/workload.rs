@@ -107,7 +107,7 @@ impl Workload {
         Workload { program, leaves }
     }
 
-    /// Keeps values that only products read in bf16, as this machine's processor does in mixed precision.
+    /// The same as this machine's processor keeps it: what products alone read is rounded, in mixed precision.
     #[must_use]
     pub fn kept_on(self, machine: &Machine) -> Workload {
         match machine.gpu() {
@@ -146,7 +146,7 @@ enum Place<'m> {
         gpu: &'m Gpu,
         leaves: HashMap<String, View>,
         arena: GpuArena,
-        /// Number of times the program was recorded in one submission, and the recording.
+        /// How often the program was recorded in one submission.
         recorded: Option<(usize, Recording)>,
     },
 }

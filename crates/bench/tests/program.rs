@@ -53,7 +53,7 @@ fn everything_is_measured_in_one_report() {
 
 #[test]
 fn somebody_else_can_set_the_pace() {
-    let mut child = program("window_attention --interleaved --json").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = program("window_attention --paced --json").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut next = || json(lines.next().unwrap().unwrap().as_bytes());
