@@ -1,4 +1,4 @@
-//! How often something is run, and when.
+//! Number of runs of a measurement, and when they are made.
 
 use esvit_engine::Result;
 

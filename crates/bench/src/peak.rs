@@ -1,4 +1,4 @@
-//! What shares of the peak refer to: the best matrix product of the machine.
+//! The peak that shares refer to: the best matrix product of the machine.
 
 use esvit_engine::Result;
 use esvit_engine::peak::gemm_gflops;
