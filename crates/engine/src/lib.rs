@@ -5,6 +5,7 @@
 //! - [`Encoder`] owns a compiled forward pass.
 //! - [`knn`] classifies features by their neighbors.
 
+mod batch;
 mod encoder;
 mod error;
 mod gpu;
@@ -24,6 +25,7 @@ mod step;
 mod store;
 mod trainer;
 
+pub use batch::{Batch, BatchLayout, BatchReader, PlaceWriter};
 pub use encoder::Encoder;
 pub use error::Error;
 pub use esvit_gpu as device;
