@@ -7,6 +7,7 @@ use crate::{Case, Machine, memory};
 
 /// Times in milliseconds, arithmetic in 10⁹ operations, memory in bytes.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct Measurement {
     /// Name of the case.

@@ -3,39 +3,16 @@
 use std::time::Instant;
 
 use esvit_engine::spec::TrainerSpec;
-use esvit_engine::{Error, Pixels, Result, StepParameters, Trainer};
-use serde::Serialize;
+use esvit_engine::{Error, Pixels, ProfileRow, Result, StepParameters, Trainer};
 
 use crate::measurement::Begun;
 use crate::{Case, Machine, Measurement, Pace};
-
-/// Time and arithmetic of one operator in one part of the step.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StepRow {
-    /// Part of the step.
-    pub phase: &'static str,
-    /// Operator.
-    pub operator: &'static str,
-    /// Applications.
-    pub calls: u32,
-    /// Of all of them.
-    pub ms: f64,
-    /// Matrix products, 10⁹ operations.
-    pub gflop: f64,
-}
-
-impl From<esvit_engine::ProfileRow> for StepRow {
-    fn from(r: esvit_engine::ProfileRow) -> StepRow {
-        StepRow { phase: r.phase, operator: r.operator, calls: r.calls, ms: r.time.as_secs_f64() * 1e3, gflop: r.flops as f64 / 1e9 }
-    }
-}
 
 /// Steps on noise, which costs what pictures cost; with `profile` one more, split by part and operator.
 ///
 /// # Errors
 /// When the specification cannot be built, or the GPU has not enough memory or is lost.
-pub fn step(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, profile: bool) -> Result<(Measurement, Vec<StepRow>)> {
+pub fn step(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, profile: bool) -> Result<(Measurement, Vec<ProfileRow>)> {
     if spec.loss.mixup {
         return Err(Error::Spec("a step with mixup is not measured: turn loss.mixup off".into()));
     }
@@ -73,7 +50,7 @@ pub fn step(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, profile: boo
     let plan = *trainer.plan();
     let planned = (plan.memory.arena + plan.memory.parameters + plan.memory.workspace) as u64;
     let measurement = begun.end(Case::Step, &spec, machine, times, plan.flops as f64 / 1e9, planned);
-    Ok((measurement, rows.into_iter().map(StepRow::from).collect()))
+    Ok((measurement, rows))
 }
 
 /// Pixels without a pattern, the same in every run.

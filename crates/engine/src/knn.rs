@@ -12,7 +12,8 @@ use rayon::prelude::*;
 use crate::{Error, Result};
 
 /// Accuracy for one k, in per cent.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct Accuracy {
     /// Neighbors that vote.
     pub k: usize,

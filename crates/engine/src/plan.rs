@@ -3,6 +3,7 @@
 use esvit_graph::DType;
 use esvit_nn::{Entry, Parameters, Role};
 use esvit_simd::Pool;
+use serde::{Serialize, Serializer};
 
 use crate::Result;
 use crate::network::{self, Step};
@@ -10,7 +11,9 @@ use crate::optimizer::Optimizer;
 use crate::spec::{Device, TrainerSpec};
 
 /// Memory of a trainer in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(rename_all = "camelCase")]
 pub struct MemoryPlan {
     /// Activations and gradients, in the device's memory.
     pub arena: usize,
@@ -23,14 +26,23 @@ pub struct MemoryPlan {
 }
 
 /// Sizes of a training run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(rename = "TrainerPlan"))]
+#[serde(rename_all = "camelCase")]
 pub struct Plan {
-    /// In bytes.
+    /// Memory, in bytes.
     pub memory: MemoryPlan,
     /// Number of trained values in the student.
     pub parameter_count: usize,
-    /// Matrix-product arithmetic of a step, all its passes.
+    /// Matrix-product arithmetic of a step, all its passes; in 10⁹ operations where it is serialized.
+    #[serde(rename = "gflop", serialize_with = "gflop")]
+    #[cfg_attr(feature = "typescript", ts(rename = "gflop", type = "number"))]
     pub flops: u64,
+}
+
+/// Serializes a number of operations in units of 10⁹.
+pub(crate) fn gflop<S: Serializer>(flops: &u64, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_f64(*flops as f64 / 1e9)
 }
 
 impl Plan {

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 /// A training run's static part.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TrainerSpec {
     /// The network.
     pub backbone: BackboneSpec,
@@ -33,7 +34,8 @@ pub struct TrainerSpec {
 
 /// Crops of a pass: two global ones and some local ones for each image.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct CropSpec {
     /// B: images.
     pub batch: usize,
@@ -45,8 +47,10 @@ pub struct CropSpec {
     pub local_count: usize,
 }
 
-/// Where a run trains.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where programs run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(rename_all = "camelCase")]
 pub enum Device {
     /// The CPU.
     Cpu,
@@ -56,7 +60,8 @@ pub enum Device {
 
 /// Loss terms.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct LossSpec {
     /// Half view loss, half region loss; without, the view loss alone.
     pub region: bool,
@@ -70,7 +75,8 @@ pub struct LossSpec {
 
 /// Update rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(rename_all = "camelCase")]
 pub enum OptimizerKind {
     /// Adam with decoupled weight decay.
     Adamw,
@@ -82,7 +88,8 @@ pub enum OptimizerKind {
 
 /// Rounding of matrix products: see [`esvit_graph::Precision`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(rename_all = "camelCase")]
 pub enum Precision {
     /// Single precision everywhere.
     F32,
@@ -101,7 +108,8 @@ impl From<Precision> for esvit_graph::Precision {
 
 /// A forward pass for evaluation.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct EncoderSpec {
     /// The network.
     pub backbone: BackboneSpec,
@@ -119,7 +127,8 @@ pub struct EncoderSpec {
 
 /// Which features an encoder returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(rename_all = "camelCase")]
 pub enum FeatureOutput {
     /// The pooled feature.
     View,

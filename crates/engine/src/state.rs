@@ -77,7 +77,9 @@ impl TensorView<'_> {
 }
 
 /// A list of tensors in a [`TrainerState`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(rename_all = "camelCase")]
 pub enum StatePart {
     /// The student's state dict.
     Student,

@@ -17,8 +17,9 @@ pub struct Store {
     index: HashMap<String, usize>,
 }
 
-/// What became of a set of weights.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Result of loading a set of weights.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct LoadReport {
     /// Entries that were replaced.
     pub loaded: usize,

@@ -30,7 +30,8 @@ impl Limits {
 }
 
 /// Size of a picture as its header declares it, in pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct ImageInfo {
     /// Width in pixels, at least 1.
     pub width: u32,

@@ -1,7 +1,7 @@
 //! Crop plans: what to do to one image for one crop, as plain numbers, and their execution.
 //!
-//! The structs mirror `ts/src/native/crop-plan.ts` field for field, in camel case; an unknown field is an error. Order of work: cut
-//! the box, resize it (all of it or a window of the result), mirror, then the operations as listed.
+//! TypeScript's types are generated from the structs, in camel case; an unknown field is an error. Order of work: cut the box, resize it
+//! (all of it or a window of the result), mirror, then the operations as listed.
 
 use serde::Deserialize;
 
@@ -20,6 +20,7 @@ pub const MAX_BLUR_RADIUS: f64 = blur::MAX_SIGMA as f64;
 
 /// Crop of one image, as plain numbers.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CropPlan {
     /// First column of the box in the decoded image.
@@ -35,6 +36,7 @@ pub struct CropPlan {
     /// Height of the result, 1 to [`MAX_SIDE`].
     pub out_height: u32,
     /// Part of the resized box that is the result; without it, the box is resized to the result's size.
+    #[cfg_attr(feature = "typescript", ts(optional))]
     pub window: Option<CropWindow>,
     /// Interpolation.
     pub filter: ResampleFilter,
@@ -46,6 +48,7 @@ pub struct CropPlan {
 
 /// Part of a resized box, as large as the plan's result. The rest of the resized box is never made, so it may be of any size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CropWindow {
     /// Width the box is resized to.
@@ -60,6 +63,7 @@ pub struct CropWindow {
 
 /// Change of a crop's pixels. Pillow's and torchvision's definitions, 8 bit in, 8 bit out.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(tag = "kind", rename_all = "camelCase", deny_unknown_fields)]
 pub enum PixelOperation {
     /// Blends with black.

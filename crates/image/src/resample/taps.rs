@@ -11,6 +11,7 @@ pub(super) const PRECISION_BITS: u32 = 32 - 8 - 2;
 
 /// Interpolation kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub enum ResampleFilter {
     /// Keys' cubic with a = -0.5, support 2.
