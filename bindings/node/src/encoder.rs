@@ -2,11 +2,12 @@
 
 use esvit_engine::Encoder;
 use esvit_engine::spec::{Device, EncoderSpec};
-use napi::bindgen_prelude::{Float32Array, Object, Uint8Array};
+use napi::bindgen_prelude::{Float32Array, Object};
 use napi::{Env, Result};
 use napi_derive::napi;
 use serde_json::Value;
 
+use crate::arrays::Copied;
 use crate::failure::{CONFIG, from_engine};
 use crate::json::read;
 use crate::machine::{open_gpu, read_device};
@@ -65,8 +66,8 @@ impl JsEncoder {
     /// Encodes `count` images of size² (8-bit RGB, rows top to bottom) into `[count, width]` features, not normalized.
     ///
     /// Rejects with `ENGINE` where the number of bytes is not that of `count` images, with `DEVICE` where the GPU was lost.
-    #[napi(ts_return_type = "Promise<Float32Array>")]
-    pub fn encode<'env>(&self, env: &'env Env, pixels: Uint8Array, count: u32) -> Result<Object<'env>> {
+    #[napi(ts_args_type = "pixels: Uint8Array, count: number", ts_return_type = "Promise<Float32Array>")]
+    pub fn encode<'env>(&self, env: &'env Env, Copied(pixels): Copied<u8>, count: u32) -> Result<Object<'env>> {
         self.worker.call(env, move |encoder| encoder.encode(&pixels, count as usize).map(Float32Array::from).map_err(from_engine))
     }
 

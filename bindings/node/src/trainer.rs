@@ -1,19 +1,33 @@
 //! `Trainer`: one training run.
 
 use esvit_engine::spec::{Device, TrainerSpec};
-use esvit_engine::{Plan, StatePart, StepParameters, Trainer};
-use napi::bindgen_prelude::{Object, Uint8Array};
+use esvit_engine::{Pixels, Plan, StatePart, StepParameters, Trainer};
+use napi::bindgen_prelude::Object;
 use napi::{Env, Result};
 use napi_derive::napi;
 use serde_json::Value;
 
-use crate::crops::JsCrops;
+use crate::arrays::Lent;
+use crate::batch::JsBatch;
 use crate::failure::{CONFIG, ENGINE, STATE, failure, from_engine};
 use crate::json::{Floats, Json, read};
 use crate::machine::{open_gpu, read_device};
 use crate::state::{JsTrainerState, give_state, take_state};
 use crate::tensors::{TensorData, TensorShape, describe, take_all};
 use crate::worker::Worker;
+
+/// Mixing of the student's crops within the batch (view loss only).
+#[napi(object, object_to_js = false, js_name = "Mixup")]
+pub struct JsMixup {
+    /// One factor for each crop: `x ← λ·x + (1 − λ)·x[reversed batch]`; 1 leaves the crop alone.
+    pub lambda: Vec<f64>,
+}
+
+impl JsMixup {
+    fn factors(self) -> Vec<f32> {
+        self.lambda.into_iter().map(|lambda| lambda as f32).collect()
+    }
+}
 
 /// A training run on a thread of its own. Calls run in order.
 ///
@@ -71,22 +85,26 @@ impl JsTrainer {
         self.shapes.clone()
     }
 
-    /// Makes one step.
+    /// Makes one step. The batch is the trainer's until the promise settles.
     ///
-    /// Rejects with `ENGINE` where the pixels do not have the sizes of the specification, with `DEVICE` where the GPU was lost.
-    #[napi(ts_args_type = "crops: StepCrops, parameters: StepParameters", ts_return_type = "Promise<StepStats>")]
-    pub fn step<'env>(&self, env: &'env Env, crops: JsCrops, parameters: Value) -> Result<Object<'env>> {
-        let parameters = read_parameters(parameters)?;
-        self.worker
-            .call(env, move |trainer| trainer.step(crops.pixels(), crops.lambda().as_deref(), &parameters).map(Floats).map_err(from_engine))
+    /// Throws `ENGINE` where an image of the batch is not written; rejects with `ENGINE` where the batch does not have the sizes of the
+    /// specification, with `DEVICE` where the GPU was lost.
+    #[napi(ts_args_type = "batch: Batch, parameters: StepParameters, mixup?: Mixup", ts_return_type = "Promise<StepStats>")]
+    pub fn step<'env>(&self, env: &'env Env, batch: &JsBatch, parameters: Value, mixup: Option<JsMixup>) -> Result<Object<'env>> {
+        let (parameters, lambda) = (read_parameters(parameters)?, mixup.map(JsMixup::factors));
+        let pixels = batch.read()?;
+        self.worker.call(env, move |trainer| {
+            trainer.step(Pixels::U8(&pixels), lambda.as_deref(), &parameters).map(Floats).map_err(from_engine)
+        })
     }
 
     /// Makes one step and times every operator; rejects as `step` does.
-    #[napi(ts_args_type = "crops: StepCrops, parameters: StepParameters", ts_return_type = "Promise<ProfileRow[]>")]
-    pub fn profile<'env>(&self, env: &'env Env, crops: JsCrops, parameters: Value) -> Result<Object<'env>> {
-        let parameters = read_parameters(parameters)?;
+    #[napi(ts_args_type = "batch: Batch, parameters: StepParameters, mixup?: Mixup", ts_return_type = "Promise<ProfileRow[]>")]
+    pub fn profile<'env>(&self, env: &'env Env, batch: &JsBatch, parameters: Value, mixup: Option<JsMixup>) -> Result<Object<'env>> {
+        let (parameters, lambda) = (read_parameters(parameters)?, mixup.map(JsMixup::factors));
+        let pixels = batch.read()?;
         self.worker.call(env, move |trainer| {
-            trainer.profile(crops.pixels(), crops.lambda().as_deref(), &parameters).map_err(from_engine).and_then(Json::of)
+            trainer.profile(Pixels::U8(&pixels), lambda.as_deref(), &parameters).map_err(from_engine).and_then(Json::of)
         })
     }
 
@@ -110,11 +128,10 @@ impl JsTrainer {
     ///
     /// Throws `STATE` where there is no such tensor or its size is another.
     #[napi(ts_args_type = "part: StatePart, index: number, target: Uint8Array")]
-    pub fn read(&self, part: Value, index: u32, mut target: Uint8Array) -> Result<()> {
+    pub fn read(&self, part: Value, index: u32, mut target: Lent<u8>) -> Result<()> {
         const PIECE: usize = 4 << 20;
         let part: StatePart = read(part, STATE, "a part of the state")?;
-        // SAFETY: JavaScript, which could touch the array, runs on this thread alone.
-        let target = unsafe { target.as_mut() };
+        let target = target.get_mut()?;
         let size = target.len();
         for (i, piece) in target.chunks_mut(PIECE).enumerate() {
             let range = i * PIECE..i * PIECE + piece.len();

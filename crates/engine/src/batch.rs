@@ -7,7 +7,7 @@
 use std::cell::UnsafeCell;
 use std::ops::{Deref, Range};
 use std::slice;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use esvit_ops::region_match::GLOBAL_CROPS;
 
@@ -18,7 +18,9 @@ use crate::{Error, Result};
 const CHANNELS: usize = 3;
 
 /// Numbers that decide where each crop of a batch lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BatchLayout {
     /// Images of a pass.
     pub batch: usize,
@@ -107,7 +109,7 @@ struct Places {
     readers: usize,
 }
 
-/// Pixels of one step. Writers and readers share it by reference; each claims what it touches.
+/// Pixels of one step. Writers and readers share it; each claims what it touches, and holds the claim wherever it goes.
 #[derive(Debug)]
 pub struct Batch {
     layout: BatchLayout,
@@ -127,7 +129,7 @@ impl Batch {
     ///
     /// # Errors
     /// When there is no image, a crop has no pixels, or the sizes are beyond all memory.
-    pub fn new(layout: BatchLayout) -> Result<Batch> {
+    pub fn new(layout: BatchLayout) -> Result<Arc<Batch>> {
         let local_side = if layout.local_count == 0 { 1 } else { layout.local_size };
         if [layout.batch, layout.passes, layout.global_size, local_side].contains(&0) {
             return Err(Error::Spec(format!("a batch must have images and pixels, got {layout:?}")));
@@ -137,7 +139,7 @@ impl Batch {
         // SAFETY: the pointer comes from a box of the same layout: `UnsafeCell<u8>` has the representation of `u8`.
         let pixels = unsafe { Box::from_raw(pixels as *mut [UnsafeCell<u8>]) };
         let places = vec![Place::Free; layout.images()].into_boxed_slice();
-        Ok(Batch { layout, pixels, places: Mutex::new(Places { places, readers: 0 }) })
+        Ok(Arc::new(Batch { layout, pixels, places: Mutex::new(Places { places, readers: 0 }) }))
     }
 
     /// Makes a full batch from crops that lie crop-major over the whole step: `2·B` global images, all of crop 0 first, then
@@ -145,7 +147,7 @@ impl Batch {
     ///
     /// # Errors
     /// As [`Batch::new`], and when there are not as many pixels.
-    pub fn from_crops(layout: BatchLayout, global: &[u8], local: &[u8]) -> Result<Batch> {
+    pub fn from_crops(layout: BatchLayout, global: &[u8], local: &[u8]) -> Result<Arc<Batch>> {
         let batch = Batch::new(layout)?;
         let passes = layout.passes;
         let check = |what, want, got| if want == got { Ok(()) } else { Err(Error::Input { what, want, got }) };
@@ -172,7 +174,7 @@ impl Batch {
     ///
     /// # Errors
     /// When there is no such place, or it is not free.
-    pub fn write(&self, image: usize) -> Result<PlaceWriter<'_>> {
+    pub fn write(self: &Arc<Self>, image: usize) -> Result<PlaceWriter> {
         let mut lock = self.lock();
         let images = lock.places.len();
         match lock.places.get_mut(image) {
@@ -181,20 +183,20 @@ impl Batch {
             Some(Place::Written) => return Err(Error::Batch(format!("image {image} of the batch is written already"))),
             None => return Err(Error::Batch(format!("a batch of {images} images has no image {image}"))),
         }
-        Ok(PlaceWriter { batch: self, image, state: Place::Free })
+        Ok(PlaceWriter { batch: Arc::clone(self), image, state: Place::Free })
     }
 
     /// Reads the pixels, while no place can change.
     ///
     /// # Errors
     /// When a place is not written.
-    pub fn read(&self) -> Result<BatchReader<'_>> {
+    pub fn read(self: &Arc<Self>) -> Result<BatchReader> {
         let mut lock = self.lock();
         match lock.places.iter().position(|&place| place != Place::Written) {
             Some(image) => Err(Error::Batch(format!("image {image} of the batch is not written yet"))),
             None => {
                 lock.readers += 1;
-                Ok(BatchReader { batch: self })
+                Ok(BatchReader { batch: Arc::clone(self) })
             }
         }
     }
@@ -223,14 +225,14 @@ impl Batch {
 
 /// One image's place in a batch, for writing. Dropped before [`PlaceWriter::finish`], it leaves the place free.
 #[derive(Debug)]
-pub struct PlaceWriter<'a> {
-    batch: &'a Batch,
+pub struct PlaceWriter {
+    batch: Arc<Batch>,
     image: usize,
     /// State the place goes to.
     state: Place,
 }
 
-impl PlaceWriter<'_> {
+impl PlaceWriter {
     /// Memory of the image's crops, in their order. It holds what an earlier image left there.
     pub fn crops(&mut self) -> Vec<&mut [u8]> {
         let layout = &self.batch.layout;
@@ -249,7 +251,7 @@ impl PlaceWriter<'_> {
     }
 }
 
-impl Drop for PlaceWriter<'_> {
+impl Drop for PlaceWriter {
     fn drop(&mut self) {
         self.batch.lock().places[self.image] = self.state;
     }
@@ -257,11 +259,16 @@ impl Drop for PlaceWriter<'_> {
 
 /// All pixels of a batch, pass-major, for reading.
 #[derive(Debug)]
-pub struct BatchReader<'a> {
-    batch: &'a Batch,
+pub struct BatchReader {
+    batch: Arc<Batch>,
 }
 
-impl BatchReader<'_> {
+impl BatchReader {
+    /// Numbers the batch was made from.
+    pub fn layout(&self) -> &BatchLayout {
+        &self.batch.layout
+    }
+
     /// Pixels of a pass: its global crops, then the local ones.
     pub fn pass(&self, pass: usize) -> &[u8] {
         let bytes = self.batch.layout.pass_bytes();
@@ -269,7 +276,7 @@ impl BatchReader<'_> {
     }
 }
 
-impl Deref for BatchReader<'_> {
+impl Deref for BatchReader {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -279,7 +286,7 @@ impl Deref for BatchReader<'_> {
     }
 }
 
-impl Drop for BatchReader<'_> {
+impl Drop for BatchReader {
     fn drop(&mut self) {
         self.batch.lock().readers -= 1;
     }
