@@ -22,8 +22,8 @@ pub struct JsEncoder {
 pub fn create_encoder(spec: serde_json::Value, device: Device) -> Result<JsEncoder> {
     let spec = serde_json::from_value(spec).map_err(|e| failure(CONFIG, format_args!("the encoder's specification: {e}")))?;
     let encoder = match device {
-        Device::cpu => Encoder::new(spec),
-        Device::gpu => open_gpu().and_then(|gpu| Encoder::on_gpu(spec, gpu)),
+        Device::cpu => Encoder::new(spec, esvit_engine::Device::Cpu),
+        Device::gpu => open_gpu().and_then(|gpu| Encoder::new(spec, esvit_engine::Device::Gpu(gpu))),
     };
     let encoder = encoder.map_err(from_engine)?;
     Ok(JsEncoder { width: encoder.width() as u32, worker: Worker::new("esvit-encoder", encoder)? })

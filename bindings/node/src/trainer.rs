@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use esvit_bench::{Machine, estimate};
 use esvit_engine::spec::TrainerSpec;
-use esvit_engine::{Pixels, Plan, StepParameters, Trainer};
+use esvit_engine::{DeviceKind, Pixels, StepParameters, Trainer, TrainerPlan as Plan};
 use napi::bindgen_prelude::{AsyncTask, Object, Uint8Array};
 use napi::{Env, Result, Task};
 use napi_derive::napi;
@@ -118,8 +118,8 @@ pub struct JsTrainer {
 #[napi]
 pub fn plan_trainer(spec: serde_json::Value, device: Device) -> Result<TrainerPlan> {
     let device = match device {
-        Device::cpu => esvit_engine::spec::Device::Cpu,
-        Device::gpu => esvit_engine::spec::Device::Gpu,
+        Device::cpu => DeviceKind::Cpu,
+        Device::gpu => DeviceKind::Gpu,
     };
     Ok(Plan::new(&read_spec(spec)?, device).map_err(from_engine)?.into())
 }
@@ -159,8 +159,8 @@ pub fn estimate_step(spec: serde_json::Value, device: Device) -> Result<AsyncTas
 pub fn create_trainer(spec: serde_json::Value, device: Device) -> Result<JsTrainer> {
     let spec = read_spec(spec)?;
     let trainer = match device {
-        Device::cpu => Trainer::new(spec),
-        Device::gpu => Trainer::new(spec).and_then(|trainer| trainer.on_gpu(open_gpu()?)),
+        Device::cpu => Trainer::new(spec, esvit_engine::Device::Cpu),
+        Device::gpu => open_gpu().and_then(|gpu| Trainer::new(spec, esvit_engine::Device::Gpu(gpu))),
     };
     let trainer = trainer.map_err(from_engine)?;
     let shapes = describe(&trainer.student().tensors_with(|view| view.to_no_values()));

@@ -45,15 +45,6 @@ pub struct CropSpec {
     pub local_count: usize,
 }
 
-/// Where a run trains.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Device {
-    /// The CPU.
-    Cpu,
-    /// A GPU.
-    Gpu,
-}
-
 /// Loss terms.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]

@@ -1,25 +1,25 @@
-//! What a step is given besides pixels, and what it tells.
+//! Parameters of a step, and what it reports.
 
 /// Values of the schedules for one step.
 #[derive(Clone, Copy, Debug)]
 pub struct StepParameters {
-    /// Global step, from 0: keys stochastic depth and drawn neighbors.
+    /// Global step, from 0: keys stochastic depth and sampled neighbors.
     pub step: u64,
-    /// Share of the training that is done: decides when neighbors are no longer drawn.
+    /// Share of the training that is done: decides when neighbors are no longer sampled.
     pub progress: f64,
-    /// Of all parameters.
+    /// Learning rate of all parameters.
     pub learning_rate: f64,
-    /// Of the parameters that decay.
+    /// Weight decay of the parameters that decay.
     pub weight_decay: f64,
-    /// Of the teacher's moving average.
+    /// Momentum of the teacher's moving average.
     pub momentum: f64,
-    /// T.
+    /// Temperature of the teacher's distributions.
     pub teacher_temperature: f64,
-    /// While true, prototypes and their gains are not updated.
+    /// While true, prototypes and their magnitudes are not updated.
     pub freeze_last_layer: bool,
 }
 
-/// What a step tells.
+/// Report of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepStats {
     /// View and region term.
@@ -38,6 +38,6 @@ pub struct StepStats {
     pub finite: bool,
     /// Whether the optimizer passed over this step, because scaled gradients overflowed ([`LossScaler`](crate::LossScaler)).
     pub skipped: bool,
-    /// What the loss was scaled with; 1 in single precision and on a CPU.
+    /// Factor the loss was scaled with; 1 in single precision and on a CPU.
     pub loss_scale: f64,
 }
