@@ -1,7 +1,7 @@
 //! `Encoder`: features of images.
 
-use esvit_engine::Encoder;
-use esvit_engine::spec::{Device, EncoderSpec};
+use esvit_engine::spec::EncoderSpec;
+use esvit_engine::{Device, DeviceKind, Encoder};
 use napi::bindgen_prelude::{Float32Array, Object};
 use napi::{Env, Result};
 use napi_derive::napi;
@@ -30,8 +30,8 @@ pub struct JsEncoder {
 pub fn create_encoder(spec: Value, device: Value) -> Result<JsEncoder> {
     let spec: EncoderSpec = read(spec, CONFIG, "the encoder's specification")?;
     let encoder = match read_device(device)? {
-        Device::Cpu => Encoder::new(spec),
-        Device::Gpu => open_gpu().and_then(|gpu| Encoder::on_gpu(spec, gpu)),
+        DeviceKind::Cpu => Encoder::new(spec, Device::Cpu),
+        DeviceKind::Gpu => open_gpu().and_then(|gpu| Encoder::new(spec, Device::Gpu(gpu))),
     };
     let encoder = encoder.map_err(from_engine)?;
     Ok(JsEncoder { width: encoder.width() as u32, worker: Worker::new("esvit-encoder", encoder)? })

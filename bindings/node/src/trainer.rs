@@ -1,7 +1,7 @@
 //! `Trainer`: one training run.
 
-use esvit_engine::spec::{Device, TrainerSpec};
-use esvit_engine::{Pixels, Plan, StatePart, StepParameters, Trainer};
+use esvit_engine::spec::TrainerSpec;
+use esvit_engine::{Device, DeviceKind, Pixels, StatePart, StepParameters, Trainer, TrainerPlan};
 use napi::bindgen_prelude::Object;
 use napi::{Env, Result};
 use napi_derive::napi;
@@ -35,7 +35,7 @@ impl JsMixup {
 #[napi(js_name = "Trainer")]
 pub struct JsTrainer {
     worker: Worker<Trainer>,
-    plan: Plan,
+    plan: TrainerPlan,
     shapes: Vec<TensorShape>,
 }
 
@@ -53,7 +53,7 @@ fn read_parameters(parameters: Value) -> Result<StepParameters> {
 /// Throws `CONFIG` where the specification is malformed or cannot be built.
 #[napi(ts_args_type = "spec: TrainerSpec, device: Device", ts_return_type = "TrainerPlan")]
 pub fn plan_trainer(spec: Value, device: Value) -> Result<Json> {
-    Json::of(Plan::new(&read_spec(spec)?, read_device(device)?).map_err(from_engine)?)
+    Json::of(TrainerPlan::new(&read_spec(spec)?, read_device(device)?).map_err(from_engine)?)
 }
 
 /// Builds a trainer from a complete specification; its steps run on the CPU or on the best GPU.
@@ -63,8 +63,8 @@ pub fn plan_trainer(spec: Value, device: Value) -> Result<Json> {
 pub fn create_trainer(spec: Value, device: Value) -> Result<JsTrainer> {
     let spec = read_spec(spec)?;
     let trainer = match read_device(device)? {
-        Device::Cpu => Trainer::new(spec),
-        Device::Gpu => Trainer::new(spec).and_then(|trainer| trainer.on_gpu(open_gpu()?)),
+        DeviceKind::Cpu => Trainer::new(spec, Device::Cpu),
+        DeviceKind::Gpu => open_gpu().and_then(|gpu| Trainer::new(spec, Device::Gpu(gpu))),
     };
     let trainer = trainer.map_err(from_engine)?;
     let shapes = describe(&trainer.student().tensors_with(|view| view.to_no_values()));

@@ -1,4 +1,4 @@
-/// What the engine can refuse.
+/// Reasons why the engine refuses something.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The specification cannot be built.
