@@ -2,9 +2,9 @@ import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { completeConfig, type Config } from "../../ts/src/config/index.js";
-import { DataError, epochOrder, openDataset, openLoader, planLoader, type Batch, type Dataset } from "../../ts/src/data/index.js";
+import { DataError, epochOrder, openDataset, openLoader, planLoader, type Dataset, type TrainingBatch } from "../../ts/src/data/index.js";
 import { temporaryFolder } from "../support/temporary.js";
-import { collect, FakeEngine } from "./fake-engine.js";
+import { collect, FakeBatch, FakeEngine } from "./fake-engine.js";
 
 const scratch = temporaryFolder();
 let made = 0;
@@ -37,10 +37,12 @@ interface Seen {
 }
 
 /** One byte of each crop says everything about it. */
-function see(batch: Batch): Seen {
+function see(batch: TrainingBatch): Seen {
+  const { global, local, full } = batch.pixels as FakeBatch;
+  expect(full).toBe(true);
   const everyNth = (pixels: Uint8Array, size: number): number[] => [...pixels].filter((_, i) => i % (size * size * 3) === 0);
   return {
-    epoch: batch.epoch, index: batch.index, global: everyNth(batch.global, 8), local: everyNth(batch.local, 4),
+    epoch: batch.epoch, index: batch.index, global: everyNth(global, 8), local: everyNth(local, 4),
     indices: [...batch.indices], bad: batch.bad.map(({ index }) => index),
   };
 }
@@ -168,25 +170,37 @@ describe("openLoader", () => {
 
   test("memory is reused only after release", async () => {
     const folder = await images(32);
-    const loader = openLoader(folder, config({ data: { prefetchMiB: 0.000001 } }), new FakeEngine());
-    const kept = new Map<Uint8Array, number[]>();
+    const engine = new FakeEngine();
+    const loader = openLoader(folder, config({ data: { prefetchMiB: 0.000001 } }), engine);
+    const kept = new Map<FakeBatch, number[]>();
+    const released = new Set<FakeBatch>();
     let reused = false;
     for await (const batch of loader.batches({ epoch: 0, index: 0 })) {
+      const pixels = batch.pixels as FakeBatch;
+      expect(pixels.full).toBe(true);
       if (batch.index % 2 === 0) {
-        expect(kept.has(batch.global)).toBe(false);
-        kept.set(batch.global, [...batch.global]);
+        expect(kept.has(pixels)).toBe(false);
+        kept.set(pixels, [...pixels.global]);
       } else {
-        reused ||= released.has(batch.global);
-        released.add(batch.global);
+        reused ||= released.has(pixels);
+        released.add(pixels);
         batch.release();
         batch.release();
       }
     }
-    for (const [pixels, copy] of kept) expect([...pixels]).toEqual(copy);
+    for (const [pixels, copy] of kept) expect([...pixels.global]).toEqual(copy);
     expect(reused).toBe(true);
+    await loader.close();
+    expect(engine.batches.every(({ disposed }) => disposed)).toBe(true);
   });
 
-  const released = new Set<Uint8Array>();
+  test("a reader that releases its batches needs no more than those kept ready and its own", async () => {
+    const settings = config({ epochs: 4, data: { prefetchMiB: (3 * 4 * (2 * 192 + 3 * 48)) / 2 ** 20 } });
+    const engine = new FakeEngine();
+    await run(await images(64), settings, undefined, engine);
+    expect(engine.batches.length).toBeLessThanOrEqual(planLoader(settings).depth + 1);
+    expect(engine.batches.every(({ disposed }) => disposed)).toBe(true);
+  });
 
   test("leaving the loop and closing end everything", async () => {
     const folder = await images(64);

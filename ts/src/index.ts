@@ -14,7 +14,7 @@ export {
   type LogLine, type Position, type PretrainHooks, type PretrainResult, type RunMemory, type RunPlan, type StepEvent,
 } from "./train/index.js";
 export { extractFeatures, knn, networkOf, openLabeledSplit, type FeatureKind, type Features, type KnnReport, type LabeledSplit, type Network } from "./evaluate/index.js";
-export { DataError, findSplits, labeledImages, openDataset, openLoader, type BadImage, type Batch, type Dataset, type Loader } from "./data/index.js";
+export { DataError, findSplits, labeledImages, openDataset, openLoader, type BadImage, type Dataset, type Loader, type TrainingBatch } from "./data/index.js";
 export {
   CheckpointError, digestCheckpoint, readCheckpoint, readSafetensors, saveCheckpoint, toTrainerState, weightsFor, writeCheckpoint, writeSafetensors,
   type Checkpoint, type CheckpointContents,

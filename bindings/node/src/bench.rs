@@ -1,7 +1,8 @@
 //! Measurements, on Node's thread pool.
 
 use esvit_bench::{BenchRequest, Machine, Report, estimate};
-use esvit_engine::spec::{Device, TrainerSpec};
+use esvit_engine::DeviceKind;
+use esvit_engine::spec::TrainerSpec;
 use napi::bindgen_prelude::AsyncTask;
 use napi::{Env, Result, Task};
 use napi_derive::napi;
@@ -12,17 +13,17 @@ use crate::json::{Json, read};
 use crate::machine::{open_gpu, read_device};
 use crate::trainer::read_spec;
 
-fn machine(threads: usize, device: Device) -> esvit_engine::Result<Machine> {
+fn machine(threads: usize, device: DeviceKind) -> esvit_engine::Result<Machine> {
     match device {
-        Device::Cpu => Machine::cpu(threads),
-        Device::Gpu => open_gpu().and_then(Machine::with_gpu),
+        DeviceKind::Cpu => Machine::cpu(threads),
+        DeviceKind::Gpu => open_gpu().and_then(Machine::with_gpu),
     }
 }
 
 /// One call of [`bench`].
 pub struct Bench {
     request: BenchRequest,
-    device: Device,
+    device: DeviceKind,
 }
 
 impl Task for Bench {
@@ -51,7 +52,7 @@ pub fn bench(request: Value, device: Value) -> Result<AsyncTask<Bench>> {
 /// One call of [`estimate_step`].
 pub struct EstimateStep {
     spec: TrainerSpec,
-    device: Device,
+    device: DeviceKind,
 }
 
 impl Task for EstimateStep {

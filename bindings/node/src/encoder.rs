@@ -1,12 +1,13 @@
 //! `Encoder`: features of images.
 
-use esvit_engine::Encoder;
-use esvit_engine::spec::{Device, EncoderSpec};
-use napi::bindgen_prelude::{Float32Array, Object, Uint8Array};
+use esvit_engine::spec::EncoderSpec;
+use esvit_engine::{Device, DeviceKind, Encoder};
+use napi::bindgen_prelude::{Float32Array, Object};
 use napi::{Env, Result};
 use napi_derive::napi;
 use serde_json::Value;
 
+use crate::arrays::Copied;
 use crate::failure::{CONFIG, from_engine};
 use crate::json::read;
 use crate::machine::{open_gpu, read_device};
@@ -29,8 +30,8 @@ pub struct JsEncoder {
 pub fn create_encoder(spec: Value, device: Value) -> Result<JsEncoder> {
     let spec: EncoderSpec = read(spec, CONFIG, "the encoder's specification")?;
     let encoder = match read_device(device)? {
-        Device::Cpu => Encoder::new(spec),
-        Device::Gpu => open_gpu().and_then(|gpu| Encoder::on_gpu(spec, gpu)),
+        DeviceKind::Cpu => Encoder::new(spec, Device::Cpu),
+        DeviceKind::Gpu => open_gpu().and_then(|gpu| Encoder::new(spec, Device::Gpu(gpu))),
     };
     let encoder = encoder.map_err(from_engine)?;
     Ok(JsEncoder { width: encoder.width() as u32, worker: Worker::new("esvit-encoder", encoder)? })
@@ -65,8 +66,8 @@ impl JsEncoder {
     /// Encodes `count` images of size² (8-bit RGB, rows top to bottom) into `[count, width]` features, not normalized.
     ///
     /// Rejects with `ENGINE` where the number of bytes is not that of `count` images, with `DEVICE` where the GPU was lost.
-    #[napi(ts_return_type = "Promise<Float32Array>")]
-    pub fn encode<'env>(&self, env: &'env Env, pixels: Uint8Array, count: u32) -> Result<Object<'env>> {
+    #[napi(ts_args_type = "pixels: Uint8Array, count: number", ts_return_type = "Promise<Float32Array>")]
+    pub fn encode<'env>(&self, env: &'env Env, Copied(pixels): Copied<u8>, count: u32) -> Result<Object<'env>> {
         self.worker.call(env, move |encoder| encoder.encode(&pixels, count as usize).map(Float32Array::from).map_err(from_engine))
     }
 

@@ -2,9 +2,8 @@
 
 use std::sync::Mutex;
 
-use esvit_engine::device;
 use esvit_engine::peak::gemm_gflops;
-use esvit_engine::spec::Device;
+use esvit_engine::{DeviceKind, device};
 use esvit_simd::Pool;
 use napi::bindgen_prelude::AsyncTask;
 use napi::{Env, Result, Task};
@@ -14,7 +13,7 @@ use crate::failure::{CONFIG, ENGINE, failure};
 use crate::json::read;
 
 /// Reads the device a caller names.
-pub fn read_device(device: serde_json::Value) -> Result<Device> {
+pub fn read_device(device: serde_json::Value) -> Result<DeviceKind> {
     read(device, CONFIG, "the device")
 }
 

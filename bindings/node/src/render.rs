@@ -5,12 +5,13 @@ use napi::bindgen_prelude::{AsyncTask, Uint8Array};
 use napi::{Env, Result, Task};
 use napi_derive::napi;
 
+use crate::arrays::Copied;
 use crate::failure::{ENGINE, IMAGE, failure};
 use crate::json::read;
 
 /// One call of [`render_crops`].
 pub struct RenderCrops {
-    encoded: Uint8Array,
+    encoded: Vec<u8>,
     crops: serde_json::Value,
 }
 
@@ -32,6 +33,6 @@ impl Task for RenderCrops {
 ///
 /// Rejects with `ENGINE` where a plan is malformed, with `IMAGE` where the image cannot be decoded or a crop lies outside it.
 #[napi(ts_args_type = "encoded: Uint8Array, crops: CropPlan[]", ts_return_type = "Promise<Uint8Array>")]
-pub fn render_crops(encoded: Uint8Array, crops: serde_json::Value) -> AsyncTask<RenderCrops> {
-    AsyncTask::new(RenderCrops { encoded, crops })
+pub fn render_crops(encoded: Copied<u8>, crops: serde_json::Value) -> AsyncTask<RenderCrops> {
+    AsyncTask::new(RenderCrops { encoded: encoded.0, crops })
 }

@@ -2,9 +2,9 @@
 
 use esvit_engine::{Tensor, TensorValues};
 use napi::Result;
-use napi::bindgen_prelude::Uint8Array;
 use napi_derive::napi;
 
+use crate::arrays::Copied;
 use crate::failure::{STATE, failure};
 
 /// A tensor with its values.
@@ -18,7 +18,8 @@ pub struct TensorData {
     #[napi(ts_type = "'f32' | 'i64'")]
     pub dtype: String,
     /// Little-endian values, row-major.
-    pub data: Uint8Array,
+    #[napi(ts_type = "Uint8Array")]
+    pub data: Copied<u8>,
 }
 
 /// A tensor without its values.
@@ -56,7 +57,7 @@ fn give(tensor: Tensor) -> TensorData {
         TensorValues::F32(v) => bytemuck::cast_slice::<f32, u8>(v).to_vec(),
         TensorValues::I64(v) => bytemuck::cast_slice::<i64, u8>(v).to_vec(),
     };
-    TensorData { name: tensor.name, shape: dimensions(&tensor.shape), dtype: dtype(&tensor.values).into(), data: bytes.into() }
+    TensorData { name: tensor.name, shape: dimensions(&tensor.shape), dtype: dtype(&tensor.values).into(), data: Copied(bytes) }
 }
 
 /// The engine's tensor; the number of bytes must be the shape's.
@@ -68,7 +69,7 @@ fn take(tensor: TensorData) -> Result<Tensor> {
         "i64" => 8,
         other => return Err(failure(STATE, format_args!("`{}` has type {other}; f32 and i64 are known", tensor.name))),
     };
-    let bytes: &[u8] = &tensor.data;
+    let bytes = tensor.data.0;
     if volume.and_then(|n| n.checked_mul(size)) != Some(bytes.len()) {
         return Err(failure(STATE, format_args!("`{}` has {} bytes, which is not its shape {shape:?}", tensor.name, bytes.len())));
     }

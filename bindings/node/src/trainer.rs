@@ -1,13 +1,14 @@
 //! `Trainer`: one training run.
 
-use esvit_engine::spec::{Device, TrainerSpec};
-use esvit_engine::{Plan, StatePart, StepParameters, Trainer};
-use napi::bindgen_prelude::{Object, Uint8Array};
+use esvit_engine::spec::TrainerSpec;
+use esvit_engine::{Device, DeviceKind, Pixels, StatePart, StepParameters, Trainer, TrainerPlan};
+use napi::bindgen_prelude::Object;
 use napi::{Env, Result};
 use napi_derive::napi;
 use serde_json::Value;
 
-use crate::crops::JsCrops;
+use crate::arrays::Lent;
+use crate::batch::JsBatch;
 use crate::failure::{CONFIG, ENGINE, STATE, failure, from_engine};
 use crate::json::{Floats, Json, read};
 use crate::machine::{open_gpu, read_device};
@@ -15,13 +16,26 @@ use crate::state::{JsTrainerState, give_state, take_state};
 use crate::tensors::{TensorData, TensorShape, describe, take_all};
 use crate::worker::Worker;
 
+/// Mixing of the student's crops within the batch (view loss only).
+#[napi(object, object_to_js = false, js_name = "Mixup")]
+pub struct JsMixup {
+    /// One factor for each crop: `x ← λ·x + (1 − λ)·x[reversed batch]`; 1 leaves the crop alone.
+    pub lambda: Vec<f64>,
+}
+
+impl JsMixup {
+    fn factors(self) -> Vec<f32> {
+        self.lambda.into_iter().map(|lambda| lambda as f32).collect()
+    }
+}
+
 /// A training run on a thread of its own. Calls run in order.
 ///
 /// Every call throws or rejects with `ENGINE` after `dispose()`, after an internal error, and while 64 calls are waiting.
 #[napi(js_name = "Trainer")]
 pub struct JsTrainer {
     worker: Worker<Trainer>,
-    plan: Plan,
+    plan: TrainerPlan,
     shapes: Vec<TensorShape>,
 }
 
@@ -39,7 +53,7 @@ fn read_parameters(parameters: Value) -> Result<StepParameters> {
 /// Throws `CONFIG` where the specification is malformed or cannot be built.
 #[napi(ts_args_type = "spec: TrainerSpec, device: Device", ts_return_type = "TrainerPlan")]
 pub fn plan_trainer(spec: Value, device: Value) -> Result<Json> {
-    Json::of(Plan::new(&read_spec(spec)?, read_device(device)?).map_err(from_engine)?)
+    Json::of(TrainerPlan::new(&read_spec(spec)?, read_device(device)?).map_err(from_engine)?)
 }
 
 /// Builds a trainer from a complete specification; its steps run on the CPU or on the best GPU.
@@ -49,8 +63,8 @@ pub fn plan_trainer(spec: Value, device: Value) -> Result<Json> {
 pub fn create_trainer(spec: Value, device: Value) -> Result<JsTrainer> {
     let spec = read_spec(spec)?;
     let trainer = match read_device(device)? {
-        Device::Cpu => Trainer::new(spec),
-        Device::Gpu => Trainer::new(spec).and_then(|trainer| trainer.on_gpu(open_gpu()?)),
+        DeviceKind::Cpu => Trainer::new(spec, Device::Cpu),
+        DeviceKind::Gpu => open_gpu().and_then(|gpu| Trainer::new(spec, Device::Gpu(gpu))),
     };
     let trainer = trainer.map_err(from_engine)?;
     let shapes = describe(&trainer.student().tensors_with(|view| view.to_no_values()));
@@ -71,22 +85,25 @@ impl JsTrainer {
         self.shapes.clone()
     }
 
-    /// Makes one step.
+    /// Makes one step. The batch is the trainer's until the promise settles.
     ///
-    /// Rejects with `ENGINE` where the pixels do not have the sizes of the specification, with `DEVICE` where the GPU was lost.
-    #[napi(ts_args_type = "crops: StepCrops, parameters: StepParameters", ts_return_type = "Promise<StepStats>")]
-    pub fn step<'env>(&self, env: &'env Env, crops: JsCrops, parameters: Value) -> Result<Object<'env>> {
-        let parameters = read_parameters(parameters)?;
+    /// Throws `ENGINE` where an image of the batch is not written; rejects with `ENGINE` where the batch does not have the sizes of the
+    /// specification, with `DEVICE` where the GPU was lost.
+    #[napi(ts_args_type = "batch: Batch, parameters: StepParameters, mixup?: Mixup", ts_return_type = "Promise<StepStats>")]
+    pub fn step<'env>(&self, env: &'env Env, batch: &JsBatch, parameters: Value, mixup: Option<JsMixup>) -> Result<Object<'env>> {
+        let (parameters, lambda) = (read_parameters(parameters)?, mixup.map(JsMixup::factors));
+        let pixels = batch.read()?;
         self.worker
-            .call(env, move |trainer| trainer.step(crops.pixels(), crops.lambda().as_deref(), &parameters).map(Floats).map_err(from_engine))
+            .call(env, move |trainer| trainer.step(Pixels::U8(&pixels), lambda.as_deref(), &parameters).map(Floats).map_err(from_engine))
     }
 
     /// Makes one step and times every operator; rejects as `step` does.
-    #[napi(ts_args_type = "crops: StepCrops, parameters: StepParameters", ts_return_type = "Promise<ProfileRow[]>")]
-    pub fn profile<'env>(&self, env: &'env Env, crops: JsCrops, parameters: Value) -> Result<Object<'env>> {
-        let parameters = read_parameters(parameters)?;
+    #[napi(ts_args_type = "batch: Batch, parameters: StepParameters, mixup?: Mixup", ts_return_type = "Promise<ProfileRow[]>")]
+    pub fn profile<'env>(&self, env: &'env Env, batch: &JsBatch, parameters: Value, mixup: Option<JsMixup>) -> Result<Object<'env>> {
+        let (parameters, lambda) = (read_parameters(parameters)?, mixup.map(JsMixup::factors));
+        let pixels = batch.read()?;
         self.worker.call(env, move |trainer| {
-            trainer.profile(crops.pixels(), crops.lambda().as_deref(), &parameters).map_err(from_engine).and_then(Json::of)
+            trainer.profile(Pixels::U8(&pixels), lambda.as_deref(), &parameters).map_err(from_engine).and_then(Json::of)
         })
     }
 
@@ -110,11 +127,10 @@ impl JsTrainer {
     ///
     /// Throws `STATE` where there is no such tensor or its size is another.
     #[napi(ts_args_type = "part: StatePart, index: number, target: Uint8Array")]
-    pub fn read(&self, part: Value, index: u32, mut target: Uint8Array) -> Result<()> {
+    pub fn read(&self, part: Value, index: u32, mut target: Lent<u8>) -> Result<()> {
         const PIECE: usize = 4 << 20;
         let part: StatePart = read(part, STATE, "a part of the state")?;
-        // SAFETY: JavaScript, which could touch the array, runs on this thread alone.
-        let target = unsafe { target.as_mut() };
+        let target = target.get_mut()?;
         let size = target.len();
         for (i, piece) in target.chunks_mut(PIECE).enumerate() {
             let range = i * PIECE..i * PIECE + piece.len();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use esvit_engine::spec::{CropSpec, TrainerSpec};
-use esvit_engine::{Plan, Result, step_program};
+use esvit_engine::{Result, TrainerPlan, step_program};
 use esvit_graph::{DType, Graph, Node, Program, Shape, volume};
 use esvit_ops::residual::Residual;
 use esvit_ops::{Layout, Segment};
@@ -51,7 +51,7 @@ pub(crate) fn timed(spec: &TrainerSpec, machine: &Machine, images: usize) -> Res
         pass += ms * work(&whole, large) / work(&sample, small).max(1.0);
     }
     // The update reads and writes parameters, moments and teacher, and reads gradients twice; a sum reads it and the gradient, and writes it.
-    let plan = Plan::new(spec, machine.target())?;
+    let plan = TrainerPlan::new(spec, machine.target())?;
     let (held, values) = (plan.memory.parameters as f64, 4.0 * plan.parameter_count as f64);
     let sums = if spec.accumulate > 1 { 3.0 * values * spec.accumulate as f64 } else { 0.0 };
     let update = (2.0 * held + 2.0 * values + sums) * stream(spec, machine)?;

@@ -21,10 +21,7 @@ pub(crate) fn measure(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, pr
         threads: machine.pool().threads(),
         output: FeatureOutput::View,
     };
-    let mut encoder = match machine.gpu() {
-        Some(gpu) => Encoder::on_gpu(encoder, gpu.clone())?,
-        None => Encoder::new(encoder)?,
-    };
+    let mut encoder = Encoder::new(encoder, machine.device())?;
     let pixels = noise(batch * 3 * image_size * image_size);
     let times = pace.drive(|| {
         let started = Instant::now();

@@ -16,7 +16,7 @@ use crate::{Case, Machine, Measurement, Pace};
 /// The view term and, where the specification has it, the region term; gradients of rows and prototypes.
 pub(crate) fn measure(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace) -> Result<Measurement> {
     let begun = Begun::new();
-    let (workload, gflop) = workload(spec, spec.kept_logits(machine.target()))?;
+    let (workload, gflop) = workload(spec, spec.logit_bytes(machine.target()))?;
     let planned = workload.planned_bytes(machine.pool().threads());
     let mut ready = workload.on(machine)?;
     let times = pace.drive(|| ready.run(1))?;
@@ -103,8 +103,10 @@ fn regions(spec: &TrainerSpec) -> Result<(Vec<usize>, usize)> {
     let backbone = backbones::build(&spec.backbone, &mut g, &mut Scope::root(&mut parameters, "student"))?;
     let pixels = g.leaf("pixels", &[3 * layout.tokens()], DType::U8)?;
     let crops = Patchify { pixels: layout, patch: backbone.patch_size() };
-    let features = backbone
-        .forward(&mut g, &backbones::Input { pixels, crops: &crops, drop_path: Vec::new(), draws: Vec::new(), mode: Mode::Eval })?;
+    let features = backbone.forward(
+        &mut g,
+        &backbones::BackboneInput { pixels, crops: &crops, drop_path: Vec::new(), neighbors: Vec::new(), mode: Mode::Eval },
+    )?;
     let tokens = features.regions.layout.segments().iter().flat_map(|s| std::iter::repeat_n(s.tokens_per_image(), s.images));
     Ok((tokens.collect(), backbone.width()))
 }
@@ -122,7 +124,7 @@ mod tests {
         let rows = (crop_tokens.len() + crop_tokens.iter().sum::<usize>()) * spec.crops.batch;
         let gradients = 4 * (rows + 2 * spec.head.out_dim) * spec.head.bottleneck_dim;
         let beside = |keep| -> Result<usize> { Ok(workload(&spec, keep)?.0.planned_bytes(2) as usize - gradients) };
-        let (recomputed, kept) = (beside([0, 0])?, beside(spec.kept_logits(esvit_engine::spec::Device::Cpu))?);
+        let (recomputed, kept) = (beside([0, 0])?, beside(spec.logit_bytes(esvit_engine::DeviceKind::Cpu))?);
         assert!(recomputed <= 64_000_000, "{recomputed} bytes");
         assert!(kept > recomputed, "{kept} bytes with kept logits");
         Ok(())

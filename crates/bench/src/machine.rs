@@ -1,8 +1,7 @@
 //! Where measurements run.
 
-use esvit_engine::Result;
 use esvit_engine::device::{AdapterKind, Gpu};
-use esvit_engine::spec::Device;
+use esvit_engine::{Device, DeviceKind, Result};
 use esvit_simd::Pool;
 
 /// Compute threads and, where it was asked for, a GPU.
@@ -39,14 +38,19 @@ impl Machine {
         self.gpu.as_ref()
     }
 
+    /// Device on which trainers and encoders run.
+    pub fn device(&self) -> Device {
+        self.gpu.clone().map_or(Device::Cpu, Device::Gpu)
+    }
+
     /// `cpu`, or the GPU's name.
-    pub fn device(&self) -> String {
+    pub fn device_name(&self) -> String {
         self.gpu.as_ref().map_or("cpu".into(), |gpu| gpu.adapter().name.clone())
     }
 
-    /// What a trainer on this machine plans for.
-    pub fn target(&self) -> Device {
-        if self.gpu.is_some() { Device::Gpu } else { Device::Cpu }
+    /// Kind of the device: enough to plan a step.
+    pub fn target(&self) -> DeviceKind {
+        if self.gpu.is_some() { DeviceKind::Gpu } else { DeviceKind::Cpu }
     }
 
     /// Whether it is a GPU that a driver computes on the CPU: right, and far too slow to run anything often.

@@ -63,7 +63,7 @@ impl Begun {
         Measurement {
             case: case.name(),
             tool: "esvit",
-            device: machine.device(),
+            device: machine.device_name(),
             precision: spec.precision,
             threads: machine.pool().threads(),
             batch: images,

@@ -57,8 +57,7 @@ pub fn swin(backbone: &BackboneSpec) -> Option<&SwinSpec> {
 
 #[cfg(test)]
 mod tests {
-    use esvit_engine::Plan;
-    use esvit_engine::spec::Device;
+    use esvit_engine::{DeviceKind, TrainerPlan};
 
     use super::*;
 
@@ -67,7 +66,7 @@ mod tests {
         // What PyTorch needs for the same step (docs/benchmarks.md) is three times that.
         let spec = training("swin_tiny", 7).unwrap();
         let spec = TrainerSpec { checkpointing: true, crops: CropSpec { batch: 2, ..spec.crops }, ..spec };
-        let memory = Plan::new(&spec, Device::Cpu).unwrap().memory;
+        let memory = TrainerPlan::new(&spec, DeviceKind::Cpu).unwrap().memory;
         assert!(8 * (memory.arena + memory.workspace) < memory.parameters, "{memory:?}");
     }
 }

@@ -142,7 +142,7 @@ impl Report {
         pace: &mut Pace,
         profile: bool,
     ) -> Result<()> {
-        self.device = machine.device();
+        self.device = machine.device_name();
         match subject {
             Subject::Operators => self.operators = operators(spec, machine, runs, only)?,
             Subject::Case(Case::Step) => {

@@ -18,10 +18,7 @@ pub fn step(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, profile: boo
     }
     let begun = Begun::new();
     let spec = TrainerSpec { threads: machine.pool().threads(), ..spec.clone() };
-    let mut trainer = Trainer::new(spec.clone())?;
-    if let Some(gpu) = machine.gpu() {
-        trainer = trainer.on_gpu(gpu.clone())?;
-    }
+    let mut trainer = Trainer::new(spec.clone(), machine.device())?;
     let pixels = |images: usize, side: usize| noise(images * 3 * side * side);
     let (crops, images) = (&spec.crops, spec.crops.batch * spec.accumulate);
     let global = pixels(2 * images, crops.global_size);

@@ -80,10 +80,7 @@ pub(crate) fn indices(program: &Program, node: &Node, pool: &Pool) -> Result<Has
         let results = g.apply_shared(giver.op.clone(), &operands)?;
         let wanted = results[giver.outputs.iter().position(|output| output == value).unwrap_or(0)];
         let alone = Program::compile(&g, &[wanted]);
-        let mut bindings = Bindings::new();
-        for (name, data) in &leaves {
-            bindings.bind(name, data.slice());
-        }
+        let bindings = alone.bind(leaves.iter().map(|(name, data)| (name, data.slice())));
         let mut arena = alone.arena();
         pool.install(|| alone.run(&mut arena, &bindings, pool, Variant::Fast, None))?;
         found.insert(i, alone.output(&arena, wanted).u32().to_vec());
@@ -123,28 +120,28 @@ impl Workload {
 
     /// Places it on a machine.
     pub fn on<'m>(self, machine: &'m Machine) -> Result<Ready<'m>> {
-        let place = match machine.gpu() {
-            None => Place::Cpu(self.program.arena()),
+        let placed = match machine.gpu() {
+            None => Placed::Cpu(self.program.arena()),
             Some(gpu) => {
                 let upload = |(name, data): &(String, Data)| -> Result<(String, View)> {
                     let view = gpu.allocate("a bench's operand", data.bytes().len() as u64)?;
                     gpu.upload(&view, data.bytes());
                     Ok((name.clone(), view))
                 };
-                let leaves = self.leaves.iter().map(upload).collect::<Result<_>>()?;
+                let leaves = self.program.bind(self.leaves.iter().map(upload).collect::<Result<Vec<_>>>()?);
                 let arena = self.program.gpu_arena(gpu)?;
-                Place::Gpu { gpu, leaves, arena, recorded: None }
+                Placed::Gpu { gpu, leaves, arena, recorded: None }
             }
         };
-        Ok(Ready { workload: self, machine, place })
+        Ok(Ready { workload: self, machine, placed })
     }
 }
 
-enum Place<'m> {
+enum Placed<'m> {
     Cpu(Arena),
     Gpu {
         gpu: &'m Gpu,
-        leaves: HashMap<String, View>,
+        leaves: Bindings<View>,
         arena: GpuArena,
         /// How often the program was recorded in one submission.
         recorded: Option<(usize, Recording)>,
@@ -155,7 +152,7 @@ enum Place<'m> {
 pub(crate) struct Ready<'m> {
     workload: Workload,
     machine: &'m Machine,
-    place: Place<'m>,
+    placed: Placed<'m>,
 }
 
 impl Ready<'_> {
@@ -164,17 +161,14 @@ impl Ready<'_> {
     pub fn run(&mut self, repeats: usize) -> Result<f64> {
         let Workload { program, leaves } = &self.workload;
         let started;
-        match &mut self.place {
-            Place::Cpu(arena) => {
+        match &mut self.placed {
+            Placed::Cpu(arena) => {
                 let pool = self.machine.pool();
-                let mut bindings = Bindings::new();
-                for (name, data) in leaves {
-                    bindings.bind(name, data.slice());
-                }
+                let bindings = program.bind(leaves.iter().map(|(name, data)| (name, data.slice())));
                 started = Instant::now();
                 pool.install(|| (0..repeats).try_for_each(|_| program.run(arena, &bindings, pool, Variant::Fast, None)))?;
             }
-            Place::Gpu { gpu, leaves, arena, recorded } => {
+            Placed::Gpu { gpu, leaves, arena, recorded } => {
                 if recorded.as_ref().is_none_or(|(n, _)| *n != repeats) {
                     let mut rec = Recorder::new(gpu);
                     for _ in 0..repeats {

@@ -1,4 +1,4 @@
-/// What the engine can refuse.
+/// Reasons why the engine refuses something.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The specification cannot be built.
@@ -20,6 +20,9 @@ pub enum Error {
         /// Number it has.
         got: usize,
     },
+    /// A batch's place was written or read at the wrong time.
+    #[error("{0}")]
+    Batch(String),
     /// The compute threads could not be started.
     #[error(transparent)]
     Threads(#[from] esvit_simd::pool::PoolError),

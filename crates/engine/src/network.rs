@@ -1,27 +1,28 @@
 //! The training step as a graph: teacher on the global crops, student on all crops, loss, gradients.
 
-use esvit_graph::{Consumed, DType, Graph, Program, Value};
+use esvit_graph::{Consumed, DType, Graph, Leaf, Program, Value};
 use esvit_nn::loss::{self, Pairs, Projection, Term};
-use esvit_nn::{DinoHead, Mode, Parameters, RunningStatistics, Scope, backbones};
+use esvit_nn::{DinoHead, Entry, Mode, Parameters, Role, RunningStatistics, Scope, backbones, leaf_name};
 use esvit_ops::patchify::Patchify;
 use esvit_ops::region_match::{GLOBAL_CROPS, RegionMatch};
-use esvit_ops::token_mean::TokenMean;
 use esvit_ops::{Layout, Segment};
 
-use crate::spec::{Device, TrainerSpec};
-use crate::{Error, Result};
+use crate::averages::{self, MovingAverage};
+use crate::spec::TrainerSpec;
+use crate::{DeviceKind, Error, Result};
 
-pub(crate) const STUDENT: &str = "student";
-pub(crate) const TEACHER: &str = "teacher";
+const STUDENT: &str = "student";
+const TEACHER: &str = "teacher";
 
-/// A compiled step and where its results are.
+/// A compiled step, its leaves and its results.
 #[derive(Debug)]
-pub(crate) struct Step {
+pub(crate) struct CompiledStep {
     pub program: Program,
-    /// Entry of each result that the program's stops consume: its gradient is valid at its stop only.
-    pub consumed: Vec<usize>,
-    /// The same program with all gradients kept to its end; `None` when `program` is that, and with several passes, whose sums are kept.
-    pub kept: Option<Program>,
+    /// Entry of each gradient that is consumed at a ready point of the program, and valid nowhere else.
+    consumed: Vec<usize>,
+    /// The program that keeps all gradients to its end, where `program` does not.
+    with_gradients: Option<Program>,
+    pub leaves: StepLeaves,
     pub student: Parameters,
     pub teacher: Parameters,
     /// Gradient of each entry of the student's state dict.
@@ -32,23 +33,53 @@ pub(crate) struct Step {
     pub matches: Option<Value>,
     /// `[2·B, C]`.
     pub teacher_views: Value,
-    pub student_statistics: Vec<RunningStatistics>,
-    pub teacher_statistics: Vec<RunningStatistics>,
-    /// Rate of stochastic depth of each residual branch, and the leaf of its factors.
-    pub drop_path: Vec<(f64, String)>,
-    /// Leaves of neighbors to draw, `[segments]` each: the teacher's layers, then the student's.
-    pub draws: Vec<(String, usize)>,
-    /// Share of the training in which they are drawn.
-    pub draw_until: f64,
+    /// Statistics of every batch norm, the student's, then the teacher's.
+    pub statistics: Vec<RunningStatistics>,
+    /// Averages that follow the update, in order.
+    pub averages: Vec<MovingAverage>,
+    /// Rate of stochastic depth of each residual branch.
+    pub drop_path: Vec<f64>,
+    /// Segments of each layer whose neighbors are sampled: the teacher's layers, then the student's.
+    pub sampled_segments: Vec<usize>,
+    /// Share of the training in which neighbors are sampled.
+    pub sample_until: f64,
     pub view_pairs: Pairs,
     pub region_weights: Vec<f32>,
     pub pixels: PixelCounts,
 }
 
-impl Step {
-    /// Entries whose gradients are complete at a stop of the program.
-    pub fn entries_at(&self, stop: usize) -> impl Iterator<Item = usize> + Clone {
-        self.program.stops()[stop].ready.iter().map(|&ready| self.consumed[ready])
+/// Handles of a step's leaves; `None` for those that are not in the graph.
+#[derive(Debug)]
+pub(crate) struct StepLeaves {
+    /// For each entry of the student's state dict.
+    pub student: Vec<Option<Leaf>>,
+    /// For each entry of the teacher's state dict.
+    pub teacher: Vec<Option<Leaf>>,
+    /// `center` and, with the region loss, `center_grid`.
+    pub centers: Vec<Option<Leaf>>,
+    pub student_pixels: Option<Leaf>,
+    pub teacher_pixels: Option<Leaf>,
+    /// Factors of each residual branch.
+    pub drop_path: Vec<Option<Leaf>>,
+    /// Neighbors of each layer that samples them.
+    pub neighbors: Vec<Option<Leaf>>,
+    pub temperature: Option<Leaf>,
+    pub view_teacher: Option<Leaf>,
+    pub view_weights: Option<Leaf>,
+    pub region_weights: Option<Leaf>,
+    /// Gradient of the loss: the share of a pass.
+    pub loss_share: Option<Leaf>,
+}
+
+impl CompiledStep {
+    /// Entries whose gradients are consumed at a ready point of the program.
+    pub fn entries_at(&self, point: usize) -> Vec<usize> {
+        self.program.ready_points()[point].ready.iter().map(|&ready| self.consumed[ready]).collect()
+    }
+
+    /// Entries whose gradients no ready point consumes, and entries without gradients.
+    pub fn entries_behind(&self) -> Vec<usize> {
+        (0..self.student.entries.len()).filter(|entry| !self.consumed.contains(entry)).collect()
     }
 
     /// The terms of the loss.
@@ -56,10 +87,15 @@ impl Step {
         [Some(self.view), self.region].into_iter().flatten()
     }
 
+    /// Whether gradients are valid after the program.
+    pub fn keeps_gradients(&self) -> bool {
+        self.with_gradients.is_none()
+    }
+
     /// Keeps all gradients to the end of the program.
     pub fn keep_gradients(&mut self) {
-        if let Some(kept) = self.kept.take() {
-            (self.program, self.consumed) = (kept, Vec::new());
+        if let Some(program) = self.with_gradients.take() {
+            (self.program, self.consumed) = (program, Vec::new());
         }
     }
 }
@@ -71,26 +107,31 @@ pub(crate) struct PixelCounts {
     pub local: usize,
 }
 
-/// One network's share of the graph.
-struct Half {
+/// Outputs of one network's half of the graph.
+struct NetworkOutputs {
     view: Projection,
     region: Option<Projection>,
     views: Value,
     regions: Value,
     crop_tokens: Vec<usize>,
     statistics: Vec<RunningStatistics>,
-    draws: Vec<(String, usize)>,
-    draw_until: f64,
+    sampled_segments: Vec<usize>,
+    sample_until: f64,
 }
 
 impl TrainerSpec {
-    /// Bytes of logits that the view and the region loss keep for the backward pass. On a CPU what they save of recomputation is worth more than
-    /// they cost, up to about here; a GPU keeps none, and neither does who would rather compute twice.
-    pub fn kept_logits(&self, device: Device) -> [usize; 2] {
+    /// Bytes of logits that the view and the region loss store for the backward pass. On a CPU what they save of recomputation is worth more
+    /// than they cost, up to about here; a GPU stores none, and neither does a run with checkpointing.
+    pub fn logit_bytes(&self, device: DeviceKind) -> [usize; 2] {
         match device {
-            Device::Cpu if !self.checkpointing => [8 << 20, 48 << 20],
-            Device::Cpu | Device::Gpu => [0; 2],
+            DeviceKind::Cpu if !self.checkpointing => [8 << 20, 48 << 20],
+            DeviceKind::Cpu | DeviceKind::Gpu => [0; 2],
         }
+    }
+
+    /// Type of the pixels a step reads: with mixup they are floats.
+    pub(crate) fn pixel_type(&self) -> DType {
+        if self.loss.mixup { DType::F32 } else { DType::U8 }
     }
 }
 
@@ -98,13 +139,13 @@ impl TrainerSpec {
 ///
 /// # Errors
 /// When the specification cannot be built.
-pub fn step_program(spec: &TrainerSpec, device: Device) -> Result<Program> {
-    Ok(build(spec, crate::plan::pixel_type(spec), device)?.program)
+pub fn step_program(spec: &TrainerSpec, device: DeviceKind) -> Result<Program> {
+    Ok(build(spec, spec.pixel_type(), device)?.program)
 }
 
-/// The step as a device runs it.
-pub(crate) fn build(spec: &TrainerSpec, pixels: DType, device: Device) -> Result<Step> {
-    let (crops, keep) = (&spec.crops, spec.kept_logits(device));
+/// Builds the step that a device runs.
+pub(crate) fn build(spec: &TrainerSpec, pixels: DType, device: DeviceKind) -> Result<CompiledStep> {
+    let (crops, logit_bytes) = (&spec.crops, spec.logit_bytes(device));
     check(spec)?;
     let batch = crops.batch;
     let square = |images, side| Segment { images, height: side, width: side };
@@ -123,17 +164,14 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType, device: Device) -> Result
     let teacher = half(spec, &mut g, &mut teacher_parameters, TEACHER, pixels, Layout::new(vec![global]), &[])?;
 
     g.set_phase("student");
-    let mut drop_path = Vec::new();
-    let rates = {
+    let drop_path = {
         // The rates are the backbone's to say; a graph of its own keeps this build out of the program.
         let mut parameters = Parameters::default();
         backbones::build(&spec.backbone, &mut Graph::new(), &mut Scope::root(&mut parameters, STUDENT))?.drop_path_rates()
     };
     let mut factors = Vec::new();
-    for (branch, &rate) in rates.iter().enumerate() {
-        let name = format!("drop_path.{branch}");
-        factors.push(if rate > 0.0 { Some(g.leaf(&name, &[images], DType::F32)?) } else { None });
-        drop_path.push((rate, name));
+    for (branch, &rate) in drop_path.iter().enumerate() {
+        factors.push(if rate > 0.0 { Some(g.leaf(&drop_path_leaf(branch), &[images], DType::F32)?) } else { None });
     }
     g.set_checkpointing(spec.checkpointing);
     let student = half(spec, &mut g, &mut student_parameters, STUDENT, pixels, Layout::new(all), &factors)?;
@@ -152,8 +190,18 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType, device: Device) -> Result
     let (pair_teacher, pair_weight) = loss::pair_leaves(&mut g, "view_pairs", &view_pairs)?;
     let pair_teacher = pair_teacher.ok_or_else(|| Error::Spec("the view loss has no pairs".into()))?;
     let center = g.leaf("center", &k, DType::F32)?;
-    let view =
-        loss::term(&mut g, student.view, teacher.view, tau, center, temperature, &view_pairs.offsets, pair_teacher, pair_weight, keep[0])?;
+    let view = loss::term(
+        &mut g,
+        student.view,
+        teacher.view,
+        tau,
+        center,
+        temperature,
+        &view_pairs.offsets,
+        pair_teacher,
+        pair_weight,
+        logit_bytes[0],
+    )?;
     let (mut region, mut matches, mut region_weights) = (None, None, Vec::new());
     if let (Some(s), Some(t)) = (student.region, teacher.region) {
         let matching = RegionMatch { batch, crop_tokens: student.crop_tokens.clone() };
@@ -161,7 +209,7 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType, device: Device) -> Result
         let found = g.apply1(matching, &[student.regions, teacher.regions])?;
         let (_, pair_weight) = loss::pair_leaves(&mut g, "region_pairs", &pairs)?;
         let center = g.leaf("center_grid", &k, DType::F32)?;
-        region = Some(loss::term(&mut g, s, t, tau, center, temperature, &pairs.offsets, found, pair_weight, keep[1])?);
+        region = Some(loss::term(&mut g, s, t, tau, center, temperature, &pairs.offsets, found, pair_weight, logit_bytes[1])?);
         (matches, region_weights) = (Some(found), pairs.weight);
     }
 
@@ -169,10 +217,14 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType, device: Device) -> Result
     let share = g.leaf("loss_share", &[1], DType::F32)?;
     let mut seeds = vec![(view.loss, share)];
     seeds.extend(region.map(|term| (term.loss, share)));
-    let leaves = leaves_of(&g, &student_parameters, STUDENT);
-    let wrt: Vec<Value> = leaves.iter().flatten().copied().collect();
+    let leaves = StepLeaves::find(&g, &student_parameters, &teacher_parameters, drop_path.len(), [&teacher, &student]);
+    let value = |leaf: &Option<Leaf>| leaf.map(|leaf| g.leaf_value(leaf));
+    let trained = |(entry, leaf): (&Entry, &Option<Leaf>)| if entry.role == Role::Parameter { value(leaf) } else { None };
+    let student_values: Vec<Option<Value>> = student_parameters.entries.iter().zip(&leaves.student).map(trained).collect();
+    let teacher_values: Vec<Option<Value>> = teacher_parameters.entries.iter().zip(&leaves.teacher).map(trained).collect();
+    let wrt: Vec<Value> = student_values.iter().flatten().copied().collect();
     let mut found = g.gradients(&seeds, &wrt)?.into_iter();
-    let gradients: Vec<Option<Value>> = leaves.iter().map(|leaf| leaf.and_then(|_| found.next().flatten())).collect();
+    let gradients: Vec<Option<Value>> = student_values.iter().map(|value| value.and_then(|_| found.next().flatten())).collect();
 
     let mut outputs: Vec<Value> = Vec::new();
     for term in [Some(view), region].into_iter().flatten() {
@@ -183,34 +235,43 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType, device: Device) -> Result
     for s in student.statistics.iter().chain(&teacher.statistics) {
         outputs.extend([s.mean, s.var]);
     }
-    let losses: Vec<Value> = [Some(view), region].into_iter().flatten().map(|term| term.loss).collect();
-    let averaged = leaves_of(&g, &teacher_parameters, TEACHER);
-    let summed = spec.accumulate > 1;
-    let pairs = gradients.iter().zip(leaves.iter().zip(averaged)).enumerate();
-    let (consumed, pairs): (Vec<usize>, Vec<Consumed>) = pairs
-        .filter_map(|(i, (value, (leaf, averaged)))| {
-            // With several passes gradients are added up at the stops, which changes no leaf.
-            let leaves = if summed { Vec::new() } else { leaf.iter().copied().chain(averaged).collect() };
-            Some((i, Consumed { value: (*value)?, leaves }))
-        })
-        .unzip();
-    let kept_on_device = |program: Program| {
-        let program = program.with_precision(spec.precision.into());
-        match device {
-            Device::Cpu => program.with_bf16x2(),
-            Device::Gpu => program,
-        }
-    };
     let everything: Vec<Value> = outputs.iter().copied().chain(gradients.iter().flatten().copied()).collect();
-    if device == Device::Cpu {
+    if device == DeviceKind::Cpu {
         g.fuse(esvit_ops::fusion::PATTERNS, &everything, false);
     }
-    let program = kept_on_device(Program::compile_with_stops(&g, &outputs, &pairs, &losses));
-    let kept = (!summed).then(|| kept_on_device(Program::compile(&g, &everything)));
-    Ok(Step {
+    let on_device = |program: Program| {
+        let program = program.with_precision(spec.precision.into());
+        match device {
+            DeviceKind::Cpu => program.with_bf16x2(),
+            DeviceKind::Gpu => program,
+        }
+    };
+    let summed = spec.accumulate > 1;
+    // A GPU's update is recorded behind the program. Sums over the passes are formed at ready points everywhere.
+    let (mut program, mut consumed, mut with_gradients) = (None, Vec::new(), None);
+    if device == DeviceKind::Cpu || summed {
+        let losses: Vec<Value> = [Some(view), region].into_iter().flatten().map(|term| term.loss).collect();
+        let results;
+        (consumed, results) = consumed_gradients(&gradients, &student_values, &teacher_values, summed);
+        program = Some(on_device(Program::compile_with_ready_points(&g, &outputs, &results, &losses)));
+    }
+    if !summed {
+        with_gradients = Some(on_device(Program::compile(&g, &everything)));
+    }
+    let (program, with_gradients) = match (program, with_gradients) {
+        (Some(program), with_gradients) => (program, with_gradients),
+        (None, Some(program)) => (program, None),
+        (None, None) => unreachable!("one of them is always compiled"),
+    };
+    let statistics = (&student.statistics[..], &teacher.statistics[..]);
+    let centers = averages::of_centers(leaves.centers.len(), spec.loss.center_momentum);
+    let running = averages::of_statistics(spec.accumulate, (&student_parameters, statistics.0), (&teacher_parameters, statistics.1));
+    let averages = centers.chain(running).collect();
+    Ok(CompiledStep {
         program,
         consumed,
-        kept,
+        with_gradients,
+        leaves,
         student: student_parameters,
         teacher: teacher_parameters,
         gradients,
@@ -218,22 +279,70 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType, device: Device) -> Result
         region,
         matches,
         teacher_views: teacher.views,
-        student_statistics: student.statistics,
-        teacher_statistics: teacher.statistics,
+        statistics: [student.statistics, teacher.statistics].concat(),
+        averages,
         drop_path,
-        draws: [teacher.draws, student.draws].concat(),
-        draw_until: student.draw_until,
+        sampled_segments: [teacher.sampled_segments, student.sampled_segments].concat(),
+        sample_until: student.sample_until,
         view_pairs,
         region_weights,
         pixels: counts,
     })
 }
 
-/// Leaf of each trained entry of a network, `None` for the others.
-fn leaves_of(g: &Graph, parameters: &Parameters, network: &str) -> Vec<Option<Value>> {
-    let find = |name: &str| g.leaves().iter().find(|leaf| leaf.name == name).map(|leaf| leaf.value);
-    let trained = |e: &esvit_nn::Entry| e.role == esvit_nn::Role::Parameter;
-    parameters.entries.iter().map(|e| if trained(e) { find(&esvit_nn::leaf_name(network, &e.name)) } else { None }).collect()
+/// Entries whose gradients are consumed at ready points, and their gradients with the leaves that an update changes. With several passes
+/// gradients are added up there, which changes no leaf.
+fn consumed_gradients(
+    gradients: &[Option<Value>],
+    student: &[Option<Value>],
+    teacher: &[Option<Value>],
+    summed: bool,
+) -> (Vec<usize>, Vec<Consumed>) {
+    let consumed = |(i, value): (usize, &Option<Value>)| {
+        let leaves = if summed { Vec::new() } else { [student[i], teacher[i]].into_iter().flatten().collect() };
+        Some((i, Consumed { value: (*value)?, leaves }))
+    };
+    gradients.iter().enumerate().filter_map(consumed).unzip()
+}
+
+fn drop_path_leaf(branch: usize) -> String {
+    format!("drop_path.{branch}")
+}
+
+fn neighbors_leaf(network: &str, layer: usize) -> String {
+    format!("{network}_neighbors.{layer}")
+}
+
+impl StepLeaves {
+    fn find(
+        g: &Graph,
+        student: &Parameters,
+        teacher: &Parameters,
+        branches: usize,
+        [teacher_outputs, student_outputs]: [&NetworkOutputs; 2],
+    ) -> StepLeaves {
+        let entries = |parameters: &Parameters, network: &str| {
+            parameters.entries.iter().map(|e| g.find_leaf(&leaf_name(network, &e.name))).collect::<Vec<_>>()
+        };
+        let layers = |outputs: &NetworkOutputs, network: &'static str| {
+            (0..outputs.sampled_segments.len()).map(move |layer| g.find_leaf(&neighbors_leaf(network, layer)))
+        };
+        let center_grid = g.find_leaf("center_grid");
+        StepLeaves {
+            student: entries(student, STUDENT),
+            teacher: entries(teacher, TEACHER),
+            centers: [g.find_leaf("center")].into_iter().chain(center_grid.map(Some)).collect(),
+            student_pixels: g.find_leaf("student_pixels"),
+            teacher_pixels: g.find_leaf("teacher_pixels"),
+            drop_path: (0..branches).map(|branch| g.find_leaf(&drop_path_leaf(branch))).collect(),
+            neighbors: layers(teacher_outputs, TEACHER).chain(layers(student_outputs, STUDENT)).collect(),
+            temperature: g.find_leaf("teacher_temperature"),
+            view_teacher: g.find_leaf("view_pairs.teacher"),
+            view_weights: g.find_leaf("view_pairs.weight"),
+            region_weights: g.find_leaf("region_pairs.weight"),
+            loss_share: g.find_leaf("loss_share"),
+        }
+    }
 }
 
 /// Backbone and heads of one network over some crops.
@@ -245,7 +354,7 @@ fn half(
     pixels: DType,
     crops: Layout,
     drop_path: &[Option<Value>],
-) -> Result<Half> {
+) -> Result<NetworkOutputs> {
     let mut scope = Scope::root(parameters, network);
     let backbone = backbones::build(&spec.backbone, g, &mut scope)?;
     let view_head = DinoHead::new(&spec.head, g, &mut scope, "head", backbone.width())?;
@@ -255,15 +364,16 @@ fn half(
     };
     let values = 3 * crops.tokens();
     let leaf = g.leaf(&format!("{network}_pixels"), &[values], pixels)?;
-    let (layers, draw_until) = backbone.draws();
-    let draws: Vec<_> = (0..layers).map(|layer| (format!("{network}_draws.{layer}"), crops.segments().len())).collect();
-    let draw_leaves = draws.iter().map(|(name, n)| g.leaf(name, &[*n], DType::U32)).collect::<esvit_graph::Result<_>>()?;
-    let input = backbones::Input {
+    let (layers, sample_until) = backbone.sampled_layers();
+    let sampled_segments = vec![crops.segments().len(); layers];
+    let neighbors = sampled_segments.iter().enumerate().map(|(layer, n)| g.leaf(&neighbors_leaf(network, layer), &[*n], DType::U32));
+    let neighbors = neighbors.collect::<esvit_graph::Result<_>>()?;
+    let input = backbones::BackboneInput {
         pixels: leaf,
         crops: &Patchify { pixels: crops, patch: backbone.patch_size() },
         drop_path: drop_path.to_vec(),
         mode: Mode::Train,
-        draws: draw_leaves,
+        neighbors,
     };
     let features = backbone.forward(g, &input)?;
     let mut statistics = features.statistics;
@@ -279,7 +389,16 @@ fn half(
     let batch = spec.crops.batch;
     let crop_tokens = features.regions.layout.segments().iter();
     let crop_tokens = crop_tokens.flat_map(|s| std::iter::repeat_n(s.tokens_per_image(), s.images / batch)).collect();
-    Ok(Half { view, region, views: features.view, regions: features.regions.value, crop_tokens, statistics, draws, draw_until })
+    Ok(NetworkOutputs {
+        view,
+        region,
+        views: features.view,
+        regions: features.regions.value,
+        crop_tokens,
+        statistics,
+        sampled_segments,
+        sample_until,
+    })
 }
 
 fn check(spec: &TrainerSpec) -> Result<()> {
@@ -306,55 +425,4 @@ fn check(spec: &TrainerSpec) -> Result<()> {
         return fail("clip_grad must be at least 0");
     }
     Ok(())
-}
-
-/// A compiled forward pass for evaluation.
-#[derive(Debug)]
-pub(crate) struct Forward {
-    pub program: Program,
-    pub parameters: Parameters,
-    /// What was asked for, side by side.
-    pub outputs: Vec<Value>,
-    pub widths: Vec<usize>,
-}
-
-/// Results of a backbone in evaluation.
-pub(crate) enum Wanted {
-    View,
-    LastBlocks(usize),
-    /// The same, and the mean of the last block's regions.
-    LastBlocksAndRegions(usize),
-}
-
-/// `fuse` joins operators, for a CPU.
-pub(crate) fn build_forward(
-    backbone: &esvit_nn::spec::BackboneSpec,
-    crops: Layout,
-    pixels: DType,
-    wanted: Wanted,
-    fuse: bool,
-) -> Result<Forward> {
-    let mut g = Graph::new();
-    let mut parameters = Parameters::default();
-    let backbone = backbones::build(backbone, &mut g, &mut Scope::root(&mut parameters, TEACHER))?;
-    let leaf = g.leaf("pixels", &[3 * crops.tokens()], pixels)?;
-    let crops = Patchify { pixels: crops, patch: backbone.patch_size() };
-    let features = backbone
-        .forward(&mut g, &backbones::Input { pixels: leaf, crops: &crops, drop_path: Vec::new(), draws: Vec::new(), mode: Mode::Eval })?;
-    let blocks = features.blocks.len();
-    let mut outputs = match wanted {
-        Wanted::View => vec![features.view],
-        Wanted::LastBlocks(n) | Wanted::LastBlocksAndRegions(n) if (1..=blocks).contains(&n) => features.blocks[blocks - n..].to_vec(),
-        Wanted::LastBlocks(n) | Wanted::LastBlocksAndRegions(n) => {
-            return Err(Error::Spec(format!("last_blocks must be between 1 and {blocks}, got {n}")));
-        }
-    };
-    if let Wanted::LastBlocksAndRegions(_) = wanted {
-        outputs.push(g.apply1(TokenMean { layout: features.regions.layout.clone() }, &[features.regions.value])?);
-    }
-    let widths = outputs.iter().map(|v| g.matrix(*v).1).collect();
-    if fuse {
-        g.fuse(esvit_ops::fusion::PATTERNS, &outputs, true);
-    }
-    Ok(Forward { program: Program::compile(&g, &outputs), parameters, outputs, widths })
 }

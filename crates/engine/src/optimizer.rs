@@ -6,7 +6,7 @@
 //! - LARS: where a tensor has more than one dimension `g ← (g + wd·p)·(.001·|p|/|g|)`; `μ ← .9μ + g`, `p ← p − lr·μ`
 //! - teacher: `t ← m·t + (1 − m)·p`, with the new p
 //!
-//! Source: PyTorch's AdamW and SGD; LARS, `clip_gradients` and the loop of the reference (`utils.py`, `main_esvit.py`).
+//! Source: PyTorch's AdamW and SGD; LARS, `clip_gradients` and the training loop of microsoft/esvit (`utils.py`, `main_esvit.py`).
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,8 @@ use esvit_simd::{Pool, lanes, multiversion};
 use rayon::prelude::*;
 
 use crate::spec::OptimizerKind;
-use crate::{Error, Result, StepParameters, Store, Tensor, TensorValues, TensorView};
+use crate::tensor::{Tensor, TensorValues, TensorView};
+use crate::{Error, Result, StepParameters, Store};
 
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
@@ -31,7 +32,7 @@ pub struct OptimizerState {
     pub kind: OptimizerKind,
     /// Names of the trained parameters that decay, in order.
     pub decayed: Vec<String>,
-    /// Names of those that do not.
+    /// Names of the trained parameters that do not decay, in order.
     pub not_decayed: Vec<String>,
     /// Updates of each parameter.
     pub steps: BTreeMap<String, u32>,
@@ -73,11 +74,11 @@ impl Optimizer {
         kind.slots().len()
     }
 
-    /// One update of these entries of student and teacher. `gradient(i)` is that of entry i of the store; the square of its norm
-    /// before clipping goes to `squares[i]`.
+    /// Updates these entries of student and teacher. `gradient(i)` is the gradient of entry i; the square of its norm before clipping goes to
+    /// `squares[i]`.
     pub fn update<'g>(
         &mut self,
-        entries: impl Iterator<Item = usize>,
+        entries: &[usize],
         squares: &mut [f64],
         pool: &Pool,
         student: &mut Store,
@@ -86,13 +87,13 @@ impl Optimizer {
         clip: f32,
         gradient: impl Fn(usize) -> Option<&'g [f32]>,
     ) {
-        for i in entries {
+        for &i in entries {
             let entry = &student.entries()[i];
             let (trained, averaged) = (is_trained(entry), matches!(entry.role, Role::Parameter | Role::Frozen));
             let frozen = parameters.freeze_last_layer && entry.is_last_layer();
             let decay = if entry.is_decayed() { parameters.weight_decay } else { 0.0 };
             let matrix = entry.shape.len() > 1;
-            let mut rule = Rule::Keep;
+            let mut rule = UpdateRule::Keep;
             let g = gradient(i).filter(|_| trained);
             if let Some(g) = g {
                 let norm2 = sum_squares(pool, g);
@@ -108,27 +109,31 @@ impl Optimizer {
                     let rate = parameters.learning_rate as f32;
                     rule = match self.kind {
                         OptimizerKind::Adamw => {
-                            Rule::Adamw { scale, rates: AdamRates::new(parameters.learning_rate, decay, self.steps[i]) }
+                            UpdateRule::Adamw { scale, rates: AdamRates::new(parameters.learning_rate, decay, self.steps[i]) }
                         }
-                        OptimizerKind::Sgd => {
-                            Rule::Momentum { scale, adapt: 1.0, decay: decay as f32, momentum: if first { 0.0 } else { MOMENTUM }, rate }
-                        }
+                        OptimizerKind::Sgd => UpdateRule::Momentum {
+                            scale,
+                            adapt: 1.0,
+                            decay: decay as f32,
+                            momentum: if first { 0.0 } else { MOMENTUM },
+                            rate,
+                        },
                         OptimizerKind::Lars if matrix => {
                             let decay = decay as f32;
-                            Rule::Momentum { scale, adapt: lars_factor(pool, p, g, scale, decay), decay, momentum: MOMENTUM, rate }
+                            UpdateRule::Momentum { scale, adapt: lars_factor(pool, p, g, scale, decay), decay, momentum: MOMENTUM, rate }
                         }
-                        OptimizerKind::Lars => Rule::Momentum { scale, adapt: 1.0, decay: 0.0, momentum: MOMENTUM, rate },
+                        OptimizerKind::Lars => UpdateRule::Momentum { scale, adapt: 1.0, decay: 0.0, momentum: MOMENTUM, rate },
                     };
                 }
             }
-            if matches!(rule, Rule::Keep) && !averaged {
+            if matches!(rule, UpdateRule::Keep) && !averaged {
                 continue;
             }
             let [m, v] = &mut self.moments[i];
             let teacher = if averaged { teacher.values_mut(i).as_mut_slice() } else { &mut [] };
-            let pieces = Piece::cut(student.values_mut(i), m, v, g.unwrap_or(&[]), teacher);
+            let pieces = ParameterRange::split(student.values_mut(i), m, v, g.unwrap_or(&[]), teacher);
             let (keep, new) = (parameters.momentum as f32, (1.0 - parameters.momentum) as f32);
-            let work = |piece: Piece| {
+            let work = |piece: ParameterRange| {
                 rule.apply(piece.p, piece.m, piece.v, piece.g);
                 // The new values are in the cache.
                 moving_average(piece.t, piece.p, keep, new);
@@ -155,7 +160,7 @@ impl Optimizer {
         &self.moments[i][slot]
     }
 
-    /// The same, to change.
+    /// Moment `slot` of entry `i`, to change.
     pub fn moment_mut(&mut self, i: usize, slot: usize) -> &mut [f32] {
         &mut self.moments[i][slot]
     }
@@ -234,26 +239,26 @@ fn names(store: &Store, decayed: bool) -> Vec<String> {
 /// followed.
 const PIECE: usize = 16384;
 
-/// What happens to a parameter before the teacher follows it.
+/// Change of a parameter before the teacher follows it.
 #[derive(Clone, Copy)]
-enum Rule {
+enum UpdateRule {
     Keep,
     Adamw { scale: f32, rates: AdamRates },
     Momentum { scale: f32, adapt: f32, decay: f32, momentum: f32, rate: f32 },
 }
 
-impl Rule {
+impl UpdateRule {
     fn apply(self, p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32]) {
         match self {
-            Rule::Keep => {}
-            Rule::Adamw { scale, rates } => adamw(p, m, v, g, scale, rates.keep, rates.step, rates.bias2),
-            Rule::Momentum { scale, adapt, decay, momentum, rate } => momentum_step(p, m, g, scale, adapt, decay, momentum, rate),
+            UpdateRule::Keep => {}
+            UpdateRule::Adamw { scale, rates } => adamw(p, m, v, g, scale, rates.keep, rates.step, rates.bias2),
+            UpdateRule::Momentum { scale, adapt, decay, momentum, rate } => momentum_step(p, m, g, scale, adapt, decay, momentum, rate),
         }
     }
 }
 
-/// The same stretch of a parameter, its moments, its gradient and its teacher; what there is not is empty.
-struct Piece<'a> {
+/// One range of a parameter, its moments, its gradient and its teacher; slices are empty where there is none.
+struct ParameterRange<'a> {
     p: &'a mut [f32],
     m: &'a mut [f32],
     v: &'a mut [f32],
@@ -261,11 +266,11 @@ struct Piece<'a> {
     t: &'a mut [f32],
 }
 
-impl<'a> Piece<'a> {
-    fn cut(p: &'a mut [f32], m: &'a mut [f32], v: &'a mut [f32], g: &'a [f32], t: &'a mut [f32]) -> Vec<Piece<'a>> {
+impl<'a> ParameterRange<'a> {
+    fn split(p: &'a mut [f32], m: &'a mut [f32], v: &'a mut [f32], g: &'a [f32], t: &'a mut [f32]) -> Vec<ParameterRange<'a>> {
         let (mut m, mut v, mut t) = (m.chunks_mut(PIECE), v.chunks_mut(PIECE), t.chunks_mut(PIECE));
         let mut g = g.chunks(PIECE);
-        let piece = |p| Piece {
+        let piece = |p| ParameterRange {
             p,
             m: m.next().unwrap_or_default(),
             v: v.next().unwrap_or_default(),
@@ -308,7 +313,7 @@ pub(crate) struct AdamRates {
 }
 
 impl AdamRates {
-    /// Those of update number `t`, from 1.
+    /// Scalars of update number `t`, from 1.
     pub fn new(learning_rate: f64, decay: f64, t: u32) -> AdamRates {
         let t = f64::from(t);
         AdamRates {

@@ -1,14 +1,14 @@
-//! What a training run needs, known before anything is allocated for it.
+//! Sizes of a training run, known before anything is allocated for it.
 
 use esvit_graph::DType;
 use esvit_nn::{Entry, Parameters, Role};
 use esvit_simd::Pool;
 use serde::{Serialize, Serializer};
 
-use crate::Result;
-use crate::network::{self, Step};
+use crate::network::{self, CompiledStep};
 use crate::optimizer::Optimizer;
-use crate::spec::{Device, TrainerSpec};
+use crate::spec::TrainerSpec;
+use crate::{DeviceKind, Result};
 
 /// Memory of a trainer in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -19,18 +19,18 @@ pub struct MemoryPlan {
     pub arena: usize,
     /// Both networks, moments, centers; with accumulation also the sums of the gradients.
     pub parameters: usize,
-    /// Staging of pixels, and on the CPU scratch memory of the operators.
+    /// Pixels of a pass, and on the CPU scratch memory of the operators.
     pub workspace: usize,
-    /// The largest tensor of a state: what a checkpoint takes while it is written.
+    /// The largest tensor of a state: a checkpoint takes as much while it is written.
     pub largest_tensor: usize,
 }
 
 /// Sizes of a training run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(rename = "TrainerPlan"))]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
-pub struct Plan {
-    /// Memory, in bytes.
+pub struct TrainerPlan {
+    /// Memory in bytes.
     pub memory: MemoryPlan,
     /// Number of trained values in the student.
     pub parameter_count: usize,
@@ -45,44 +45,38 @@ pub(crate) fn gflop<S: Serializer>(flops: &u64, serializer: S) -> std::result::R
     serializer.serialize_f64(*flops as f64 / 1e9)
 }
 
-impl Plan {
-    /// The plan of the trainer that [`crate::Trainer::new`] would build, or put on a GPU. Costs milliseconds and no memory to speak of.
+impl TrainerPlan {
+    /// The plan of the trainer that [`crate::Trainer::new`] would build on such a device. Costs milliseconds and no memory to speak of.
     ///
     /// # Errors
     /// When the specification cannot be built.
-    pub fn new(spec: &TrainerSpec, device: Device) -> Result<Plan> {
-        let dtype = pixel_type(spec);
-        Ok(Plan::of(spec, dtype, &network::build(spec, dtype, device)?, device))
+    pub fn new(spec: &TrainerSpec, device: DeviceKind) -> Result<TrainerPlan> {
+        let dtype = spec.pixel_type();
+        Ok(TrainerPlan::of(spec, dtype, &network::build(spec, dtype, device)?, device))
     }
 
-    pub(crate) fn of(spec: &TrainerSpec, dtype: DType, step: &Step, device: Device) -> Plan {
+    pub(crate) fn of(spec: &TrainerSpec, dtype: DType, step: &CompiledStep, device: DeviceKind) -> TrainerPlan {
         let held = |p: &Parameters| p.entries.iter().filter(|e| e.role.has_values()).map(Entry::volume).sum::<usize>();
         let parameter_count = step.student.entries.iter().filter(|e| e.role == Role::Parameter).map(Entry::volume).sum::<usize>();
         let centers = spec.head.out_dim * if spec.loss.region { 2 } else { 1 };
         let moments = parameter_count * Optimizer::moments_per_value(spec.optimizer);
         let sums = if spec.accumulate > 1 { parameter_count } else { 0 };
         let pixels = step.pixels;
-        let staging = match dtype {
+        let pixel_bytes = match dtype {
             DType::U8 => pixels.global + pixels.local,
-            // The teacher's crops are staged apart: the student's are mixed.
+            // The teacher's crops are copied apart: the student's are mixed.
             _ => 4 * (2 * pixels.global + pixels.local),
         };
-        // A GPU keeps all gradients until its update.
-        let (program, scratch) = match device {
-            Device::Cpu => (&step.program, step.program.scratch_bytes(Pool::threads_for(spec.threads))),
-            Device::Gpu => (step.kept.as_ref().unwrap_or(&step.program), 0),
+        let scratch = match device {
+            DeviceKind::Cpu => step.program.scratch_bytes(Pool::threads_for(spec.threads)),
+            DeviceKind::Gpu => 0,
         };
         let memory = MemoryPlan {
-            arena: program.arena_bytes(),
+            arena: step.program.arena_bytes(),
             parameters: 4 * (held(&step.student) + held(&step.teacher) + moments + sums + centers),
-            workspace: staging + scratch,
+            workspace: pixel_bytes + scratch,
             largest_tensor: 4 * step.student.entries.iter().map(Entry::volume).max().unwrap_or(0).max(spec.head.out_dim),
         };
-        Plan { memory, parameter_count, flops: spec.accumulate as u64 * step.program.flops() }
+        TrainerPlan { memory, parameter_count, flops: spec.accumulate as u64 * step.program.flops() }
     }
-}
-
-/// Pixels of a trainer: with mixup they are floats.
-pub(crate) fn pixel_type(spec: &TrainerSpec) -> DType {
-    if spec.loss.mixup { DType::F32 } else { DType::U8 }
 }

@@ -47,17 +47,6 @@ pub struct CropSpec {
     pub local_count: usize,
 }
 
-/// Where programs run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
-#[serde(rename_all = "camelCase")]
-pub enum Device {
-    /// The CPU.
-    Cpu,
-    /// A GPU.
-    Gpu,
-}
-
 /// Loss terms.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]

@@ -1,4 +1,4 @@
-//! The values a step is given besides pixels, and the statistics it returns.
+//! Parameters of a step, and what it reports.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ pub struct StepParameters {
     pub freeze_last_layer: bool,
 }
 
-/// Statistics of one step.
+/// Report of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]

@@ -2,22 +2,21 @@
 
 use std::collections::HashMap;
 
-use esvit_graph::{Bindings, Leaves, Slice};
-use esvit_nn::{Entry, Init, Parameters, Role, leaf_name};
+use esvit_nn::{Entry, Init, Parameters, Role};
 
 use crate::random::Stream;
-use crate::{Error, Result, Tensor, TensorValues, TensorView};
+use crate::tensor::{Tensor, TensorValues, TensorView};
+use crate::{Error, Result};
 
 /// Entries with their values.
 #[derive(Clone, Debug)]
 pub struct Store {
     entries: Vec<Entry>,
     values: Vec<Vec<f32>>,
-    leaf_names: Vec<String>,
     index: HashMap<String, usize>,
 }
 
-/// Result of loading a set of weights.
+/// Outcome of loading a set of weights.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct LoadReport {
@@ -29,27 +28,26 @@ pub struct LoadReport {
     pub unexpected: Vec<String>,
 }
 
-/// The name under which the reference counts a batch norm's batches, as an integer.
+/// Name under which microsoft/esvit counts a batch norm's batches, as an integer.
 const COUNTER: &str = "num_batches_tracked";
 
 impl Store {
-    /// Draws every value; the draw of an entry depends on the seed and its name alone.
-    pub fn new(parameters: &Parameters, network: &str, seed: u64) -> Store {
-        let mut store = Store::without_values(parameters, network);
+    /// Entries with random initial values; those of an entry depend on the seed and its name alone.
+    pub fn new(parameters: &Parameters, seed: u64) -> Store {
+        let mut store = Store::without_values(parameters);
         store.values = store.entries.iter().map(|e| if e.role.has_values() { draw(e, seed) } else { Vec::new() }).collect();
         store
     }
 
     /// Entries whose values are still to be loaded.
-    pub(crate) fn without_values(parameters: &Parameters, network: &str) -> Store {
+    pub(crate) fn without_values(parameters: &Parameters) -> Store {
         let entries = parameters.entries.clone();
         let values = vec![Vec::new(); entries.len()];
-        let leaf_names = entries.iter().map(|e| leaf_name(network, &e.name)).collect();
         let index = entries.iter().enumerate().map(|(i, e)| (e.name.clone(), i)).collect();
-        Store { entries, values, leaf_names, index }
+        Store { entries, values, index }
     }
 
-    /// The entries, in the reference's order.
+    /// The entries, in the order of microsoft/esvit.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
@@ -74,21 +72,9 @@ impl Store {
         self.index.get(name).copied()
     }
 
-    /// Name of the leaf of entry `i`.
-    pub fn leaf(&self, i: usize) -> &str {
-        &self.leaf_names[i]
-    }
-
     /// Bytes of all values.
     pub fn bytes(&self) -> usize {
         self.values.iter().map(|v| v.len() * 4).sum()
-    }
-
-    /// Gives every leaf its values.
-    pub fn bind<'a>(&'a self, bindings: &mut Bindings<'a>) {
-        for (name, values) in self.leaf_names.iter().zip(&self.values) {
-            bindings.bind(name, Slice::F32(values));
-        }
     }
 
     /// The state dict.
@@ -96,7 +82,7 @@ impl Store {
         self.tensors_with(|view| view.to_values())
     }
 
-    /// The state dict with other values, or none, in place of its own.
+    /// The state dict with the values that `values` makes of its own.
     pub fn tensors_with(&self, values: impl Fn(TensorView) -> TensorValues) -> Vec<Tensor> {
         let tensor =
             |(i, entry): (usize, &Entry)| Tensor { name: entry.name.clone(), shape: entry.shape.clone(), values: values(self.view(i)) };
@@ -114,7 +100,7 @@ impl Store {
         }
     }
 
-    /// What loading these tensors would do. Unless `partial`, every entry must be given and every tensor used.
+    /// Reports what loading these tensors would do. Unless `partial`, every entry must be given and every tensor used.
     pub fn check(&self, tensors: &[Tensor], partial: bool) -> Result<LoadReport> {
         let mut report = LoadReport::default();
         let mut given = vec![false; self.entries.len()];
@@ -173,19 +159,6 @@ impl Store {
             }
         }
         Ok(report)
-    }
-}
-
-/// Values that are kept elsewhere are freed. Until all are loaded again the state dict is not complete.
-impl Leaves for Store {
-    fn slice(&self, leaf: &str) -> Option<Slice<'_>> {
-        self.leaf_names.iter().position(|name| name == leaf).map(|i| Slice::F32(&self.values[i]))
-    }
-
-    fn release(&mut self, leaf: &str) {
-        if let Some(i) = self.leaf_names.iter().position(|name| name == leaf) {
-            self.values[i] = Vec::new();
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What an encoder can return, of a small ViT.
 
-use esvit_engine::Encoder;
 use esvit_engine::spec::{EncoderSpec, FeatureOutput, Precision};
+use esvit_engine::{Device, Encoder};
 use esvit_nn::spec::{BackboneSpec, VitSpec};
 
 const C: usize = 12;
@@ -20,7 +20,7 @@ fn encode(output: FeatureOutput) -> Result<Vec<f32>, Box<dyn std::error::Error>>
     // Other than the nominal size: the positions are resampled.
     let spec = EncoderSpec { backbone, image_size: 24, batch: 2, precision: Precision::F32, threads: 1, output };
     let pixels: Vec<u8> = (0..2 * 3 * 24 * 24).map(|i| (i * 31 % 256) as u8).collect();
-    Ok(Encoder::new(spec)?.encode(&pixels, 2)?)
+    Ok(Encoder::new(spec, Device::Cpu)?.encode(&pixels, 2)?)
 }
 
 #[test]

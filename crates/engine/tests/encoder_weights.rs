@@ -1,7 +1,7 @@
 //! Weights of an encoder: drawn, loaded, loaded again, refused; and once in memory.
 
 use esvit_engine::spec::{CropSpec, EncoderSpec, FeatureOutput, LossSpec, OptimizerKind, Precision, TrainerSpec};
-use esvit_engine::{Encoder, Tensor, Trainer};
+use esvit_engine::{Device, Encoder, Tensor, Trainer};
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -24,24 +24,27 @@ fn backbone() -> BackboneSpec {
 
 fn encoder() -> esvit_engine::Result<Encoder> {
     let output = FeatureOutput::LastBlocks(1);
-    Encoder::new(EncoderSpec { backbone: backbone(), image_size: 32, batch: 1, precision: Precision::F32, threads: 2, output })
+    Encoder::new(EncoderSpec { backbone: backbone(), image_size: 32, batch: 1, precision: Precision::F32, threads: 2, output }, Device::Cpu)
 }
 
 /// A state dict as runs with this seed begin with.
 fn weights(seed: u64) -> Result<Vec<Tensor>, Box<dyn std::error::Error>> {
-    let mut trainer = Trainer::new(TrainerSpec {
-        backbone: backbone(),
-        head: HeadSpec { out_dim: 16, hidden_dim: 16, bottleneck_dim: 8, layers: 3, batch_norm: false, norm_last_layer: true },
-        crops: CropSpec { batch: 1, global_size: 32, local_size: 16, local_count: 0 },
-        accumulate: 1,
-        loss: LossSpec { region: false, student_temperature: 0.1, center_momentum: 0.9, mixup: false },
-        optimizer: OptimizerKind::Adamw,
-        clip_grad: 3.0,
-        precision: Precision::F32,
-        checkpointing: false,
-        seed,
-        threads: 2,
-    })?;
+    let mut trainer = Trainer::new(
+        TrainerSpec {
+            backbone: backbone(),
+            head: HeadSpec { out_dim: 16, hidden_dim: 16, bottleneck_dim: 8, layers: 3, batch_norm: false, norm_last_layer: true },
+            crops: CropSpec { batch: 1, global_size: 32, local_size: 16, local_count: 0 },
+            accumulate: 1,
+            loss: LossSpec { region: false, student_temperature: 0.1, center_momentum: 0.9, mixup: false },
+            optimizer: OptimizerKind::Adamw,
+            clip_grad: 3.0,
+            precision: Precision::F32,
+            checkpointing: false,
+            seed,
+            threads: 2,
+        },
+        Device::Cpu,
+    )?;
     Ok(trainer.state()?.teacher)
 }
 

@@ -5,7 +5,7 @@
 
 use esvit_engine::device::{self, Gpu};
 use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, Precision, TrainerSpec};
-use esvit_engine::{Pixels, StepParameters, Store, TensorValues, Trainer};
+use esvit_engine::{Device, Pixels, StepParameters, Store, TensorValues, Trainer};
 use esvit_nn::spec::HeadSpec;
 use esvit_testkit::{Fixture, Kind, compare_forward, compare_integers, compare_parameters, compare_trajectory, fixtures, golden_or_skip};
 use families::backbone_spec;
@@ -93,7 +93,7 @@ fn reference_matches(ours: &[u32], batch: usize, crop_tokens: &[usize]) -> Vec<i
 
 /// The neighbors a step of the reference drew, in our order. It called the teacher's layers, then the student's for the global crops, then for
 /// the local ones.
-fn reference_draws(fixture: &Fixture, step: usize, steps: usize) -> Option<Vec<Vec<u32>>> {
+fn reference_neighbors(fixture: &Fixture, step: usize, steps: usize) -> Option<Vec<Vec<u32>>> {
     let all: Vec<u32> = fixture.json["vil_modes_in_call_order"].as_array()?.iter().filter_map(Json::as_u64).map(|v| v as u32).collect();
     let calls = &all[step * all.len() / steps..(step + 1) * all.len() / steps];
     let layers = calls.len() / 3;
@@ -101,17 +101,17 @@ fn reference_draws(fixture: &Fixture, step: usize, steps: usize) -> Option<Vec<V
     Some(teacher.chain((0..layers).map(|l| vec![calls[layers + l], calls[2 * layers + l]])).collect())
 }
 
-/// The trajectory on the CPU, or on a GPU.
-fn check(fixture: &Fixture, spec: TrainerSpec, gpu: Option<Gpu>) -> Outcome {
+/// The trajectory on a device.
+fn check(fixture: &Fixture, spec: TrainerSpec, device: Device) -> Outcome {
     let run = &fixture.json["run"];
     let crops = spec.crops.clone();
-    let mut trainer = Trainer::with_pixels(spec, esvit_graph::DType::F32)?;
+    let mut trainer = Trainer::with_pixels(spec, esvit_graph::DType::F32, device)?;
     trainer.keep_gradients();
-    fill_store(fixture, trainer.student_mut());
-    fill_store(fixture, trainer.teacher_mut());
-    if let Some(gpu) = gpu {
-        trainer = trainer.on_gpu(gpu)?;
-    }
+    trainer.change_weights(|student, teacher| {
+        fill_store(fixture, student);
+        fill_store(fixture, teacher);
+        Ok(())
+    })?;
     let steps = fixture.json["steps"].as_array().ok_or("steps")?;
     let per_epoch = number(run, "iters_per_epoch")? as usize;
     let ncrops = 2 + crops.local_count;
@@ -155,8 +155,8 @@ fn check(fixture: &Fixture, spec: TrainerSpec, gpu: Option<Gpu>) -> Outcome {
         };
         let mixup: Option<Vec<f32>> = (!fixture.json["mixup"].is_null())
             .then(|| (0..ncrops).map(|c| if c < views { lambdas.next().unwrap_or(1.0) as f32 } else { 1.0 }).collect());
-        if let Some(draws) = reference_draws(fixture, t, steps.len()) {
-            trainer.set_next_draws(draws)?;
+        if let Some(neighbors) = reference_neighbors(fixture, t, steps.len()) {
+            trainer.set_next_neighbors(neighbors)?;
         }
         let stats = trainer.step(Pixels::F32 { global: &global, local: &local }, mixup.as_deref(), &parameters)?;
         losses.push(stats.loss);
@@ -235,7 +235,7 @@ fn trajectories_are_the_references() -> Outcome {
     }
     for fixture in fixtures("train", "")? {
         match spec(&fixture)? {
-            Some(spec) => check(&fixture, spec, None).map_err(|e| format!("{}: {e}", fixture.name))?,
+            Some(spec) => check(&fixture, spec, Device::Cpu).map_err(|e| format!("{}: {e}", fixture.name))?,
             None => eprintln!("skipped {}: its family is not implemented yet", fixture.name),
         }
     }
@@ -256,7 +256,7 @@ fn trajectories_on_a_gpu_are_the_references() -> Outcome {
                 eprintln!("skipped {} on {}: it takes minutes in software; ESVIT_GPU_ALL=1 runs it", fixture.name, gpu.adapter().name);
                 continue;
             }
-            check(&fixture, spec, Some(gpu.clone())).map_err(|e| format!("{}: {e}", fixture.name))?;
+            check(&fixture, spec, Device::Gpu(gpu.clone())).map_err(|e| format!("{}: {e}", fixture.name))?;
         }
     }
     Ok(())
@@ -297,7 +297,7 @@ fn parameter_groups_are_the_references() -> Outcome {
         let side = model["IMAGE_SIZE"][0].as_u64().unwrap_or(224) as usize;
         let region = regularized.iter().any(|n| n.starts_with("head_dense."));
         let head = regularized.iter().chain(&free);
-        let mut trainer = Trainer::new(TrainerSpec {
+        let spec = TrainerSpec {
             backbone,
             head: HeadSpec {
                 out_dim: 8,
@@ -316,7 +316,8 @@ fn parameter_groups_are_the_references() -> Outcome {
             precision: Precision::F32,
             checkpointing: false,
             threads: 1,
-        })?;
+        };
+        let mut trainer = Trainer::new(spec, Device::Cpu)?;
         let state = trainer.state()?.optimizer;
         assert_eq!(state.decayed, regularized, "{name}: decayed");
         assert_eq!(state.not_decayed, free, "{name}: not decayed");

@@ -6,7 +6,7 @@
 
 use esvit_engine::device::Gpu;
 use esvit_engine::spec::{CropSpec, EncoderSpec, FeatureOutput, LossSpec, OptimizerKind, Precision, TrainerSpec};
-use esvit_engine::{Encoder, LossScaler, Pixels, StepParameters, StepStats, Tensor, TensorValues, Trainer, TrainerState};
+use esvit_engine::{Device, Encoder, LossScaler, Pixels, StepParameters, StepStats, Tensor, TensorValues, Trainer, TrainerState};
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec, VilBorder, VilGate, VilNeighbors, VilPool, VilSpec, VilStage};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -105,7 +105,7 @@ fn crops(images: usize, step: usize) -> [Vec<u8>; 2] {
 }
 
 fn steps(name: &str, spec: TrainerSpec, gpu: &Gpu) -> Outcome {
-    let (mut here, mut there) = (Trainer::new(spec.clone())?, Trainer::new(spec.clone())?.on_gpu(gpu.clone())?);
+    let (mut here, mut there) = (Trainer::new(spec.clone(), Device::Cpu)?, Trainer::new(spec.clone(), Device::Gpu(gpu.clone()))?);
     let lambda = spec.loss.mixup.then_some([0.7f32, 0.4, 1.0]);
     for step in 0..3usize {
         let [global, local] = crops(images(&spec), step);
@@ -138,7 +138,7 @@ fn steps(name: &str, spec: TrainerSpec, gpu: &Gpu) -> Outcome {
 
     // A state goes through the GPU's memory unchanged.
     let state = there.state()?;
-    let mut again = Trainer::new(spec)?.on_gpu(gpu.clone())?;
+    let mut again = Trainer::new(spec, Device::Gpu(gpu.clone()))?;
     again.load(state.clone())?;
     assert!(again.state()? == state, "{name}: the state changed on its way");
     Ok(())
@@ -180,9 +180,11 @@ fn a_loss_that_is_not_finite_changes_nothing() -> Outcome {
 }
 
 fn changes_nothing(spec: TrainerSpec, gpu: Gpu) -> Outcome {
-    let mut trainer = Trainer::new(spec.clone())?;
-    trainer.student_mut().values_mut(0)[0] = f32::NAN;
-    let mut trainer = trainer.on_gpu(gpu)?;
+    let mut trainer = Trainer::new(spec.clone(), Device::Gpu(gpu))?;
+    trainer.change_weights(|student, _| {
+        student.values_mut(0)[0] = f32::NAN;
+        Ok(())
+    })?;
     let before = trainer.state()?;
     let [global, local] = crops(images(&spec), 0);
     let parameters = StepParameters {
@@ -234,7 +236,7 @@ fn mixed_follows_single_precision_scales_its_loss_and_repeats_its_bits() -> Outc
     };
     let single = spec(OptimizerKind::Adamw, true, false, false);
     let mixed = TrainerSpec { precision: Precision::Mixed, ..single.clone() };
-    let open = |spec: &TrainerSpec| Trainer::new(spec.clone())?.on_gpu(gpu.clone());
+    let open = |spec: &TrainerSpec| Trainer::new(spec.clone(), Device::Gpu(gpu.clone()));
     let (mut a, mut b) = (open(&single)?, open(&mixed)?);
     // A new network's bottleneck rows are short, and their gradients long: this scale is one that they do not overflow.
     let start = LossScaler { scale: 4.0, ..LossScaler::default() };
@@ -299,7 +301,7 @@ fn passes_over_parts_are_a_pass_over_the_whole() -> Outcome {
         let spec = spec(OptimizerKind::Adamw, true, false, false);
         TrainerSpec { accumulate, crops: CropSpec { batch: 6 / accumulate, ..spec.crops.clone() }, ..spec }
     };
-    let (mut here, mut there) = (Trainer::new(parts(1))?, Trainer::new(parts(3))?.on_gpu(gpu.clone())?);
+    let (mut here, mut there) = (Trainer::new(parts(1), Device::Cpu)?, Trainer::new(parts(3), Device::Gpu(gpu.clone()))?);
     here.keep_gradients();
     let (want, got) = (train(&mut here, 0..1)?[0], train(&mut there, 0..1)?[0]);
     assert!(
@@ -318,7 +320,7 @@ fn passes_over_parts_are_a_pass_over_the_whole() -> Outcome {
     // In mixed precision: a step whose scale is too large is passed over as a whole, and a resumed run has the same bits.
     let mixed = TrainerSpec { precision: Precision::Mixed, ..parts(3) };
     let open = |state: &TrainerState| -> Result<Trainer, esvit_engine::Error> {
-        let mut trainer = Trainer::new(mixed.clone())?.on_gpu(gpu.clone())?;
+        let mut trainer = Trainer::new(mixed.clone(), Device::Gpu(gpu.clone()))?;
         trainer.load(state.clone())?;
         Ok(trainer)
     };
@@ -355,7 +357,7 @@ fn features_in_mixed_point_where_those_of_single_precision_do() -> Outcome {
     let features = |precision| -> Result<(Vec<f32>, usize), esvit_engine::Error> {
         let output = FeatureOutput::LastBlocks(2);
         let spec = EncoderSpec { backbone: backbone.clone(), image_size: 32, batch: 4, precision, threads: 1, output };
-        let mut encoder = Encoder::on_gpu(spec, gpu.clone())?;
+        let mut encoder = Encoder::new(spec, Device::Gpu(gpu.clone()))?;
         encoder.initialize(7);
         let pixels: Vec<u8> = (0..8 * 3 * 32 * 32).map(|i| ((i * 37 + i / 11 * 5) % 256) as u8).collect();
         Ok((encoder.encode(&pixels, 8)?, encoder.width()))

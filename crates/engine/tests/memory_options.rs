@@ -1,7 +1,7 @@
 //! What saves memory and changes no number: passes over parts of a batch, and blocks that are computed again in the backward pass.
 
-use esvit_engine::spec::{CropSpec, Device, LossSpec, OptimizerKind, Precision, TrainerSpec};
-use esvit_engine::{Pixels, Plan, StepParameters, StepStats, TensorValues, Trainer};
+use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, Precision, TrainerSpec};
+use esvit_engine::{Device, DeviceKind, Pixels, StepParameters, StepStats, TensorValues, Trainer, TrainerPlan};
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -65,9 +65,9 @@ fn distance(got: &[f32], want: &[f32]) -> f64 {
 
 #[test]
 fn passes_over_parts_are_a_pass_over_the_whole() -> Outcome {
-    let mut whole = Trainer::new(spec(1, false))?;
+    let mut whole = Trainer::new(spec(1, false), Device::Cpu)?;
     whole.keep_gradients();
-    let mut parts = [2, 3, 6].map(|passes| Trainer::new(spec(passes, false)));
+    let mut parts = [2, 3, 6].map(|passes| Trainer::new(spec(passes, false), Device::Cpu));
     for n in 0..2 {
         let want = step(&mut whole, n)?;
         for trainer in &mut parts {
@@ -112,13 +112,13 @@ fn bits(trainer: &mut Trainer) -> Result<Vec<u32>, Box<dyn std::error::Error>> {
 #[test]
 fn the_same_run_and_a_resumed_one_have_the_same_bits() -> Outcome {
     let spec = spec(3, true);
-    let (mut first, mut second) = (Trainer::new(spec.clone())?, Trainer::new(spec.clone())?);
+    let (mut first, mut second) = (Trainer::new(spec.clone(), Device::Cpu)?, Trainer::new(spec.clone(), Device::Cpu)?);
     for n in 0..3 {
         step(&mut first, n)?;
     }
     step(&mut second, 0)?;
     let state = second.state()?;
-    let mut resumed = Trainer::new(TrainerSpec { threads: 1, ..spec })?;
+    let mut resumed = Trainer::new(TrainerSpec { threads: 1, ..spec }, Device::Cpu)?;
     resumed.load(state.clone())?;
     for n in 1..3 {
         step(&mut resumed, n)?;
@@ -129,7 +129,7 @@ fn the_same_run_and_a_resumed_one_have_the_same_bits() -> Outcome {
 
 #[test]
 fn batch_norms_see_each_pass() -> Outcome {
-    let mut trainer = Trainer::new(spec(3, true))?;
+    let mut trainer = Trainer::new(spec(3, true), Device::Cpu)?;
     step(&mut trainer, 0)?;
     let state = trainer.state()?;
     let counter = state.student.iter().find(|t| t.name.ends_with("num_batches_tracked")).ok_or("no batch norm")?;
@@ -139,8 +139,11 @@ fn batch_norms_see_each_pass() -> Outcome {
 
 #[test]
 fn a_pass_whose_loss_is_not_finite_undoes_the_step() -> Outcome {
-    let mut trainer = Trainer::new(spec(2, true))?;
-    trainer.student_mut().values_mut(0)[0] = f32::NAN;
+    let mut trainer = Trainer::new(spec(2, true), Device::Cpu)?;
+    trainer.change_weights(|student, _| {
+        student.values_mut(0)[0] = f32::NAN;
+        Ok(())
+    })?;
     let before = bits(&mut trainer)?;
     assert!(!step(&mut trainer, 0)?.finite);
     assert!(bits(&mut trainer)? == before, "something was changed");
@@ -149,10 +152,10 @@ fn a_pass_whose_loss_is_not_finite_undoes_the_step() -> Outcome {
 
 #[test]
 fn a_step_needs_the_images_of_all_passes() -> Outcome {
-    let mut trainer = Trainer::new(TrainerSpec { accumulate: 2, ..spec(1, false) })?;
+    let mut trainer = Trainer::new(TrainerSpec { accumulate: 2, ..spec(1, false) }, Device::Cpu)?;
     let error = step(&mut trainer, 0).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("global crops"), "{error}");
-    let error = Trainer::new(TrainerSpec { accumulate: 0, ..spec(1, false) }).map(|_| ()).unwrap_err().to_string();
+    let error = Trainer::new(TrainerSpec { accumulate: 0, ..spec(1, false) }, Device::Cpu).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("accumulate must be at least 1"), "{error}");
     Ok(())
 }
@@ -162,7 +165,7 @@ fn checkpointing_changes_memory_and_no_bit() -> Outcome {
     for passes in [1, 2] {
         let kept = spec(passes, true);
         let again = TrainerSpec { checkpointing: true, ..kept.clone() };
-        let (mut kept, mut again) = (Trainer::new(kept)?, Trainer::new(again)?);
+        let (mut kept, mut again) = (Trainer::new(kept, Device::Cpu)?, Trainer::new(again, Device::Cpu)?);
         let (arena, smaller) = (kept.plan().memory.arena, again.plan().memory.arena);
         assert!(smaller < arena, "{smaller} bytes are not less than {arena}");
         assert!(again.plan().flops > kept.plan().flops);
@@ -179,7 +182,7 @@ fn checkpointing_changes_memory_and_no_bit() -> Outcome {
 fn updates_during_the_backward_pass_are_those_after_it() -> Outcome {
     // Prototypes whose gradient alone is worth a stop.
     let spec = TrainerSpec { head: HeadSpec { out_dim: 70_000, ..spec(1, true).head }, ..spec(1, true) };
-    let (mut during, mut after) = (Trainer::new(spec.clone())?, Trainer::new(spec)?);
+    let (mut during, mut after) = (Trainer::new(spec.clone(), Device::Cpu)?, Trainer::new(spec, Device::Cpu)?);
     after.keep_gradients();
     for n in 0..3 {
         assert_eq!(step(&mut during, n)?, step(&mut after, n)?);
@@ -198,9 +201,10 @@ fn updates_during_the_backward_pass_free_memory() -> Outcome {
         other => other,
     };
     let memory = |accumulate, device| {
-        Plan::new(&TrainerSpec { backbone: backbone.clone(), accumulate, checkpointing: true, ..spec(6, false) }, device)
+        TrainerPlan::new(&TrainerSpec { backbone: backbone.clone(), accumulate, checkpointing: true, ..spec(6, false) }, device)
     };
-    let (summed, updated, kept) = (memory(6, Device::Cpu)?.memory, memory(1, Device::Cpu)?.memory, memory(1, Device::Gpu)?.memory);
+    let (summed, updated, kept) =
+        (memory(6, DeviceKind::Cpu)?.memory, memory(1, DeviceKind::Cpu)?.memory, memory(1, DeviceKind::Gpu)?.memory);
     assert!(summed.arena <= updated.arena, "with accumulation gradients are added up as soon as they are complete");
     assert!(2 * updated.arena < kept.arena, "{} bytes are not half of {}", updated.arena, kept.arena);
     Ok(())
@@ -209,9 +213,9 @@ fn updates_during_the_backward_pass_free_memory() -> Outcome {
 #[test]
 fn a_gpu_keeps_no_logits() -> Outcome {
     let spec = TrainerSpec { head: HeadSpec { out_dim: 70_000, ..spec(1, false).head }, ..spec(1, false) };
-    let [cpu, gpu] = [Device::Cpu, Device::Gpu].map(|device| Plan::new(&spec, device).map(|plan| plan.memory.arena));
+    let [cpu, gpu] = [DeviceKind::Cpu, DeviceKind::Gpu].map(|device| TrainerPlan::new(&spec, device).map(|plan| plan.memory.arena));
     // It keeps all gradients instead: here those of the prototypes, `[70,000, 16]` twice, of which the CPU has one at a time.
-    let (kept, gradients): (usize, usize) = (spec.kept_logits(Device::Cpu).iter().sum(), 2 * 4 * 70_000 * 16);
+    let (kept, gradients): (usize, usize) = (spec.logit_bytes(DeviceKind::Cpu).iter().sum(), 2 * 4 * 70_000 * 16);
     let (cpu, gpu) = (cpu?, gpu?);
     assert!(gpu + kept / 2 < cpu + gradients, "{gpu} bytes on a GPU, {cpu} on the CPU");
     Ok(())

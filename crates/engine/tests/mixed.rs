@@ -1,7 +1,7 @@
 //! Mixed precision on the CPU against single precision: loss curve, features, repeatability. Where the CPU has no bf16 both are the same.
 
 use esvit_engine::spec::{CropSpec, EncoderSpec, FeatureOutput, LossSpec, OptimizerKind, Precision, TrainerSpec};
-use esvit_engine::{Encoder, Pixels, StepParameters, Trainer, TrainerState};
+use esvit_engine::{Device, Encoder, Pixels, StepParameters, Trainer, TrainerState};
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -57,7 +57,7 @@ fn step(trainer: &mut Trainer, t: usize) -> Result<f64, Box<dyn std::error::Erro
 }
 
 fn train(precision: Precision, threads: usize, steps: usize) -> Result<(Vec<f64>, TrainerState), Box<dyn std::error::Error>> {
-    let mut trainer = Trainer::new(spec(precision, threads))?;
+    let mut trainer = Trainer::new(spec(precision, threads), Device::Cpu)?;
     let losses = (0..steps).map(|t| step(&mut trainer, t)).collect::<Result<Vec<f64>, _>>()?;
     Ok((losses, trainer.state()?))
 }
@@ -91,7 +91,7 @@ fn runs_are_equal_to_the_bit_and_do_not_depend_on_the_threads() -> Outcome {
 fn a_resumed_run_goes_on_as_the_other_would_have() -> Outcome {
     let (losses, whole) = train(Precision::Mixed, 2, 6)?;
     let (_, half) = train(Precision::Mixed, 2, 3)?;
-    let mut resumed = Trainer::new(spec(Precision::Mixed, 2))?;
+    let mut resumed = Trainer::new(spec(Precision::Mixed, 2), Device::Cpu)?;
     resumed.load(half.clone())?;
     for (t, &loss) in losses.iter().enumerate().skip(3) {
         assert_eq!(step(&mut resumed, t)?, loss, "step {t}");
@@ -105,7 +105,7 @@ fn features_point_where_those_of_single_precision_do() -> Outcome {
     let features = |precision| -> Result<(Vec<f32>, usize), Box<dyn std::error::Error>> {
         let spec =
             EncoderSpec { backbone: backbone(), image_size: 32, batch: 4, precision, threads: 2, output: FeatureOutput::LastBlocks(2) };
-        let mut encoder = Encoder::new(spec)?;
+        let mut encoder = Encoder::new(spec, Device::Cpu)?;
         encoder.initialize(7);
         let pixels: Vec<u8> = (0..8 * 3 * 32 * 32).map(|i| ((i * 37 + i / 11 * 5) % 256) as u8).collect();
         Ok((encoder.encode(&pixels, 8)?, encoder.width()))

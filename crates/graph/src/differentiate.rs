@@ -8,14 +8,14 @@ use esvit_gpu::Recorder;
 use crate::{DType, Error, GpuIo, Graph, Io, Op, Result, Shape, Value};
 
 impl Graph {
-    /// Adds the nodes that compute `Σ seed·∂value/∂w` for every `w` in `wrt`, given pairs
-    /// (value, seed) with seeds shaped like their values. `None` where no path leads.
+    /// Adds the nodes that compute `Σ seed·∂value/∂w` for every `w` in `wrt`, given pairs (value, seed) with seeds shaped like their values.
+    /// `None` where no path leads.
     ///
     /// # Errors
     /// When a gradient flows into an operator that has no rule for it.
     pub fn gradients(&mut self, seeds: &[(Value, Value)], wrt: &[Value]) -> Result<Vec<Option<Value>>> {
         let forward_nodes = self.nodes.len();
-        // Which values lie downstream of `wrt`: only those need a gradient.
+        // Values downstream of `wrt`: only those need a gradient.
         let mut needs = vec![false; self.values.len()];
         for w in wrt {
             needs[w.index()] = true;
@@ -39,10 +39,10 @@ impl Graph {
             }
             grads[value.index()].push(seed);
         }
-        // Results that are computed again for those who read them here, and the nodes that give them.
-        let cheap = self.cheap_results();
-        // What was computed again so far, and the segments that the node at hand is part of, the outermost first.
-        let (mut again, mut open) = (HashMap::new(), Vec::<Range<usize>>::new());
+        // Results that are recomputed for the gradients that read them, and the nodes that write them.
+        let recomputed = self.recomputed_results();
+        // Recomputed values by the value they stand for, and the segments that the current node is part of, the outermost first.
+        let (mut copies, mut open) = (HashMap::new(), Vec::<Range<usize>>::new());
         for index in (0..forward_nodes).rev() {
             let mut node = self.nodes[index].clone();
             if !node.inputs.iter().any(|v| needs[v.index()]) {
@@ -57,16 +57,17 @@ impl Graph {
             }
             open.retain(|segment| segment.contains(&index));
             while let Some(segment) = self.segments.iter().find(|s| s.contains(&index) && !open.contains(s)).cloned() {
-                // The nodes that come now read what a repetition right before them leaves, but for what is cheap: that waits for its readers.
-                self.repeat_segment(segment.clone(), !open.is_empty(), &cheap, &mut again)?;
+                // The gradients of a segment read what is recomputed right before them. A result that its readers recompute anyway waits
+                // for them.
+                self.recompute_segment(segment.clone(), !open.is_empty(), &recomputed, &mut copies)?;
                 open.push(segment);
             }
             let operands = node.inputs.clone();
             for value in &operands {
-                self.recompute(*value, &cheap, &mut again)?;
+                self.recompute(*value, &recomputed, &mut copies)?;
             }
             for value in node.inputs.iter_mut().chain(&mut node.outputs) {
-                *value = *again.get(value).unwrap_or(value);
+                *value = *copies.get(value).unwrap_or(value);
             }
             let wants: Vec<bool> = operands.iter().map(|v| needs[v.index()]).collect();
             let contributions = node.op.gradient(self, &node, &dys, &wants)?;
@@ -81,43 +82,61 @@ impl Graph {
         wrt.iter().map(|w| self.total(std::mem::take(&mut grads[w.index()]))).collect()
     }
 
-    /// Adds the nodes of a segment once more. What the outermost segment reads is there, cheap or not; what an inner one reads that is cheap is computed
-    /// again.
-    fn repeat_segment(
+    /// First results of the nodes whose operators are [recomputed](Op::recompute_in_backward), and the position of the node.
+    fn recomputed_results(&self) -> HashMap<Value, usize> {
+        let nodes = self.nodes.iter().enumerate().filter(|(_, node)| node.op.recompute_in_backward());
+        nodes.map(|(i, node)| (node.outputs[0], i)).collect()
+    }
+
+    /// Adds the nodes of a segment once more. What the outermost segment reads is still there; what an inner one reads is recomputed where
+    /// its operator says so.
+    fn recompute_segment(
         &mut self,
         segment: Range<usize>,
         inner: bool,
-        cheap: &HashMap<Value, usize>,
-        again: &mut HashMap<Value, Value>,
+        recomputed: &HashMap<Value, usize>,
+        copies: &mut HashMap<Value, Value>,
     ) -> Result<()> {
         let given: HashSet<Value> = self.nodes[segment.clone()].iter().flat_map(|node| node.outputs.clone()).collect();
         let mut operands: Vec<Value> = self.nodes[segment.clone()].iter().flat_map(|node| node.inputs.clone()).collect();
         operands.retain(|value| !given.contains(value));
         for value in operands {
             match inner {
-                true => self.recompute(value, cheap, again)?,
-                false => _ = again.entry(value).or_insert(value),
+                true => self.recompute(value, recomputed, copies)?,
+                false => _ = copies.entry(value).or_insert(value),
             }
         }
-        let results = self.repeat(segment, again)?;
+        let results = self.copy_nodes(segment, copies)?;
         for (value, result) in results {
-            match cheap.contains_key(&value) {
-                true => again.remove(&value),
-                false => again.insert(value, result),
+            match recomputed.contains_key(&value) {
+                true => copies.remove(&value),
+                false => copies.insert(value, result),
             };
         }
         Ok(())
     }
 
-    /// Adds the node of a cheap result once more, and before it those of its own cheap operands, unless that was done.
-    fn recompute(&mut self, value: Value, cheap: &HashMap<Value, usize>, again: &mut HashMap<Value, Value>) -> Result<()> {
-        let Some(&index) = cheap.get(&value).filter(|_| !again.contains_key(&value)) else { return Ok(()) };
+    /// Adds the node of a recomputed result once more, and before it those of its own recomputed operands, unless that was done.
+    fn recompute(&mut self, value: Value, recomputed: &HashMap<Value, usize>, copies: &mut HashMap<Value, Value>) -> Result<()> {
+        let Some(&index) = recomputed.get(&value).filter(|_| !copies.contains_key(&value)) else { return Ok(()) };
         for operand in self.nodes[index].inputs.clone() {
-            self.recompute(operand, cheap, again)?;
+            self.recompute(operand, recomputed, copies)?;
         }
-        let results = self.repeat(index..index + 1, again)?;
-        again.extend(results);
+        let results = self.copy_nodes(index..index + 1, copies)?;
+        copies.extend(results);
         Ok(())
+    }
+
+    /// Adds the nodes of a range once more, on the same operands or their copies in `known`. Maps old results to new ones.
+    fn copy_nodes(&mut self, range: Range<usize>, known: &HashMap<Value, Value>) -> Result<HashMap<Value, Value>> {
+        let mut copies = HashMap::new();
+        for index in range {
+            let node = self.nodes[index].clone();
+            let inputs: Vec<Value> = node.inputs.iter().map(|v| *copies.get(v).or(known.get(v)).unwrap_or(v)).collect();
+            let outputs = self.apply_shared(node.op, &inputs)?;
+            copies.extend(node.outputs.into_iter().zip(outputs));
+        }
+        Ok(copies)
     }
 
     /// Sum of the contributions to one gradient, in the order they arose.

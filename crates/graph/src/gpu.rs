@@ -1,13 +1,12 @@
 //! A program on a GPU: the same plan, the same order of nodes.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
 use esvit_gpu::{Gpu, Recorder, View};
 
-use crate::plan::{ALIGN, Lifetime, place};
-use crate::program::Place;
-use crate::{DType, Error, GpuIo, Program, Result, Value};
+use crate::plan::{ALIGN, assign_offsets};
+use crate::program::Storage;
+use crate::{Bindings, DType, Error, GpuIo, Program, Result, Value};
 
 /// The GPU memory of a program's intermediate values, and after a run its outputs.
 #[derive(Debug)]
@@ -28,13 +27,12 @@ impl Program {
         self.gpu_arena_of(gpu, gpu.adapter().max_buffer as usize)
     }
 
-    /// The same with pieces of so many bytes, or of the largest value: for tests.
+    /// GPU memory in pieces of `chunk` bytes, or of the largest value where that is more: for tests.
     pub fn gpu_arena_of(&self, gpu: &Gpu, chunk: usize) -> Result<GpuArena> {
         let chunk = (chunk / ALIGN * ALIGN).max(self.largest_bytes().next_multiple_of(ALIGN)).max(ALIGN);
-        let lifetimes: Vec<Lifetime> = self.residents.iter().map(|(_, life)| *life).collect();
-        let (of_residents, total) = place(&lifetimes, chunk);
-        let mut offsets = vec![0; self.places.len()];
-        for ((value, _), offset) in self.residents.iter().zip(of_residents) {
+        let (assigned, total) = assign_offsets(self.lifetimes.iter().map(|(_, life)| *life), chunk);
+        let mut offsets = vec![0; self.storage.len()];
+        for ((value, _), offset) in self.lifetimes.iter().zip(assigned) {
             offsets[value.index()] = offset;
         }
         let piece = |first: usize| gpu.allocate("the step's activations and gradients", (total - first).min(chunk) as u64);
@@ -42,11 +40,11 @@ impl Program {
         Ok(GpuArena { memory, chunk, offsets })
     }
 
-    /// Records every node. `leaves` are named as in the graph; they are read where they are each time the recording runs.
+    /// Records every node. Leaves are read where they are each time the recording runs.
     ///
     /// # Errors
     /// When a leaf is missing or too small, or an operator has no kernels.
-    pub fn record(&self, rec: &mut Recorder, arena: &GpuArena, leaves: &HashMap<String, View>) -> Result<()> {
+    pub fn record(&self, rec: &mut Recorder, arena: &GpuArena, leaves: &Bindings<View>) -> Result<()> {
         self.record_nodes(0..self.nodes.len(), rec, arena, leaves)
     }
 
@@ -54,20 +52,20 @@ impl Program {
     ///
     /// # Errors
     /// As [`Program::record`].
-    pub fn record_nodes(&self, range: Range<usize>, rec: &mut Recorder, arena: &GpuArena, leaves: &HashMap<String, View>) -> Result<()> {
-        for (name, &(len, dtype)) in self.leaf_names.iter().zip(&self.leaf_types) {
-            let got = leaves.get(name).map(View::bytes);
-            if got.is_none_or(|bytes| bytes < (len * dtype.size()) as u64) {
+    pub fn record_nodes(&self, range: Range<usize>, rec: &mut Recorder, arena: &GpuArena, leaves: &Bindings<View>) -> Result<()> {
+        for (handle, leaf) in self.leaf_handles().zip(&self.leaves).filter(|(_, leaf)| leaf.is_read) {
+            let got = leaves.get(handle).map(View::bytes);
+            if got.is_none_or(|bytes| bytes < (leaf.len * leaf.dtype.size()) as u64) {
                 let got = got.map_or("nothing".into(), |bytes| format!("{bytes} bytes"));
-                return Err(Error::Binding { name: name.clone(), want: format!("{len} x {dtype:?}"), got });
+                return Err(Error::Binding { name: leaf.name.clone(), want: format!("{} x {:?}", leaf.len, leaf.dtype), got });
             }
         }
         for node in &self.nodes[range] {
             rec.begin(node.op.name(), node.phase);
-            let view = |v: &Value| match self.places[v.index()] {
-                Place::Leaf(i) => {
-                    let (len, dtype) = self.leaf_types[i];
-                    leaves[&self.leaf_names[i]].part(0, words(len, dtype))
+            let view = |v: &Value| match self.storage[v.index()] {
+                Storage::Leaf(handle) => {
+                    let leaf = &self.leaves[handle.index()];
+                    leaves.get(handle).expect("checked above").part(0, whole_words(leaf.len, leaf.dtype))
                 }
                 _ => self.gpu_output(arena, *v),
             };
@@ -82,15 +80,15 @@ impl Program {
         Ok(())
     }
 
-    /// Where an output is after a run.
+    /// Place of an output in GPU memory after a run.
     ///
     /// # Panics
-    /// When the value lives nowhere or is a leaf.
+    /// When the value is stored nowhere or is a leaf.
     pub fn gpu_output(&self, arena: &GpuArena, value: Value) -> View {
-        match self.places[value.index()] {
-            Place::Arena { len, dtype, .. } => {
+        match self.storage[value.index()] {
+            Storage::Arena { len, dtype, .. } => {
                 let offset = arena.offsets[value.index()];
-                arena.memory[offset / arena.chunk].part((offset % arena.chunk) as u64, words(len, dtype))
+                arena.memory[offset / arena.chunk].part((offset % arena.chunk) as u64, whole_words(len, dtype))
             }
             _ => panic!("this value is not an output of the program"),
         }
@@ -98,6 +96,6 @@ impl Program {
 }
 
 /// Bytes of a value, in whole words: kernels see nothing smaller.
-fn words(len: usize, dtype: DType) -> u64 {
+fn whole_words(len: usize, dtype: DType) -> u64 {
     ((len * dtype.size()) as u64).next_multiple_of(4)
 }

@@ -1,6 +1,6 @@
-//! Memory: every value gets an offset in one arena, so that values alive at the same time never overlap.
+//! Memory plan: every value gets an offset in one arena, so that values alive at the same time never overlap.
 
-/// When a buffer is alive: from the node that writes it to the last node that reads it, both included.
+/// Lifetime of a buffer: from the node that writes it to the last node that reads it, both included.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lifetime {
     pub first: usize,
@@ -8,17 +8,18 @@ pub(crate) struct Lifetime {
     pub bytes: usize,
 }
 
-/// Offsets are multiples of this: four cache lines, and where any GPU can begin a binding.
+/// Alignment of offsets: four cache lines, and where any GPU can begin a binding.
 pub(crate) const ALIGN: usize = 256;
-/// Chunks of an arena in one piece.
-pub(crate) const NO_CHUNKS: usize = 1 << 60;
+/// Chunk size of an arena that is one buffer: larger than any arena, small enough that offsets beyond it do not overflow.
+pub(crate) const ONE_BUFFER: usize = usize::MAX / 8;
 
 /// Offsets of the buffers and the size of the arena. No buffer straddles a multiple of `chunk`, which none may be larger than: an arena can
 /// be several pieces of memory.
 ///
-/// Largest first, each at the lowest gap that is free during its whole life: within a few per cent of
-/// the lower bound on transformer programs, and simple enough to trust.
-pub(crate) fn place(lifetimes: &[Lifetime], chunk: usize) -> (Vec<usize>, usize) {
+/// Largest first, each at the lowest gap that is free during its whole life: within a few per cent of the lower bound on transformer
+/// programs, and simple enough to trust.
+pub(crate) fn assign_offsets(lifetimes: impl IntoIterator<Item = Lifetime>, chunk: usize) -> (Vec<usize>, usize) {
+    let lifetimes: Vec<Lifetime> = lifetimes.into_iter().collect();
     let mut order: Vec<usize> = (0..lifetimes.len()).collect();
     order.sort_by_key(|&i| (std::cmp::Reverse(lifetimes[i].bytes), lifetimes[i].first, i));
     let mut offsets = vec![0usize; lifetimes.len()];
@@ -61,13 +62,13 @@ mod tests {
         let lifetimes: Vec<Lifetime> = (0..200)
             .map(|i| Lifetime { first: i, last: if i % 17 == 0 { i + 60 } else { i + 1 }, bytes: 100 + (i * 7919) % 5000 })
             .collect();
-        for chunk in [NO_CHUNKS, 8192] {
+        for chunk in [ONE_BUFFER, 8192] {
             check(&lifetimes, chunk);
         }
     }
 
     fn check(lifetimes: &[Lifetime], chunk: usize) {
-        let (offsets, size) = place(lifetimes, chunk);
+        let (offsets, size) = assign_offsets(lifetimes.iter().copied(), chunk);
         for i in 0..lifetimes.len() {
             assert!(offsets[i] % chunk + lifetimes[i].bytes <= chunk, "{i} straddles two chunks");
             for j in 0..i {

@@ -64,7 +64,7 @@ impl<'a> Slice<'a> {
         self.len() == 0
     }
 
-    /// Its bytes.
+    /// Bytes of the elements.
     pub fn bytes(self) -> &'a [u8] {
         match self {
             Slice::F32(s) => bytemuck::cast_slice(s),

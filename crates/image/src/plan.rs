@@ -36,6 +36,7 @@ pub struct CropPlan {
     /// Height of the result, 1 to [`MAX_SIDE`].
     pub out_height: u32,
     /// Part of the resized box that is the result; without it, the box is resized to the result's size.
+    #[cfg_attr(feature = "typescript", ts(optional))]
     pub window: Option<CropWindow>,
     /// Interpolation.
     pub filter: ResampleFilter,

@@ -18,7 +18,7 @@ use esvit_testkit::{
     Fixture, GroupRow, Kind, compare_forward, compare_gradient, compare_gradient_group, compare_loss, fixtures, golden_or_skip,
 };
 use support::families::backbone_spec;
-use support::{Device, Feed, Outcome, leaf, open_or_skip, run_on, trained};
+use support::{Feed, Outcome, TestDevice, leaf, open_or_skip, run_on, trained};
 
 /// Fixtures of families that exist here; the others are counted and named.
 fn known_fixtures(prefix: &str) -> Result<Vec<Fixture>, esvit_testkit::Error> {
@@ -58,7 +58,7 @@ fn entries_of(model: &serde_json::Value) -> Result<Vec<Entry>, Box<dyn std::erro
 }
 
 /// One part of a fixture, `eval` or `train`: the latter where the reference's network behaves differently in training.
-fn check(fixture: &Fixture, part: &str, device: &Device) -> Outcome {
+fn check(fixture: &Fixture, part: &str, device: &TestDevice) -> Outcome {
     let spec = backbone_spec(&fixture.json["model"]).ok_or("a known family")?;
     let mut g = Graph::new();
     let mut parameters = Parameters::default();
@@ -80,15 +80,16 @@ fn check(fixture: &Fixture, part: &str, device: &Device) -> Outcome {
     // Neighbors drawn in training: the reference's calls went through the blocks, then through the segments.
     let drawn: Vec<u32> =
         fixture.json["train.vil_modes"].as_array().into_iter().flatten().filter_map(|v| v.as_u64()).map(|v| v as u32).collect();
-    let layers = if part == "train" { backbone.draws().0 } else { 0 };
-    let mut draws = Vec::new();
+    let layers = if part == "train" { backbone.sampled_layers().0 } else { 0 };
+    let mut neighbors = Vec::new();
     for layer in 0..layers {
         let name = format!("draws.{layer}");
-        draws.push(g.leaf(&name, &[shapes.len()], DType::U32)?);
+        neighbors.push(g.leaf(&name, &[shapes.len()], DType::U32)?);
         feed.set_indices(name, (0..shapes.len()).map(|segment| drawn[segment * layers + layer]).collect());
     }
     let mode = if part == "train" { Mode::Train } else { Mode::Eval };
-    let features = backbone.forward(&mut g, &backbones::Input { pixels: pixel_leaf, crops: &patchify, drop_path: vec![], draws, mode })?;
+    let features =
+        backbone.forward(&mut g, &backbones::BackboneInput { pixels: pixel_leaf, crops: &patchify, drop_path: vec![], neighbors, mode })?;
 
     feed.fill("net", &parameters, |e| fixture.fill(&e.name, &e.shape));
     feed.set("pixels", pixels);
@@ -205,7 +206,7 @@ fn check(fixture: &Fixture, part: &str, device: &Device) -> Outcome {
         // A sum of thousands of terms that cancel: compared with the terms' size.
         let want = fixture.json[format!("{part}.loss_f64")].as_f64().ok_or("loss_f64")?;
         // A GPU's exp and division are some units less exact.
-        let tolerance: f64 = if matches!(device, Device::Cpu) { 1e-5 } else { 5e-5 };
+        let tolerance: f64 = if matches!(device, TestDevice::Cpu) { 1e-5 } else { 5e-5 };
         // Behind batch norms of a batch the reference itself is further off; it says by how much.
         let noise = fixture.json[format!("{part}.loss")].as_f64().map_or(0.0, |rounded| ((rounded - want) / want).abs());
         let tolerance = tolerance.max(20.0 * noise);
@@ -250,7 +251,7 @@ fn share_noise(rows: &mut [GroupRow], least: f64) {
 }
 
 /// All parts of a fixture.
-fn check_all(fixture: &Fixture, device: &Device) -> Outcome {
+fn check_all(fixture: &Fixture, device: &TestDevice) -> Outcome {
     check(fixture, "eval", device).map_err(|e| format!("{}: {e}", fixture.name))?;
     if fixture.has_tensor("train.view") {
         check(fixture, "train", device).map_err(|e| format!("{}, in training: {e}", fixture.name))?;
@@ -264,7 +265,7 @@ fn micro_backbones_agree_in_features_and_every_gradient() -> Outcome {
         return Ok(());
     }
     for fixture in known_fixtures("micro_")? {
-        check_all(&fixture, &Device::Cpu)?;
+        check_all(&fixture, &TestDevice::Cpu)?;
     }
     Ok(())
 }
@@ -279,7 +280,7 @@ fn micro_backbones_on_a_gpu_agree_in_features_and_every_gradient() -> Outcome {
     let only = std::env::var("ONLY").ok();
     for fixture in known_fixtures("micro_")? {
         if only.as_ref().is_none_or(|only| fixture.name.ends_with(only)) {
-            check_all(&fixture, &Device::Gpu(gpu.clone()))?;
+            check_all(&fixture, &TestDevice::Gpu(gpu.clone()))?;
         }
     }
     Ok(())
@@ -291,7 +292,7 @@ fn full_size_backbones_agree() -> Outcome {
         return Ok(());
     }
     for fixture in known_fixtures("full_")? {
-        check_all(&fixture, &Device::Cpu)?;
+        check_all(&fixture, &TestDevice::Cpu)?;
     }
     Ok(())
 }
@@ -305,9 +306,9 @@ fn torchvision(name: &str) -> Result<Fixture, esvit_testkit::Error> {
 fn resnext_agrees_with_torchvision_in_features_and_every_gradient() -> Outcome {
     let fixture = torchvision("micro_resnext")?;
     check_names(&fixture)?;
-    check_all(&fixture, &Device::Cpu)?;
+    check_all(&fixture, &TestDevice::Cpu)?;
     match open_or_skip()? {
-        Some(gpu) => check_all(&fixture, &Device::Gpu(gpu)),
+        Some(gpu) => check_all(&fixture, &TestDevice::Gpu(gpu)),
         None => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 // What is skipped is told with its reason.
 #![allow(clippy::print_stderr)]
 
-use esvit_graph::{Bindings, DType, Graph, Precision, Program, Slice, Value, Variant};
+use esvit_graph::{DType, Graph, Precision, Program, Slice, Value, Variant};
 use esvit_ops::fusion::PATTERNS;
 use esvit_ops::gelu::GELU;
 use esvit_ops::layer_norm::LayerNorm;
@@ -88,10 +88,8 @@ impl Net {
     }
 
     fn run(&self, program: &Program, threads: usize, variant: Variant) -> Vec<Vec<f32>> {
-        let (pool, mut arena, mut bindings) = (Pool::new(threads).unwrap(), program.arena(), Bindings::new());
-        for (name, values) in &self.leaves {
-            bindings.bind(name, Slice::F32(values));
-        }
+        let (pool, mut arena) = (Pool::new(threads).unwrap(), program.arena());
+        let bindings = program.bind(self.leaves.iter().map(|(name, values)| (name, Slice::F32(values))));
         pool.install(|| program.run(&mut arena, &bindings, &pool, variant, None)).unwrap();
         self.outputs.iter().map(|output| program.output(&arena, *output).f32().to_vec()).collect()
     }

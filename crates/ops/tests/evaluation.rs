@@ -1,6 +1,6 @@
 //! Evaluation against the graph as it was: operators fused, constant weights prepacked.
 
-use esvit_graph::{Bindings, DType, Graph, Leaves, Precision, Program, Shape, Slice, Value, Variant};
+use esvit_graph::{Bindings, DType, Graph, Leaf, LeafSource, Precision, Program, Shape, Slice, Value, Variant};
 use esvit_ops::conv2d::Conv2d;
 use esvit_ops::fusion::PATTERNS;
 use esvit_ops::gelu::GELU;
@@ -71,10 +71,10 @@ impl Net {
         net
     }
 
-    fn bindings(&self, only: impl Fn(&str) -> bool) -> Bindings<'_> {
+    fn bindings(&self, only: impl Fn(&str) -> bool) -> Bindings<Slice<'_>> {
         let mut bindings = Bindings::new();
         for (name, values) in self.leaves.iter().filter(|(name, _)| only(name)) {
-            bindings.bind(name, Slice::F32(values));
+            bindings.bind(self.graph.find_leaf(name).unwrap(), Slice::F32(values));
         }
         bindings
     }
@@ -172,18 +172,18 @@ fn a_leaf_with_another_reader_is_not_replaced() {
 
 /// Leaves that note what is released, and give nothing afterwards.
 struct Noting<'a> {
-    bindings: Bindings<'a>,
-    released: Vec<String>,
+    bindings: Bindings<Slice<'a>>,
+    released: Vec<Leaf>,
 }
 
-impl Leaves for Noting<'_> {
-    fn slice(&self, leaf: &str) -> Option<Slice<'_>> {
-        assert!(self.released.iter().all(|name| name != leaf), "`{leaf}` is read after it was released");
+impl LeafSource for Noting<'_> {
+    fn slice(&self, leaf: Leaf) -> Option<Slice<'_>> {
+        assert!(!self.released.contains(&leaf), "{leaf:?} is read after it was released");
         self.bindings.slice(leaf)
     }
 
-    fn release(&mut self, leaf: &str) {
-        self.released.push(leaf.into());
+    fn release(&mut self, leaf: Leaf) {
+        self.released.push(leaf);
     }
 }
 
@@ -199,6 +199,7 @@ fn leaves_are_released_once_behind_their_last_reader() {
         true => (&["w1", "w2", "w3", "w4", "w5", "w_table"], &["w2", "w4", "w5", "w_table", "w3", "w1"]),
         false => (&["w_table"], &["w_table"]),
     };
+    let last_read: Vec<Leaf> = last_read.iter().map(|name| net.graph.find_leaf(name).unwrap()).collect();
     assert_eq!(leaves.released, last_read);
     assert_eq!(replaced, first_read);
 }

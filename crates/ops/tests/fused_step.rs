@@ -1,6 +1,6 @@
 //! A graph with its gradients, as it is and fused: the same bits in both.
 
-use esvit_graph::{Bindings, DType, Graph, Precision, Program, Result, Slice, Value, Variant};
+use esvit_graph::{DType, Graph, Precision, Program, Result, Slice, Value, Variant};
 use esvit_ops::fusion::PATTERNS;
 use esvit_ops::gelu::GELU;
 use esvit_ops::linear::Linear;
@@ -44,8 +44,7 @@ fn results(program: &Program, outputs: &[Value], pool: &Pool, variant: Variant) 
         .enumerate()
         .map(|(n, (name, len, _))| (name.to_string(), (0..len).map(|i| 0.3 * ((i * 7 + n * 3) as f32 * 0.37).sin()).collect()))
         .collect();
-    let mut bindings = Bindings::new();
-    values.iter().for_each(|(name, values)| _ = bindings.bind(name, Slice::F32(values)));
+    let bindings = program.bind(values.iter().map(|(name, values)| (name, Slice::F32(values))));
     let mut arena = program.arena();
     pool.install(|| program.run(&mut arena, &bindings, pool, variant, None))?;
     Ok(outputs.iter().flat_map(|v| program.output(&arena, *v).f32().to_vec()).collect())

@@ -5,8 +5,6 @@
 
 mod harness;
 
-use std::collections::HashMap;
-
 use esvit_gpu::{Gpu, Recorder, View};
 use esvit_graph::{Bindings, DType, GpuArena, Graph, Precision, Program, Slice, Value, Variant};
 use esvit_ops::gelu::GELU;
@@ -32,20 +30,20 @@ fn upload(gpu: &Gpu, bytes: &[u8]) -> View {
     view
 }
 
-fn leaves(gpu: &Gpu, harness: &Harness, operands: &CaseOperands) -> HashMap<String, View> {
-    let mut leaves = HashMap::new();
+fn leaves(gpu: &Gpu, harness: &Harness, operands: &CaseOperands) -> Bindings<View> {
+    let mut leaves = Vec::new();
     for (i, name) in operands.names.iter().enumerate() {
         let data = match operands.types[i] {
             DType::F32 => bytemuck::cast_slice(&operands.floats[i]),
             DType::U32 => bytemuck::cast_slice(&operands.indices[i]),
             DType::U8 => &operands.pixels[i],
         };
-        leaves.insert(name.clone(), upload(gpu, data));
+        leaves.push((name.clone(), upload(gpu, data)));
     }
     for (r, seed) in harness.seeded.iter().zip(&harness.seeds) {
-        leaves.insert(format!("seed {r}"), upload(gpu, bytemuck::cast_slice(seed)));
+        leaves.push((format!("seed {r}"), upload(gpu, bytemuck::cast_slice(seed))));
     }
-    leaves
+    harness.program.bind(leaves)
 }
 
 /// A result or gradient; a gradient can be the incoming one itself.
@@ -133,12 +131,9 @@ fn a_value_used_many_times_gets_the_sum_of_its_gradients() {
         let dx = graph.gradients(&seeds, &[x]).unwrap()[0].unwrap();
         let program = Program::compile(&graph, &[dx]);
         let mut plain = program.arena();
-        let mut bindings = Bindings::new();
-        let mut leaves = HashMap::new();
-        for (name, values) in names.iter().zip(&values) {
-            bindings.bind(name, Slice::F32(values));
-            leaves.insert(name.clone(), upload(&gpu, bytemuck::cast_slice(values)));
-        }
+        let named = || names.iter().zip(&values);
+        let bindings = program.bind(named().map(|(name, values)| (name, Slice::F32(values))));
+        let leaves = program.bind(named().map(|(name, values)| (name, upload(&gpu, bytemuck::cast_slice(values)))));
         program.run(&mut plain, &bindings, &Pool::new(1).unwrap(), Variant::Reference, None).unwrap();
         for piece in [u64::MAX / 2, 1024] {
             let arena = program.gpu_arena(&gpu).unwrap();

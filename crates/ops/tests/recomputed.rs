@@ -1,6 +1,6 @@
 //! Results that are cheap to compute are recomputed for the gradients that read them, and are the same to the bit.
 
-use esvit_graph::{Bindings, DType, Graph, Program, Slice, Value, Variant};
+use esvit_graph::{DType, Graph, Program, Slice, Value, Variant};
 use esvit_ops::gelu::GELU;
 use esvit_ops::layer_norm::LayerNorm;
 use esvit_ops::linear::Linear;
@@ -37,14 +37,16 @@ fn gelu_and_layer_norm_do_not_wait_for_the_backward_pass() -> Result<(), Box<dyn
     let outputs = [&gradients[..], &[normed, hidden]].concat();
     let program = Program::compile(&g, &outputs);
     let values: Vec<Vec<f32>> = (0..4).map(|n| (0..WIDTH * WIDTH).map(|i| ((i * 7 + n * 3) as f32 * 0.37).sin()).collect()).collect();
-    let mut bindings = Bindings::new();
     let rows = ROWS * WIDTH;
-    for (name, values) in
-        [("x", &values[0][..rows]), ("seed", &values[1][..rows]), ("gamma", &values[2][..WIDTH]), ("beta", &values[3][..WIDTH])]
-    {
-        bindings.bind(name, Slice::F32(values));
-    }
-    bindings.bind("first", Slice::F32(&values[2])).bind("second", Slice::F32(&values[3]));
+    let leaves: [(&str, &[f32]); 6] = [
+        ("x", &values[0][..rows]),
+        ("seed", &values[1][..rows]),
+        ("gamma", &values[2][..WIDTH]),
+        ("beta", &values[3][..WIDTH]),
+        ("first", &values[2]),
+        ("second", &values[3]),
+    ];
+    let bindings = program.bind(leaves.map(|(name, values)| (name, Slice::F32(values))));
     let (pool, mut arena) = (Pool::new(1)?, program.arena());
     program.run(&mut arena, &bindings, &pool, Variant::Reference, None)?;
     let hidden = program.output(&arena, hidden).f32();

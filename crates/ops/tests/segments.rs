@@ -1,6 +1,6 @@
 //! Segments are recomputed for the backward pass, those inside others once more, and change no bit.
 
-use esvit_graph::{Bindings, DType, Graph, Program, Result, Slice, Value, Variant};
+use esvit_graph::{DType, Graph, Program, Result, Slice, Value, Variant};
 use esvit_ops::gelu::GELU;
 use esvit_ops::layer_norm::LayerNorm;
 use esvit_ops::linear::Linear;
@@ -70,8 +70,7 @@ fn what_is_computed_again_is_the_same_and_takes_less_memory() -> std::result::Re
             .enumerate()
             .map(|(n, (name, len, _))| (name.to_string(), (0..len).map(|i| ((i * 7 + n * 3) as f32 * 0.37).sin()).collect()))
             .collect();
-        let mut bindings = Bindings::new();
-        values.iter().for_each(|(name, values)| _ = bindings.bind(name, Slice::F32(values)));
+        let bindings = program.bind(values.iter().map(|(name, values)| (name, Slice::F32(values))));
         let mut arena = program.arena();
         program.run(&mut arena, &bindings, &pool, Variant::Fast, None)?;
         let bits = outputs.iter().flat_map(|v| program.output(&arena, *v).f32().iter().map(|g| g.to_bits()));

@@ -370,7 +370,9 @@ mod tests {
         let x = [f32::INFINITY, f32::NAN, 1e30];
         gelu(&x, &mut y);
         gelu_backward(&x, &[1.0; 3], &mut dx);
-        assert_eq!([y[0], y[2]], [x[0], x[2]]);
+        assert_eq!(y[0], x[0]);
+        // The rational erf of machines without AVX-512 ends one unit in the last place below 1.
+        assert!((y[2] - x[2]).abs() <= f32::EPSILON * x[2], "{}", y[2]);
         assert!(y[1].is_nan() && dx[1].is_nan(), "{y:?}, {dx:?}");
     }
 }

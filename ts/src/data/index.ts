@@ -4,6 +4,6 @@ export { subset, type Dataset, type DatasetOptions } from "./dataset.js";
 export { findSplits, openDataset, type Splits } from "./open.js";
 export { epochOrder, stepsPerEpoch } from "./sampler.js";
 export type { BadImage } from "./bad-images.js";
-export type { ImageEngine } from "./render.js";
-export { openLoader, planLoader, type Batch, type Loader, type LoaderPlan } from "./loader.js";
+export type { BatchEngine, ImageEngine } from "./render.js";
+export { openLoader, planLoader, type Loader, type LoaderPlan, type TrainingBatch } from "./loader.js";
 export { labeledImages, type LabeledBatch, type LabeledOptions } from "./labeled.js";

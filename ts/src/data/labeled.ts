@@ -1,11 +1,10 @@
 import { drawLinearCrop, evaluationPlan } from "../augment/index.js";
-import type { CropPlan } from "../native/crop-plan.js";
 import { stream } from "../random/index.js";
 import { BadImages, type BadImage } from "./bad-images.js";
 import { BadImageError } from "./error.js";
 import type { Dataset } from "./dataset.js";
 import { Limiter, readAhead, settleAll } from "./pipeline.js";
-import { renderImage, type ImageEngine } from "./render.js";
+import { renderImage, type ImageEngine, type PlanCrops } from "./render.js";
 
 /** Some images of an ordered pass. */
 export interface LabeledBatch {
@@ -52,7 +51,7 @@ export async function* labeledImages(
   /** Writes one image to `offset`. */
   async function render(index: number, position: number, into: Uint8Array, offset: number): Promise<void> {
     const draws = random && stream(random.seed, "linear-crops", random.epoch, position);
-    const plan = (size: { width: number; height: number }): CropPlan[] => [draws ? drawLinearCrop(size, crop, draws) : evaluationPlan(size, options)];
+    const plan: PlanCrops = (size) => [draws ? drawLinearCrop(size, crop, draws) : evaluationPlan(size, options)];
     into.set(await renderImage(dataset, index, engine, plan), offset);
   }
 

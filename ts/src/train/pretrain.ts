@@ -221,9 +221,9 @@ class Run {
       const parameters = this.schedule(globalStep(this.progress));
       const { epoch, index } = batch;
       const mixup = this.config.mixup.enabled
-        ? { mixup: drawMixup(this.config.mixup, 2 + this.config.crops.localCount, stream(this.config.seed, "mixup", epoch, index)) }
-        : {};
-      const stats = await this.trainer.step({ global: batch.global, local: batch.local, ...mixup }, parameters);
+        ? drawMixup(this.config.mixup, 2 + this.config.crops.localCount, stream(this.config.seed, "mixup", epoch, index))
+        : undefined;
+      const stats = await this.trainer.step(batch.pixels, parameters, mixup);
       batch.release();
       this.reportBad(loader.bad);
       if (!stats.finite) await this.diverged(stats, parameters);

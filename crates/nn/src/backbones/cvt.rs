@@ -21,7 +21,7 @@ use esvit_ops::window_attention::{AttentionMap, WindowAttention};
 use esvit_ops::zeros::Zeros;
 use esvit_ops::{Filter, Layout, Segment};
 
-use super::{Backbone, Features, Input};
+use super::{Backbone, BackboneInput, Features};
 use crate::layers::{BatchNorm, Conv, INIT_STD, Mode, Norm, RunningStatistics, drop_path_rates, residual};
 use crate::spec::CvtSpec;
 use crate::{Init, Role, Scope, Tokens};
@@ -277,7 +277,7 @@ impl Backbone for Cvt {
         drop_path_rates(self.spec.drop_path, self.spec.depths.iter().sum())
     }
 
-    fn forward(&self, g: &mut Graph, input: &Input) -> Result<Features> {
+    fn forward(&self, g: &mut Graph, input: &BackboneInput) -> Result<Features> {
         let mut pass = Pass { mode: input.mode, statistics: Vec::new(), drop_path: input.drop_path.iter() };
         let mut x = g.apply1(input.crops.clone(), &[input.pixels])?; // [pixels, 3]
         let mut layout = input.crops.tokens();

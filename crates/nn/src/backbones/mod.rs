@@ -21,20 +21,20 @@ pub trait Backbone {
     fn patch_size(&self) -> usize;
 
     /// Crops to features.
-    fn forward(&self, g: &mut Graph, input: &Input) -> Result<Features>;
+    fn forward(&self, g: &mut Graph, input: &BackboneInput) -> Result<Features>;
 
-    /// Rate of stochastic depth of each residual branch, in the order [`Input::drop_path`] holds their factors.
+    /// Rate of stochastic depth of each residual branch, in the order [`BackboneInput::drop_path`] holds their factors.
     fn drop_path_rates(&self) -> Vec<f64>;
 
-    /// Attention layers whose neighbors are drawn for each segment at every step, in the order [`Input::draws`] holds them, and the share
+    /// Attention layers whose neighbors are sampled for each segment at every step, in the order of [`BackboneInput::neighbors`], and the share
     /// of the training in which they are.
-    fn draws(&self) -> (usize, f64) {
+    fn sampled_layers(&self) -> (usize, f64) {
         (0, 0.0)
     }
 }
 
 /// Pixels of a step and the randomness of the forward pass.
-pub struct Input<'a> {
+pub struct BackboneInput<'a> {
     /// Packed pixels.
     pub pixels: Value,
     /// What they are.
@@ -44,8 +44,8 @@ pub struct Input<'a> {
     pub drop_path: Vec<Option<Value>>,
     /// Where batch norms take their statistics from.
     pub mode: Mode,
-    /// For each attention layer that draws its neighbors `[segments]`, u32: 0 for all of them, 1 to 8 for one. Empty for all, always.
-    pub draws: Vec<Value>,
+    /// For each attention layer that samples its neighbors `[segments]`, u32: 0 for all of them, 1 to 8 for one. Empty for all, always.
+    pub neighbors: Vec<Value>,
 }
 
 /// Results of a backbone.

@@ -14,7 +14,7 @@ use esvit_ops::residual::Residual;
 use esvit_ops::token_mean::TokenMean;
 use esvit_ops::{Filter, Layout};
 
-use super::{Backbone, Features, Input};
+use super::{Backbone, BackboneInput, Features};
 use crate::layers::{BatchNorm, Conv, Mode, RunningStatistics};
 use crate::spec::ResnetSpec;
 use crate::{Scope, Tokens};
@@ -160,7 +160,7 @@ impl Backbone for Resnet {
         Vec::new()
     }
 
-    fn forward(&self, g: &mut Graph, input: &Input) -> Result<Features> {
+    fn forward(&self, g: &mut Graph, input: &BackboneInput) -> Result<Features> {
         let mut pass = Pass { mode: input.mode, statistics: Vec::new() };
         let x = g.apply1(input.crops.clone(), &[input.pixels])?; // [pixels, 3]
         let (x, layout) = self.stem.forward(g, x, &input.crops.tokens(), &mut pass)?;

@@ -15,7 +15,7 @@ use esvit_ops::position::AddPosition;
 use esvit_ops::token_mean::TokenMean;
 use esvit_ops::window_attention::{AttentionMap, WindowAttention};
 
-use super::{Backbone, Features, Input};
+use super::{Backbone, BackboneInput, Features};
 use crate::layers::{INIT_STD, Linear, Mlp, Norm, drop_path_rates, residual};
 use crate::spec::SwinSpec;
 use crate::{Init, Role, Scope, Tokens};
@@ -92,7 +92,7 @@ impl Swin {
     }
 
     /// Patches to tokens, `[N, C]`.
-    fn embed(&self, g: &mut Graph, input: &Input) -> Result<Value> {
+    fn embed(&self, g: &mut Graph, input: &BackboneInput) -> Result<Value> {
         let patches = g.apply1(input.crops.clone(), &[input.pixels])?; // [N, 3·P·P]
         let x = self.embedding.forward(g, patches)?; // [N, C]
         let x = self.embedding_norm.map_or(Ok(x), |norm| norm.forward(g, x))?;
@@ -197,7 +197,7 @@ impl Backbone for Swin {
         drop_path_rates(self.spec.drop_path, self.spec.depths.iter().sum())
     }
 
-    fn forward(&self, g: &mut Graph, input: &Input) -> Result<Features> {
+    fn forward(&self, g: &mut Graph, input: &BackboneInput) -> Result<Features> {
         let mut layout = input.crops.tokens();
         // Embedded patches belong to the segment of the first block: they are more to keep than to compute again.
         let mut x = None;

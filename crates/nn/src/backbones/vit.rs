@@ -13,7 +13,7 @@ use esvit_ops::position::AddPositions;
 use esvit_ops::row_map::{Cubic, RowMapBuilder};
 use esvit_ops::{Layout, Segment};
 
-use super::{Backbone, Features, Input};
+use super::{Backbone, BackboneInput, Features};
 use crate::layers::{INIT_STD, Linear, Mlp, Norm, drop_path_rates, residual};
 use crate::spec::VitSpec;
 use crate::{Init, Scope, Tokens};
@@ -139,7 +139,7 @@ impl Backbone for Vit {
         drop_path_rates(self.spec.drop_path, self.spec.depth)
     }
 
-    fn forward(&self, g: &mut Graph, input: &Input) -> Result<Features> {
+    fn forward(&self, g: &mut Graph, input: &BackboneInput) -> Result<Features> {
         let grids = input.crops.tokens();
         let layout = grids.map(|h, w| (1, 1 + h * w));
         let mut x = g.segment(|g| {

@@ -10,7 +10,7 @@ pub mod families;
 use std::collections::HashMap;
 
 use esvit_gpu::{Gpu, Recorder};
-use esvit_graph::{Arena, Bindings, DType, Graph, Program, Slice, Value, Variant};
+use esvit_graph::{Arena, DType, Graph, Program, Slice, Value, Variant};
 use esvit_nn::{Entry, Parameters, Role, leaf_name};
 use esvit_simd::Pool;
 
@@ -43,7 +43,7 @@ impl Feed {
 }
 
 /// Where a graph runs.
-pub enum Device {
+pub enum TestDevice {
     Cpu,
     Gpu(Gpu),
 }
@@ -76,24 +76,20 @@ impl Ran {
 
 /// Compiles, runs on the CPU, and keeps the named outputs.
 pub fn run(graph: &Graph, outputs: Vec<(String, Value)>, feed: &Feed) -> Result<Ran, Box<dyn std::error::Error>> {
-    run_on(&Device::Cpu, graph, outputs, feed)
+    run_on(&TestDevice::Cpu, graph, outputs, feed)
 }
 
 /// Compiles, runs, and keeps the named outputs.
-pub fn run_on(device: &Device, graph: &Graph, outputs: Vec<(String, Value)>, feed: &Feed) -> Result<Ran, Box<dyn std::error::Error>> {
+pub fn run_on(device: &TestDevice, graph: &Graph, outputs: Vec<(String, Value)>, feed: &Feed) -> Result<Ran, Box<dyn std::error::Error>> {
     let values: Vec<Value> = outputs.iter().map(|(_, v)| *v).collect();
     let program = Program::compile(graph, &values);
     let mut kept = HashMap::new();
     match device {
-        Device::Cpu => {
+        TestDevice::Cpu => {
             let mut arena: Arena = program.arena();
-            let mut bindings = Bindings::new();
-            for (name, values) in &feed.floats {
-                bindings.bind(name, Slice::F32(values));
-            }
-            for (name, values) in &feed.indices {
-                bindings.bind(name, Slice::U32(values));
-            }
+            let floats = feed.floats.iter().map(|(name, values)| (name, Slice::F32(values)));
+            let indices = feed.indices.iter().map(|(name, values)| (name, Slice::U32(values)));
+            let bindings = program.bind(floats.chain(indices));
             let pool = Pool::new(2)?;
             pool.install(|| program.run(&mut arena, &bindings, &pool, Variant::Fast, None))?;
             for (name, value) in outputs {
@@ -106,19 +102,20 @@ pub fn run_on(device: &Device, graph: &Graph, outputs: Vec<(String, Value)>, fee
                 );
             }
         }
-        Device::Gpu(gpu) => {
+        TestDevice::Gpu(gpu) => {
             let upload = |bytes: &[u8]| -> Result<_, Box<dyn std::error::Error>> {
                 let view = gpu.allocate("a leaf", bytes.len() as u64)?;
                 gpu.upload(&view, bytes);
                 Ok(view)
             };
-            let mut leaves = HashMap::new();
+            let mut views = Vec::new();
             for (name, values) in &feed.floats {
-                leaves.insert(name.clone(), upload(bytemuck::cast_slice(values))?);
+                views.push((name, upload(bytemuck::cast_slice(values))?));
             }
             for (name, values) in &feed.indices {
-                leaves.insert(name.clone(), upload(bytemuck::cast_slice(values))?);
+                views.push((name, upload(bytemuck::cast_slice(values))?));
             }
+            let leaves = program.bind(views);
             let arena = program.gpu_arena(gpu)?;
             let mut rec = Recorder::new(gpu);
             program.record(&mut rec, &arena, &leaves)?;

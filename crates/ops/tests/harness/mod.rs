@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use esvit_graph::{Arena, Bindings, DType, Graph, Program, Slice, Value, Variant, volume};
+use esvit_graph::{Arena, DType, Graph, Program, Slice, Value, Variant, volume};
 use esvit_ops::Case;
 use esvit_simd::Pool;
 
@@ -27,17 +27,15 @@ impl CaseOperands {
         }
     }
 
-    pub fn bind<'a>(&'a self, bindings: &mut Bindings<'a>) {
-        for (i, name) in self.names.iter().enumerate() {
-            bindings.bind(
-                name,
-                match self.types[i] {
-                    DType::F32 => Slice::F32(&self.floats[i]),
-                    DType::U32 => Slice::U32(&self.indices[i]),
-                    DType::U8 => Slice::U8(&self.pixels[i]),
-                },
-            );
-        }
+    pub fn slices(&self) -> impl Iterator<Item = (String, Slice<'_>)> {
+        self.names.iter().enumerate().map(|(i, name)| {
+            let slice = match self.types[i] {
+                DType::F32 => Slice::F32(&self.floats[i]),
+                DType::U32 => Slice::U32(&self.indices[i]),
+                DType::U8 => Slice::U8(&self.pixels[i]),
+            };
+            (name.clone(), slice)
+        })
     }
 }
 
@@ -89,12 +87,8 @@ pub fn build(case: &Case) -> Harness {
 
 pub fn run(harness: &Harness, operands: &CaseOperands, pool: &Pool, variant: Variant) -> Arena {
     let mut arena = harness.program.arena();
-    let names: Vec<String> = harness.seeded.iter().map(|r| format!("seed {r}")).collect();
-    let mut bindings = Bindings::new();
-    operands.bind(&mut bindings);
-    for (name, seed) in names.iter().zip(&harness.seeds) {
-        bindings.bind(name, Slice::F32(seed));
-    }
+    let seeds = harness.seeded.iter().zip(&harness.seeds).map(|(r, seed)| (format!("seed {r}"), Slice::F32(seed)));
+    let bindings = harness.program.bind(operands.slices().chain(seeds));
     pool.install(|| harness.program.run(&mut arena, &bindings, pool, variant, None)).unwrap();
     arena
 }

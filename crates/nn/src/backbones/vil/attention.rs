@@ -141,7 +141,7 @@ impl Attention {
     }
 
     /// Whether its neighbors are drawn in training.
-    pub fn draws(&self) -> bool {
+    pub fn samples_neighbors(&self) -> bool {
         matches!(&self.kind, Kind::Sliding { windows, .. } if windows.neighbors == VilNeighbors::Drawn && !windows.only_global)
     }
 

@@ -14,7 +14,7 @@ use esvit_ops::Layout;
 use esvit_ops::gather_rows::GatherRows;
 use esvit_ops::token_mean::TokenMean;
 
-use super::{Backbone, Features, Input};
+use super::{Backbone, BackboneInput, Features};
 use crate::layers::{Mlp, Norm, drop_path_rates, residual};
 use crate::spec::{VilBorder, VilGate, VilNeighbors, VilSpec};
 use crate::{Scope, Tokens};
@@ -87,7 +87,7 @@ impl Vil {
 
     /// Blocks whose windows draw their neighbors.
     fn drawing(&self) -> usize {
-        self.stages.iter().flat_map(|s| &s.blocks).filter(|b| b.attention.draws()).count()
+        self.stages.iter().flat_map(|s| &s.blocks).filter(|b| b.attention.samples_neighbors()).count()
     }
 }
 
@@ -151,16 +151,16 @@ impl Backbone for Vil {
         drop_path_rates(self.spec.drop_path, self.spec.stages.iter().map(|s| s.depth).sum())
     }
 
-    fn draws(&self) -> (usize, f64) {
+    fn sampled_layers(&self) -> (usize, f64) {
         (self.drawing(), self.spec.draw_until)
     }
 
-    fn forward(&self, g: &mut Graph, input: &Input) -> Result<Features> {
+    fn forward(&self, g: &mut Graph, input: &BackboneInput) -> Result<Features> {
         let patches = g.apply1(input.crops.clone(), &[input.pixels])?; // [N, 3·P·P]
         let mut grids = input.crops.tokens();
         let mut x = patches;
         let mut drop_path = input.drop_path.iter().copied();
-        let mut draws = input.draws.iter().copied();
+        let mut neighbors = input.neighbors.iter().copied();
         let (mut blocks, mut maps) = (Vec::new(), Vec::new());
         let mut layout = grids.clone();
         let mut before = 0;
@@ -184,7 +184,7 @@ impl Backbone for Vil {
             };
             x = g.segment(|g| stage.embedding.forward(g, x, &grids, &layout))?;
             for block in &stage.blocks {
-                let draw = if block.attention.draws() { draws.next() } else { None };
+                let draw = if block.attention.samples_neighbors() { neighbors.next() } else { None };
                 let map;
                 (x, map) = g.segment(|g| {
                     let normed = block.norm1.forward(g, x)?;

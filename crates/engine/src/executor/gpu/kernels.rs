@@ -80,5 +80,5 @@ pub static AVERAGE: Kernel = Kernel::new::<AverageParams>("average", &[include_s
 pub static ACCUMULATE: Kernel = Kernel::new::<AccumulateParams>("accumulate", &[include_str!("accumulate.wgsl")], "main", 3);
 pub static SUMMARY: Kernel = Kernel::new::<SummaryParams>("summary", &[include_str!("summary.wgsl")], "main", 3);
 
-/// All of them, for checks that need no GPU.
+/// All kernels of the update, for checks that need no GPU.
 pub static KERNELS: &[&Kernel] = &[&REPORT, &SQUARES, &NORM, &SCALER, &ADAMW, &MOMENTUM, &AVERAGE, &ACCUMULATE, &SUMMARY];

@@ -1,8 +1,8 @@
-//! Pixels on their way into a step: as they are given, and as the program reads them.
+//! Pixels of a step as the caller gives them, and pixels of a pass as the program reads them.
 
 use std::ops::Range;
 
-use esvit_graph::DType;
+use esvit_graph::{DType, Slice};
 use esvit_ops::patchify::{MEAN, STD};
 use esvit_ops::region_match::GLOBAL_CROPS;
 
@@ -29,33 +29,41 @@ pub enum Pixels<'a> {
     },
 }
 
-/// The step's pixels in one piece: global crops, then local ones.
+/// Pixels of a pass as the program reads them: global crops, then local ones.
 #[derive(Debug)]
-pub(crate) enum Staging {
+pub(crate) enum PassPixels {
     U8(Vec<u8>),
     F32 { student: Vec<f32>, teacher: Vec<f32> },
 }
 
-impl Staging {
+impl PassPixels {
     /// Memory for the pixels of one pass.
-    pub fn new(dtype: DType, counts: PixelCounts) -> Staging {
+    pub fn new(dtype: DType, counts: PixelCounts) -> PassPixels {
         let all = counts.global + counts.local;
         match dtype {
-            DType::U8 => Staging::U8(vec![0; all]),
-            _ => Staging::F32 { student: vec![0.0; all], teacher: vec![0.0; counts.global] },
+            DType::U8 => PassPixels::U8(vec![0; all]),
+            _ => PassPixels::F32 { student: vec![0.0; all], teacher: vec![0.0; counts.global] },
         }
     }
 
-    /// Type of the pixels the program reads.
-    pub fn dtype(&self) -> DType {
+    /// Pixels of the student's crops.
+    pub fn student(&self) -> Slice<'_> {
         match self {
-            Staging::U8(_) => DType::U8,
-            Staging::F32 { .. } => DType::F32,
+            PassPixels::U8(all) => Slice::U8(all),
+            PassPixels::F32 { student, .. } => Slice::F32(student),
         }
     }
 
-    /// Copies a pass's share of the step's pixels to where the program reads them, mixed where asked. Sizes were checked.
-    pub fn stage(&mut self, spec: &TrainerSpec, counts: PixelCounts, pixels: &Pixels, mixup: Option<&[f32]>, pass: usize) {
+    /// Pixels of the teacher's crops, which are never mixed.
+    pub fn teacher(&self, counts: PixelCounts) -> Slice<'_> {
+        match self {
+            PassPixels::U8(all) => Slice::U8(&all[..counts.global]),
+            PassPixels::F32 { teacher, .. } => Slice::F32(teacher),
+        }
+    }
+
+    /// Copies a pass's share of the step's pixels, mixed where `mixup` says so. Sizes were checked.
+    pub fn fill(&mut self, spec: &TrainerSpec, counts: PixelCounts, pixels: &Pixels, mixup: Option<&[f32]>, pass: usize) {
         let (batch, passes) = (spec.crops.batch, spec.accumulate);
         // Images of a crop lie together: each crop gives this pass a run of them.
         let runs = move |crops: usize, len: usize| {
@@ -72,16 +80,16 @@ impl Staging {
         }
         let locals = spec.crops.local_count;
         match (&mut *self, pixels) {
-            (Staging::U8(all), Pixels::U8 { global, local }) => {
+            (PassPixels::U8(all), Pixels::U8 { global, local }) => {
                 copy(global, &mut all[..counts.global], runs(GLOBAL_CROPS, global.len()));
                 copy(local, &mut all[counts.global..], runs(locals, local.len()));
             }
-            (Staging::F32 { student, teacher }, Pixels::F32 { global, local }) => {
+            (PassPixels::F32 { student, teacher }, Pixels::F32 { global, local }) => {
                 copy(global, &mut student[..counts.global], runs(GLOBAL_CROPS, global.len()));
                 copy(local, &mut student[counts.global..], runs(locals, local.len()));
                 teacher.copy_from_slice(&student[..counts.global]);
             }
-            (Staging::F32 { student, teacher }, Pixels::U8 { global, local }) => {
+            (PassPixels::F32 { student, teacher }, Pixels::U8 { global, local }) => {
                 let (mut to, size) = (&mut student[..], |global: bool| if global { spec.crops.global_size } else { spec.crops.local_size });
                 for (from, is_global) in [(global, true), (local, false)] {
                     for run in runs(if is_global { GLOBAL_CROPS } else { locals }, from.len()) {
@@ -92,9 +100,9 @@ impl Staging {
                 }
                 teacher.copy_from_slice(&student[..counts.global]);
             }
-            (Staging::U8(_), Pixels::F32 { .. }) => unreachable!("checked before"),
+            (PassPixels::U8(_), Pixels::F32 { .. }) => unreachable!("checked before"),
         }
-        if let (Staging::F32 { student, .. }, Some(lambda)) = (self, mixup) {
+        if let (PassPixels::F32 { student, .. }, Some(lambda)) = (self, mixup) {
             let mut rest = student.as_mut_slice();
             for (crop, &lambda) in lambda.iter().enumerate() {
                 let side = if crop < GLOBAL_CROPS { spec.crops.global_size } else { spec.crops.local_size };

@@ -1,59 +1,58 @@
-//! What the update reads: the program's own results where a step is one pass, otherwise what its passes have added up.
+//! Results that an update reads: the program's own where a step is one pass, otherwise the sums over its passes.
 
 use esvit_gpu::{Gpu, Grid, Recorder, View};
 use esvit_graph::GpuArena;
 
 use super::kernels::{ACCUMULATE, AccumulateParams};
-use super::{ALIGN, allocate_all};
+use super::memory::{ALIGN, allocate_all};
 use crate::Result;
-use crate::network::Step;
+use crate::network::CompiledStep;
 
-/// Where an update finds what the program has computed.
+/// Views of a program's results.
 #[derive(Debug)]
-pub(super) struct Results {
-    /// Of each entry.
+pub struct GpuResults {
+    /// Gradient of each entry.
     pub gradients: Vec<Option<View>>,
     /// View loss, entropy and, where there is one, the region loss; `[1]` each.
     pub scalars: Vec<View>,
-    /// Of each center, `[K]`.
+    /// Mean logits of the teacher for each center, `[K]`.
     pub teacher_means: Vec<View>,
     /// Teacher's view features of all passes, `[passes·2·B, C]`.
     pub views: View,
-    /// Pass by pass, mean and variance of every batch norm: the student's, then the teacher's.
+    /// Pass by pass, mean and variance of every batch norm.
     pub statistics: Vec<Vec<[View; 2]>>,
 }
 
-impl Results {
-    /// Those of a program that ran once.
-    pub fn of_program(step: &Step, arena: &GpuArena) -> Results {
+impl GpuResults {
+    /// Results of a program that ran once.
+    pub fn of_program(step: &CompiledStep, arena: &GpuArena) -> GpuResults {
         let output = |value| step.program.gpu_output(arena, value);
         let region = step.region.map(|term| term.loss);
-        let statistics = step.student_statistics.iter().chain(&step.teacher_statistics);
-        Results {
+        GpuResults {
             gradients: step.gradients.iter().map(|gradient| gradient.map(output)).collect(),
             scalars: [step.view.loss, step.view.entropy].into_iter().chain(region).map(output).collect(),
             teacher_means: step.terms().map(|term| output(term.teacher_mean)).collect(),
             views: output(step.teacher_views),
-            statistics: vec![statistics.map(|s| [output(s.mean), output(s.var)]).collect()],
+            statistics: vec![step.statistics.iter().map(|s| [output(s.mean), output(s.var)]).collect()],
         }
     }
 }
 
 /// Memory in which several passes of a step add up their results.
 #[derive(Debug)]
-pub(super) struct Sums {
-    /// What they are after the last pass.
-    pub results: Results,
-    /// The same statistics as one piece for each mean and each variance, `[passes, stride]`.
+pub struct GpuSums {
+    /// Sums after the last pass.
+    pub results: GpuResults,
+    /// The statistics as one piece for each mean and each variance, `[passes, stride]`.
     statistics: Vec<[View; 2]>,
-    /// Number of the pass under way, `[1]`.
+    /// Number of the current pass, `[1]`.
     pub number: View,
     share: f32,
 }
 
-impl Sums {
+impl GpuSums {
     /// For results like these in every pass.
-    pub fn new(gpu: &Gpu, of_pass: &Results, passes: usize) -> Result<Sums> {
+    pub fn new(gpu: &Gpu, of_pass: &GpuResults, passes: usize) -> Result<GpuSums> {
         let like = |what: &str, views: &[View]| allocate_all(gpu, what, &views.iter().map(View::bytes).collect::<Vec<_>>());
         let present: Vec<View> = of_pass.gradients.iter().flatten().cloned().collect();
         let mut sums = like("the sums of the gradients", &present)?.into_iter();
@@ -68,18 +67,18 @@ impl Sums {
             [part(mean, &of[0]), part(var, &of[1])]
         };
         let of_each = |pass| statistics.iter().zip(&of_pass.statistics[0]).map(|(all, one)| part(pass, all, one)).collect();
-        let results = Results {
+        let results = GpuResults {
             gradients,
             scalars: like("the sums of the losses", &of_pass.scalars)?,
             teacher_means: like("the sums of the teacher's logits", &of_pass.teacher_means)?,
             views: gpu.allocate("the teacher's features", passes as u64 * of_pass.views.bytes())?,
             statistics: (0..passes).map(of_each).collect(),
         };
-        Ok(Sums { results, statistics, number: gpu.allocate("the number of the pass", 4)?, share: 1.0 / passes as f32 })
+        Ok(GpuSums { results, statistics, number: gpu.allocate("the number of the pass", 4)?, share: 1.0 / passes as f32 })
     }
 
     /// Adds an entry's gradient.
-    pub fn add_gradient(&self, rec: &mut Recorder, of_pass: &Results, entry: usize) -> Result<()> {
+    pub fn add_gradient(&self, rec: &mut Recorder, of_pass: &GpuResults, entry: usize) -> Result<()> {
         match (&of_pass.gradients[entry], &self.results.gradients[entry]) {
             (Some(gradient), Some(sum)) => self.add(rec, gradient, sum),
             _ => Ok(()),
@@ -87,7 +86,7 @@ impl Sums {
     }
 
     /// Adds everything but the gradients.
-    pub fn add_rest(&self, rec: &mut Recorder, of_pass: &Results) -> Result<()> {
+    pub fn add_rest(&self, rec: &mut Recorder, of_pass: &GpuResults) -> Result<()> {
         let sums = self.results.scalars.iter().chain(&self.results.teacher_means);
         for (x, sum) in of_pass.scalars.iter().chain(&of_pass.teacher_means).zip(sums) {
             self.add(rec, x, sum)?;

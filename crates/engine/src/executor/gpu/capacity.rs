@@ -1,18 +1,17 @@
-//! Whether a step fits into a GPU's buffers.
+//! Capacity check: whether a step fits into a GPU's buffers.
 
 use esvit_gpu::Adapter;
 
-use crate::network::{self, Step};
-use crate::plan::pixel_type;
-use crate::spec::{CropSpec, Device, TrainerSpec};
-use crate::{Error, Result};
+use crate::network::{self, CompiledStep};
+use crate::spec::{CropSpec, TrainerSpec};
+use crate::{DeviceKind, Error, Result};
 
-/// Whether every value of the step fits into a buffer; before anything is allocated. How much memory a GPU has in all no interface tells:
+/// Checks that every value of the step fits into a buffer, before anything is allocated. How much memory a GPU has in all no interface tells:
 /// that shows when it is allocated.
-pub(crate) fn fits(spec: &TrainerSpec, step: &Step, adapter: &Adapter) -> Result<()> {
+pub fn check_capacity(spec: &TrainerSpec, step: &CompiledStep, adapter: &Adapter) -> Result<()> {
     let needs = |batch: usize| -> Result<u64> {
         let spec = TrainerSpec { crops: CropSpec { batch, ..spec.crops.clone() }, ..spec.clone() };
-        Ok(network::build(&spec, pixel_type(&spec), Device::Gpu)?.program.largest_bytes() as u64)
+        Ok(network::build(&spec, spec.pixel_type(), DeviceKind::Gpu)?.program.largest_bytes() as u64)
     };
     let (bytes, limit) = (step.program.largest_bytes() as u64, adapter.max_buffer);
     if bytes <= limit {
@@ -70,7 +69,7 @@ mod tests {
             seed: 0,
             threads: 1,
         };
-        let step = network::build(&spec, pixel_type(&spec), Device::Gpu)?;
+        let step = network::build(&spec, spec.pixel_type(), DeviceKind::Gpu)?;
         let mut adapter = Adapter {
             name: "card".into(),
             kind: AdapterKind::Discrete,
@@ -83,12 +82,12 @@ mod tests {
             cooperative_matrix: false,
             timestamps: false,
         };
-        fits(&spec, &step, &adapter)?;
+        check_capacity(&spec, &step, &adapter)?;
         adapter.max_buffer /= 2;
-        let refused = fits(&spec, &step, &adapter).expect_err("a value is larger than the largest buffer").to_string();
+        let refused = check_capacity(&spec, &step, &adapter).expect_err("a value is larger than the largest buffer").to_string();
         assert!(refused.contains("a batch of 16 needs") && refused.ends_with("; a batch of 8 fits"), "{refused}");
         adapter.max_buffer = 16;
-        let refused = fits(&spec, &step, &adapter).expect_err("nothing fits").to_string();
+        let refused = check_capacity(&spec, &step, &adapter).expect_err("nothing fits").to_string();
         assert!(refused.ends_with("; no batch fits"), "{refused}");
         Ok(())
     }
