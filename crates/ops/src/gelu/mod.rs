@@ -17,7 +17,7 @@ pub const GELU: Unary = Unary {
     gradient_name: "gelu_dx",
     saved: Saved::Operand,
     value,
-    derivative,
+    gradient: |x, dy| dy * derivative(x),
     fast: gelu::gelu,
     fast_gradient: gelu::gelu_backward,
     writes_bf16x2: true,

@@ -15,9 +15,9 @@ pub const QUICK_GELU: Unary = Unary {
     gradient_name: "quick_gelu_dx",
     saved: Saved::Operand,
     value: |x| (f64::from(x) * sigma(x)) as f32,
-    derivative: |x| (sigma(x) + f64::from(FACTOR) * f64::from(x) * sigma(x) * (1.0 - sigma(x))) as f32,
+    gradient: |x, dy| dy * (sigma(x) + f64::from(FACTOR) * f64::from(x) * sigma(x) * (1.0 - sigma(x))) as f32,
     fast: forward,
-    fast_gradient: gradient,
+    fast_gradient: backward,
     writes_bf16x2: false,
     epilogues: None,
     kernels: unary_kernels!("quick_gelu"),
@@ -37,7 +37,7 @@ multiversion! {
 }
 
 multiversion! {
-    fn gradient(x: &[f32], dy: &[f32], dx: &mut [f32]) {
+    fn backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
         for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
             let s = 1.0 / (1.0 + math::exp::<FMA>(-FACTOR * x));
             *dx = dy * madd::<FMA>(FACTOR * x * s, 1.0 - s, s);

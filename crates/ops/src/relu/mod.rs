@@ -14,9 +14,9 @@ pub const RELU: Unary = Unary {
     gradient_name: "relu_dx",
     saved: Saved::Result,
     value: |x| if x > 0.0 { x } else { 0.0 },
-    derivative: |y| if y > 0.0 { 1.0 } else { 0.0 },
+    gradient: |y, dy| if y > 0.0 { dy } else { 0.0 },
     fast: forward,
-    fast_gradient: gradient,
+    fast_gradient: backward,
     writes_bf16x2: false,
     epilogues: None,
     kernels: unary_kernels!("relu"),
@@ -29,7 +29,7 @@ multiversion! {
 }
 
 multiversion! {
-    fn gradient(y: &[f32], dy: &[f32], dx: &mut [f32]) {
+    fn backward(y: &[f32], dy: &[f32], dx: &mut [f32]) {
         for ((dx, &y), &dy) in dx.iter_mut().zip(y).zip(dy) { *dx = if y > 0.0 { dy } else { 0.0 }; }
     }
 }

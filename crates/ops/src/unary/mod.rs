@@ -26,8 +26,8 @@ pub struct Unary {
     pub(crate) saved: Saved,
     /// Plain version: one element.
     pub(crate) value: fn(f32) -> f32,
-    /// Plain version of the derivative, from one element of the saved value.
-    pub(crate) derivative: fn(f32) -> f32,
+    /// Plain version of the gradient: one element of `dx` from the saved value and `dy`.
+    pub(crate) gradient: fn(f32, f32) -> f32,
     /// Fast version: `y` from `x`.
     pub(crate) fast: fn(&[f32], &mut [f32]),
     /// Fast version of the gradient: `dx` from the saved value and `dy`.
@@ -121,7 +121,7 @@ impl Op for UnaryGradient {
     fn reference(&self, io: &mut Io) {
         let (saved, dy) = (io.f32(0), io.f32(1));
         for ((dx, &saved), &dy) in io.out().iter_mut().zip(saved).zip(dy) {
-            *dx = dy * (self.0.derivative)(saved);
+            *dx = (self.0.gradient)(saved, dy);
         }
     }
 
