@@ -1,4 +1,4 @@
-//! Threads of a pool on processors of their own: docs/decisions/0059-pinned-threads.md.
+//! Threads of a pool on processors of their own: docs/decisions/0059-threads-keep-to-processors.md.
 
 #[cfg(target_os = "linux")]
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
