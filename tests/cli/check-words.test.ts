@@ -133,3 +133,8 @@ describe("documentation comments", () => {
     expect(emptyOpenings(text, ".rs")).toEqual([]);
   });
 });
+
+test("a document that a source names is there", () => {
+  const source = "//! See docs/decisions/0001-a.md.\n//! And docs/b.md.";
+  expect(findingsIn({ "crates/x/src/a.rs": source, "docs/b.md": "" })).toEqual(["crates/x/src/a.rs:1"]);
+});
