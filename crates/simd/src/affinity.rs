@@ -1,4 +1,4 @@
-//! Threads of a pool on processors of their own: docs/decisions/0059-pinned-threads.md.
+//! Pinning of a pool's threads to cores: docs/decisions/0059-pinned-threads.md.
 
 #[cfg(target_os = "linux")]
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
