@@ -109,7 +109,8 @@ pub(crate) struct UnaryGradient(pub(crate) Unary);
 
 impl Op for UnaryGradient {
     fn name(&self) -> &'static str {
-        self.0.gradient_name
+        let Unary { gradient_name, .. } = self.0;
+        gradient_name
     }
 
     fn infer(&self, inputs: &[&Shape]) -> Result<Vec<(Shape, DType)>> {
