@@ -56,7 +56,10 @@ unsafe fn view<T: Element>(env: sys::napi_env, value: sys::napi_value) -> Result
         return Err(failure(ENGINE, format_args!("the argument is no {}", T::CLASS)));
     }
     if !is_plain {
-        return Err(failure(ENGINE, format_args!("a {} of shared memory, which other threads can write, is not read: pass a copy", T::CLASS)));
+        return Err(failure(
+            ENGINE,
+            format_args!("a {} of shared memory, which other threads can write, is not read: pass a copy", T::CLASS),
+        ));
     }
     if is_detached {
         return Err(failure(ENGINE, format_args!("the memory of the {} was transferred to somebody else", T::CLASS)));

@@ -93,9 +93,8 @@ impl JsTrainer {
     pub fn step<'env>(&self, env: &'env Env, batch: &JsBatch, parameters: Value, mixup: Option<JsMixup>) -> Result<Object<'env>> {
         let (parameters, lambda) = (read_parameters(parameters)?, mixup.map(JsMixup::factors));
         let pixels = batch.read()?;
-        self.worker.call(env, move |trainer| {
-            trainer.step(Pixels::U8(&pixels), lambda.as_deref(), &parameters).map(Floats).map_err(from_engine)
-        })
+        self.worker
+            .call(env, move |trainer| trainer.step(Pixels::U8(&pixels), lambda.as_deref(), &parameters).map(Floats).map_err(from_engine))
     }
 
     /// Makes one step and times every operator; rejects as `step` does.
