@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use esvit_engine::spec::TrainerSpec;
-use esvit_engine::{Error, Pixels, ProfileRow, Result, StepParameters, Trainer};
+use esvit_engine::{Batch, BatchLayout, BatchReader, Error, Pixels, ProfileRow, Result, StepParameters, Trainer};
 
 use crate::measurement::Begun;
 use crate::{Case, Machine, Measurement, Pace};
@@ -19,11 +19,9 @@ pub fn step(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, profile: boo
     let begun = Begun::new();
     let spec = TrainerSpec { threads: machine.pool().threads(), ..spec.clone() };
     let mut trainer = Trainer::new(spec.clone(), machine.device())?;
-    let pixels = |images: usize, side: usize| noise(images * 3 * side * side);
-    let (crops, images) = (&spec.crops, spec.crops.batch * spec.accumulate);
-    let global = pixels(2 * images, crops.global_size);
-    let local = pixels(crops.local_count * images, crops.local_size);
-    let pixels = Pixels::U8 { global: &global, local: &local };
+    let images = spec.crops.batch * spec.accumulate;
+    let batch = noise_batch(&spec)?;
+    let pixels = Pixels::U8(&batch);
     // Everything is updated: no layer is frozen.
     let mut parameters = StepParameters {
         step: 0,
@@ -48,6 +46,14 @@ pub fn step(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, profile: boo
     let planned = (plan.memory.arena + plan.memory.parameters + plan.memory.workspace) as u64;
     let measurement = begun.end(Case::Step, &spec, machine, times, plan.flops as f64 / 1e9, planned);
     Ok((measurement, rows))
+}
+
+/// A full batch of noise.
+fn noise_batch(spec: &TrainerSpec) -> Result<BatchReader> {
+    let pixels = |images: usize, side: usize| noise(images * 3 * side * side);
+    let (crops, images) = (&spec.crops, spec.crops.batch * spec.accumulate);
+    let (global, local) = (pixels(2 * images, crops.global_size), pixels(crops.local_count * images, crops.local_size));
+    Batch::from_crops(BatchLayout::of(spec), &global, &local)?.read()
 }
 
 /// Pixels without a pattern, the same in every run.

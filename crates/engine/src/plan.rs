@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 
 use crate::network::{self, CompiledStep};
 use crate::optimizer::Optimizer;
+use crate::pixels::PixelMemory;
 use crate::spec::TrainerSpec;
 use crate::{DeviceKind, Result};
 
@@ -19,7 +20,7 @@ pub struct MemoryPlan {
     pub arena: usize,
     /// Both networks, moments, centers; with accumulation also the sums of the gradients.
     pub parameters: usize,
-    /// Pixels of a pass, and on the CPU scratch memory of the operators.
+    /// With mixup the pixels of a pass as floats, and on the CPU scratch memory of the operators.
     pub workspace: usize,
     /// The largest tensor of a state: a checkpoint takes as much while it is written.
     pub largest_tensor: usize,
@@ -61,12 +62,6 @@ impl TrainerPlan {
         let centers = spec.head.out_dim * if spec.loss.region { 2 } else { 1 };
         let moments = parameter_count * Optimizer::moments_per_value(spec.optimizer);
         let sums = if spec.accumulate > 1 { parameter_count } else { 0 };
-        let pixels = step.pixels;
-        let pixel_bytes = match dtype {
-            DType::U8 => pixels.global + pixels.local,
-            // The teacher's crops are copied apart: the student's are mixed.
-            _ => 4 * (2 * pixels.global + pixels.local),
-        };
         let scratch = match device {
             DeviceKind::Cpu => step.program.scratch_bytes(Pool::threads_for(spec.threads)),
             DeviceKind::Gpu => 0,
@@ -74,7 +69,7 @@ impl TrainerPlan {
         let memory = MemoryPlan {
             arena: step.program.arena_bytes(),
             parameters: 4 * (held(&step.student) + held(&step.teacher) + moments + sums + centers),
-            workspace: pixel_bytes + scratch,
+            workspace: PixelMemory::bytes(dtype, step.pixels) + scratch,
             largest_tensor: 4 * step.student.entries.iter().map(Entry::volume).max().unwrap_or(0).max(spec.head.out_dim),
         };
         TrainerPlan { memory, parameter_count, flops: spec.accumulate as u64 * step.program.flops() }

@@ -6,7 +6,10 @@
 
 use esvit_engine::device::Gpu;
 use esvit_engine::spec::{CropSpec, EncoderSpec, FeatureOutput, LossSpec, OptimizerKind, Precision, TrainerSpec};
-use esvit_engine::{Device, Encoder, LossScaler, Pixels, StepParameters, StepStats, Tensor, TensorValues, Trainer, TrainerState};
+use esvit_engine::{
+    Batch, BatchLayout, BatchReader, Device, Encoder, LossScaler, Pixels, StepParameters, StepStats, Tensor, TensorValues, Trainer,
+    TrainerState,
+};
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec, VilBorder, VilGate, VilNeighbors, VilPool, VilSpec, VilStage};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -98,18 +101,20 @@ fn images(spec: &TrainerSpec) -> usize {
     spec.crops.batch * spec.accumulate
 }
 
-/// Crops of a step, global and local.
-fn crops(images: usize, step: usize) -> [Vec<u8>; 2] {
+/// A full batch of a step.
+fn crops(spec: &TrainerSpec, step: usize) -> esvit_engine::Result<BatchReader> {
+    let images = images(spec);
     let pixels = |count: usize, salt: usize| -> Vec<u8> { (0..count).map(|i| ((i * 31 + i / 7 * salt) % 256) as u8).collect() };
-    [pixels(images * 2 * 3 * 32 * 32, 13 + step), pixels(images * 3 * 16 * 16, 5 + step)]
+    let (global, local) = (pixels(images * 2 * 3 * 32 * 32, 13 + step), pixels(images * 3 * 16 * 16, 5 + step));
+    Batch::from_crops(BatchLayout::of(spec), &global, &local)?.read()
 }
 
 fn steps(name: &str, spec: TrainerSpec, gpu: &Gpu) -> Outcome {
     let (mut here, mut there) = (Trainer::new(spec.clone(), Device::Cpu)?, Trainer::new(spec.clone(), Device::Gpu(gpu.clone()))?);
     let lambda = spec.loss.mixup.then_some([0.7f32, 0.4, 1.0]);
     for step in 0..3usize {
-        let [global, local] = crops(images(&spec), step);
-        let crops = Pixels::U8 { global: &global, local: &local };
+        let batch = crops(&spec, step)?;
+        let crops = Pixels::U8(&batch);
         let parameters = StepParameters {
             step: step as u64,
             // Neighbors are drawn in the first steps, and no longer in the last.
@@ -186,7 +191,7 @@ fn changes_nothing(spec: TrainerSpec, gpu: Gpu) -> Outcome {
         Ok(())
     })?;
     let before = trainer.state()?;
-    let [global, local] = crops(images(&spec), 0);
+    let batch = crops(&spec, 0)?;
     let parameters = StepParameters {
         step: 0,
         progress: 0.0,
@@ -196,7 +201,7 @@ fn changes_nothing(spec: TrainerSpec, gpu: Gpu) -> Outcome {
         teacher_temperature: 0.05,
         freeze_last_layer: false,
     };
-    let stats = trainer.step(Pixels::U8 { global: &global, local: &local }, None, &parameters)?;
+    let stats = trainer.step(Pixels::U8(&batch), None, &parameters)?;
     assert!(!stats.finite);
     let after = trainer.state()?;
     let bits = |s: &TrainerState| -> Vec<u64> {
@@ -208,9 +213,8 @@ fn changes_nothing(spec: TrainerSpec, gpu: Gpu) -> Outcome {
 }
 
 fn train(trainer: &mut Trainer, steps: std::ops::Range<usize>) -> Result<Vec<StepStats>, esvit_engine::Error> {
-    let images = images(trainer.spec());
     let step = |step: usize| {
-        let [global, local] = crops(images, step % 3);
+        let batch = crops(trainer.spec(), step % 3)?;
         let parameters = StepParameters {
             step: step as u64,
             learning_rate: 1e-4,
@@ -220,7 +224,7 @@ fn train(trainer: &mut Trainer, steps: std::ops::Range<usize>) -> Result<Vec<Ste
             freeze_last_layer: false,
             progress: 0.0,
         };
-        trainer.step(Pixels::U8 { global: &global, local: &local }, None, &parameters)
+        trainer.step(Pixels::U8(&batch), None, &parameters)
     };
     steps.map(step).collect()
 }

@@ -1,7 +1,7 @@
 //! Mixed precision on the CPU against single precision: loss curve, features, repeatability. Where the CPU has no bf16 both are the same.
 
 use esvit_engine::spec::{CropSpec, EncoderSpec, FeatureOutput, LossSpec, OptimizerKind, Precision, TrainerSpec};
-use esvit_engine::{Device, Encoder, Pixels, StepParameters, Trainer, TrainerState};
+use esvit_engine::{Batch, BatchLayout, Device, Encoder, Pixels, StepParameters, Trainer, TrainerState};
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -51,7 +51,8 @@ fn step(trainer: &mut Trainer, t: usize) -> Result<f64, Box<dyn std::error::Erro
         teacher_temperature: 0.05,
         freeze_last_layer: t < 2,
     };
-    let stats = trainer.step(Pixels::U8 { global: &global, local: &local }, None, &parameters)?;
+    let stats =
+        trainer.step(Pixels::U8(&Batch::from_crops(BatchLayout::of(trainer.spec()), &global, &local)?.read()?), None, &parameters)?;
     assert!(stats.finite, "step {t}");
     Ok(stats.loss)
 }

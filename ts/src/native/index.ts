@@ -250,15 +250,19 @@ function asEngineError(cause: unknown): unknown {
   return match ? new EngineError(match[1] as EngineError["code"], match[2] as string, { cause }) : cause;
 }
 
+/** Objects of the addon behind those that {@link guarded} made: the addon takes no others as arguments. */
+const unguarded = new WeakMap<object, object>();
+
 /** An object of the addon whose calls fail with {@link EngineError}, at once or in their promise. */
 function guarded<T extends object>(object: T): T {
-  return new Proxy(object, {
+  const proxy = new Proxy(object, {
     get(target, key) {
       const member: unknown = Reflect.get(target, key, target);
       if (typeof member !== "function") return member;
       return (...args: unknown[]): unknown => {
         try {
-          const result: unknown = Reflect.apply(member, target, args);
+          const plain = args.map((arg) => (typeof arg === "object" && arg !== null && unguarded.get(arg)) || arg);
+          const result: unknown = Reflect.apply(member, target, plain);
           if (!(result instanceof Promise)) return result;
           return result.catch((cause: unknown) => {
             throw asEngineError(cause);
@@ -269,6 +273,8 @@ function guarded<T extends object>(object: T): T {
       };
     },
   });
+  unguarded.set(proxy, object);
+  return proxy;
 }
 
 /** The addon's file, from `dist/native` as from `ts/src/native`; `ESVIT_ADDON` names another one. */
