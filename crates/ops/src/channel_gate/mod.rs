@@ -13,7 +13,7 @@ use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
 use crate::Input::Wave;
 use crate::{Case, Layout, Segment, check};
 
-/// The operator.
+/// Multiplies the channels of each image by a gate.
 #[derive(Debug, Clone)]
 pub struct ChannelGate {
     /// Which rows belong to which image.

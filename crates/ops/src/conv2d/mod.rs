@@ -20,7 +20,7 @@ use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Precision, Prepacked, Resul
 use crate::linear::ColumnSum;
 use crate::{Filter, Layout, check};
 
-/// The operator over these tokens; with two operands there is no bias.
+/// Convolution over the grids of a layout; with two operands there is no bias.
 #[derive(Clone, Debug)]
 pub struct Conv2d {
     /// Grids of `x`.

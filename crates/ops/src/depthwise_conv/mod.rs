@@ -15,7 +15,7 @@ use crate::Input::Wave;
 use crate::grouped_conv::gpu;
 use crate::{Case, Filter, Layout, Segment, check};
 
-/// The operator over these tokens.
+/// Convolution of every channel over the grids of a layout.
 #[derive(Clone, Debug)]
 pub struct DepthwiseConv {
     layout: Layout,

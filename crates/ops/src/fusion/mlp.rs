@@ -58,7 +58,7 @@ impl FusedMlp {
         FusedMlp { second_bias: Some(bias), epilogue: None, ..self }
     }
 
-    /// The same layers with this epilogue.
+    /// Layers with this epilogue in place of their own.
     pub fn with_epilogue(self, epilogue: Option<EpilogueKind>) -> FusedMlp {
         FusedMlp { epilogue, ..self }
     }

@@ -28,7 +28,7 @@ pub(crate) struct GatherSegment {
     pub index: Vec<u32>,
 }
 
-/// The operator.
+/// Rearranges the rows of every image by a constant index.
 #[derive(Clone, Debug)]
 pub struct GatherRows {
     parts: Arc<[GatherSegment]>,

@@ -11,7 +11,7 @@ use crate::Input::Wave;
 use crate::epilogue::EpilogueKind;
 use crate::unary::{Saved, Unary, unary_kernels};
 
-/// The operator.
+/// GELU of each element.
 pub const GELU: Unary = Unary {
     name: "gelu",
     gradient_name: "gelu_dx",

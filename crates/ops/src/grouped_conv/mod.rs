@@ -21,7 +21,7 @@ use esvit_graph::{DType, Error, GpuIo, Graph, Io, Node, Op, Result, Shape, Value
 
 use crate::{Filter, Layout, check};
 
-/// The operator over these tokens.
+/// Convolution in groups of channels over the grids of a layout.
 #[derive(Clone, Debug)]
 pub struct GroupedConv {
     /// Grids of `x`.

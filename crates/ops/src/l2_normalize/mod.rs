@@ -16,7 +16,7 @@ use crate::{Case, check};
 
 const EPS: f32 = 1e-12;
 
-/// The operator.
+/// Scales every row to unit length.
 #[derive(Debug)]
 pub struct L2Normalize;
 
@@ -63,7 +63,7 @@ impl Op for L2Normalize {
     }
 }
 
-/// The gradient, from `y`, `norm` and `dy`.
+/// Gradient of the normalization, from `y`, `norm` and `dy`.
 #[derive(Debug)]
 struct L2NormalizeGradient;
 

@@ -19,10 +19,10 @@ use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
 
 use crate::{bf16x2, check, column_sums};
 
-/// The operator; `eps` is added to the variance.
+/// Layer normalization of every row.
 #[derive(Debug)]
 pub struct LayerNorm {
-    /// 1e-6 in Swin, ViL and ViT; 1e-5 in CvT.
+    /// Added to the variance: 1e-6 in Swin, ViL and ViT; 1e-5 in CvT.
     pub eps: f32,
 }
 

@@ -21,7 +21,7 @@ use esvit_simd::gemm::Epilogue;
 use crate::bf16x2::has_even_rows;
 use crate::{check, column_sums};
 
-/// The layer; with two operands there is no bias.
+/// Linear layer; with two operands there is no bias.
 #[derive(Debug)]
 pub struct Linear;
 

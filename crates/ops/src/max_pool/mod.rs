@@ -12,7 +12,7 @@ use esvit_graph::{DType, Error, GpuIo, Graph, Io, Node, Op, Result, Shape, Value
 use crate::Input::Apart;
 use crate::{Case, Filter, Layout, Segment, check};
 
-/// The operator over these tokens.
+/// Maximum over windows of the grids of a layout.
 #[derive(Clone, Debug)]
 pub struct MaxPool {
     /// Grids of `x`.

@@ -17,7 +17,7 @@ use crate::{Case, Layout, Segment, check};
 
 const OFFSETS: [(usize, usize); 4] = [(0, 0), (1, 0), (0, 1), (1, 1)];
 
-/// The operator.
+/// Merges 2×2 tokens into one.
 #[derive(Debug, Clone)]
 pub struct PatchMerge {
     /// Grids before merging.
@@ -86,7 +86,7 @@ impl Op for PatchMerge {
     }
 }
 
-/// The gradient: every quarter back to its token.
+/// Gradient of patch merging: every quarter back to its token.
 #[derive(Debug)]
 struct PatchSplit(PatchMerge);
 

@@ -23,7 +23,7 @@ pub const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 /// Standard deviation of ImageNet's channels.
 pub const STD: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// The operator: crops of pixels, cut in patches.
+/// Cuts crops of pixels into rows of patches.
 #[derive(Debug, Clone)]
 pub struct Patchify {
     /// Images, height and width in pixels.
@@ -130,7 +130,7 @@ impl Op for Patchify {
     }
 }
 
-/// The gradient for float pixels: rows of patches back to their place.
+/// Gradient of float pixels: rows of patches back to their place.
 #[derive(Debug)]
 struct Unpatchify(Patchify);
 

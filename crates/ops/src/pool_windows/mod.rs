@@ -16,7 +16,7 @@ use esvit_graph::{DType, Error, GpuIo, Graph, Io, Node, Op, Result, Shape, Value
 use crate::Input::Wave;
 use crate::{Case, Layout, Segment, check};
 
-/// The operator.
+/// Appends pooled windows to the keys and values of each image.
 #[derive(Debug, Clone)]
 pub struct PoolWindows {
     /// The grids, without global tokens.
@@ -141,7 +141,7 @@ impl Op for PoolWindows {
     }
 }
 
-/// The gradient of every operand, from the operands and `dy`.
+/// Gradient of every operand, from the operands and `dy`.
 #[derive(Debug)]
 struct PoolGradient(PoolWindows);
 

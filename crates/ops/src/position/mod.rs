@@ -14,7 +14,7 @@ use esvit_simd::lanes;
 use crate::Input::Wave;
 use crate::{Case, Layout, Segment, check};
 
-/// The operator.
+/// Adds one table of positions to every image.
 #[derive(Debug)]
 pub struct AddPosition;
 

@@ -41,7 +41,7 @@ use crate::check;
 /// Operands of the forward pass; the gradient has `lse_s`, `lse_t`, `dloss` and kept logits behind them.
 const OPERANDS: usize = 10;
 
-/// The operator.
+/// Cross entropy between teacher and student over all prototypes.
 #[derive(Debug, Clone)]
 pub struct PrototypeLoss {
     /// τ, the student's temperature.
@@ -127,7 +127,7 @@ impl Op for PrototypeLoss {
     }
 }
 
-/// The gradient: `dz`, `dv` and `dg` from the operands, both log-sum-exps, `dloss` and, where there are any, the kept logits.
+/// Gradients of the prototype loss: `dz`, `dv` and `dg` from the operands, both log-sum-exps, `dloss` and, where there are any, the kept logits.
 #[derive(Debug)]
 struct PrototypeLossGradient(PrototypeLoss);
 

@@ -9,7 +9,7 @@ use crate::Case;
 use crate::Input::Wave;
 use crate::unary::{Saved, Unary, unary_kernels};
 
-/// The operator.
+/// QuickGELU of each element.
 pub const QUICK_GELU: Unary = Unary {
     name: "quick_gelu",
     gradient_name: "quick_gelu_dx",

@@ -18,7 +18,7 @@ use crate::{Case, Layout, Segment, check};
 /// Operand and segment that a segment of the result is copied from; `None` for zeros.
 pub type Source = Option<(usize, usize)>;
 
-/// The operator.
+/// Copies, cuts and extends grids from several matrices into one.
 #[derive(Clone, Debug)]
 pub struct Regrid {
     from: Arc<[Layout]>,

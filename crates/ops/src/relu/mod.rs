@@ -8,7 +8,7 @@ use crate::Case;
 use crate::Input::Apart;
 use crate::unary::{Saved, Unary, unary_kernels};
 
-/// The operator.
+/// ReLU of each element.
 pub const RELU: Unary = Unary {
     name: "relu",
     gradient_name: "relu_dx",

@@ -16,7 +16,7 @@ use crate::Input::{Positive, Wave};
 use crate::epilogue::EpilogueKind;
 use crate::{Case, Layout, Segment, bf16x2, check};
 
-/// The operator over these tokens.
+/// Residual connection with an optional factor for each image.
 #[derive(Debug)]
 pub struct Residual {
     /// Which rows belong to which image.

@@ -116,7 +116,7 @@ impl RowMapBuilder {
     }
 }
 
-/// The operator.
+/// Constant sparse linear map from the rows of tables to those of a result.
 #[derive(Clone, Debug)]
 pub struct RowMap {
     shape: Shape,

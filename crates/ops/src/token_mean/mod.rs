@@ -11,7 +11,7 @@ use esvit_simd::lanes;
 use crate::Input::Wave;
 use crate::{Case, Layout, Segment, check};
 
-/// The operator.
+/// Mean over the tokens of each image.
 #[derive(Debug, Clone)]
 pub struct TokenMean {
     /// Which rows belong to which image.
@@ -64,7 +64,7 @@ impl Op for TokenMean {
     }
 }
 
-/// The gradient: each image's row to all its tokens.
+/// Gradient of the mean: each image's row to all its tokens.
 #[derive(Debug)]
 struct Spread(TokenMean);
 

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use crate::Input::{Positive, Wave};
 use crate::{Case, check};
 
-/// The operator.
+/// Weight normalization: rows of `v` to magnitudes `g`.
 #[derive(Debug)]
 pub struct WeightNorm;
 
@@ -63,7 +63,7 @@ impl Op for WeightNorm {
     }
 }
 
-/// The gradient: `dv` and `dg` from `v`, `g` and `dw`.
+/// Gradients of weight normalization: `dv` and `dg` from `v`, `g` and `dw`.
 #[derive(Debug)]
 struct WeightNormGradient;
 

@@ -6,7 +6,7 @@ use esvit_graph::{DType, GpuIo, Io, Op, Result, Shape};
 
 use crate::{Case, check};
 
-/// The operator: no operands, a result of this shape.
+/// A constant result of zeros with this shape, from no operands.
 #[derive(Debug)]
 pub struct Zeros(pub Shape);
 
