@@ -9,9 +9,9 @@ use crate::aligned::{ALIGN, aligned};
 /// Sizes of the tiles: `T` tokens, `D` channels a head, as they are and padded.
 #[derive(Clone, Copy)]
 pub(super) struct WindowTileSizes {
-    /// T.
+    /// T: tokens of a window.
     pub area: usize,
-    /// D.
+    /// D: channels of a head.
     pub d: usize,
     /// T padded to whole half registers, and to whole rows of scores.
     pub tp: usize,
