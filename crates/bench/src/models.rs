@@ -11,7 +11,7 @@ const SWINS: [(&str, usize, [usize; 4], [usize; 4]); 4] = [
     ("swin_large", 192, [2, 2, 18, 2], [6, 12, 24, 48]),
 ];
 
-/// What [`training`] knows.
+/// Names that [`training`] knows.
 pub fn names() -> impl Iterator<Item = &'static str> {
     SWINS.iter().map(|(name, ..)| *name)
 }
@@ -62,8 +62,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_of_swin_t_that_computes_twice_needs_an_eighth_more_than_its_parameters() {
-        // What PyTorch needs for the same step (docs/benchmarks.md) is three times that.
+    fn a_step_of_swin_t_with_checkpointing_needs_an_eighth_more_than_its_parameters() {
+        // PyTorch needs three times as much for the same step (docs/benchmarks.md).
         let spec = training("swin_tiny", 7).unwrap();
         let spec = TrainerSpec { checkpointing: true, crops: CropSpec { batch: 2, ..spec.crops }, ..spec };
         let memory = TrainerPlan::new(&spec, DeviceKind::Cpu).unwrap().memory;

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use esvit_bench::{Case, Subject, models};
+use esvit_bench::{BenchCase, Subject, models};
 use esvit_engine::spec::{Precision, TrainerSpec};
 use lexopt::prelude::*;
 
@@ -28,7 +28,7 @@ esvit-bench: what the engine costs on this machine
   --local-size PX          side of the local crops (96)
   --local-count N          local crops an image (8)
   --region on|off          the region loss (on)
-  --checkpointing on|off   of step: blocks are computed again in the backward pass, and no logits are kept (off)
+  --checkpointing on|off   of step: blocks are recomputed in the backward pass, and no logits are stored (off)
   --runs N                 runs that count (5)
   --warm-up N              runs before them (1)
   --only NAME              of ops: those whose name begins so
@@ -41,7 +41,7 @@ pub struct Options {
     pub subjects: Vec<Subject>,
     pub gpu: bool,
     pub threads: Vec<usize>,
-    /// Empty for what is usual for the subject.
+    /// Numbers of images; empty for the usual ones of the subject.
     batches: Vec<usize>,
     pub spec: TrainerSpec,
     pub runs: usize,
@@ -56,9 +56,9 @@ impl Options {
     pub fn batches(&self, subject: Subject) -> Vec<usize> {
         match subject {
             _ if !self.batches.is_empty() => self.batches.clone(),
-            Subject::Operators | Subject::Case(Case::Step | Case::Loss) => vec![2],
-            Subject::Case(Case::Attention { .. }) => vec![8],
-            Subject::Case(Case::Inference) => vec![1, 8, 32],
+            Subject::Operators | Subject::Case(BenchCase::Step | BenchCase::Loss) => vec![2],
+            Subject::Case(BenchCase::Attention { .. }) => vec![8],
+            Subject::Case(BenchCase::Inference) => vec![1, 8, 32],
         }
     }
 }
@@ -197,7 +197,7 @@ mod tests {
         let line = "loss -d gpu --precision mixed --threads 1,2 --batch-size 3 --arch swin_base --window 14 --prototypes 512 --global-size 112 \
                     --local-size 48 --local-count 2 --region off --checkpointing on --runs 7 --warm-up 0 --json";
         let o = options(line).unwrap();
-        assert_eq!(o.subjects, [Subject::Case(Case::Loss)]);
+        assert_eq!(o.subjects, [Subject::Case(BenchCase::Loss)]);
         assert_eq!((o.gpu, o.json, o.paced, o.runs, o.warm_up), (true, true, false, 7, 0));
         assert_eq!((o.threads.clone(), o.batches(o.subjects[0])), (vec![1, 2], vec![3]));
         let swin = models::swin(&o.spec.backbone).unwrap();

@@ -1,4 +1,4 @@
-//! What shares of the peak refer to: the best matrix product of the machine.
+//! Peak: the rate of the machine's best matrix product, which shares of the peak refer to.
 
 use esvit_engine::Result;
 use esvit_engine::peak::gemm_gflops;

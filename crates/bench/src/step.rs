@@ -7,7 +7,7 @@ use esvit_engine::{Error, Pixels, Result, StepParameters, Trainer};
 use serde::Serialize;
 
 use crate::measurement::Begun;
-use crate::{Case, Machine, Measurement, Pace};
+use crate::{BenchCase, Machine, Measurement, Pace};
 
 /// Time and arithmetic of one operator in one part of the step.
 #[derive(Clone, Debug, Serialize)]
@@ -15,11 +15,11 @@ use crate::{Case, Machine, Measurement, Pace};
 pub struct StepRow {
     /// Part of the step.
     pub phase: &'static str,
-    /// Operator.
+    /// Name of the operator.
     pub operator: &'static str,
-    /// Applications.
+    /// Number of applications.
     pub calls: u32,
-    /// Of all of them.
+    /// Milliseconds of all applications.
     pub ms: f64,
     /// Matrix products, 10⁹ operations.
     pub gflop: f64,
@@ -69,7 +69,7 @@ pub fn step(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, profile: boo
     }
     let plan = *trainer.plan();
     let planned = (plan.memory.arena + plan.memory.parameters + plan.memory.workspace) as u64;
-    let measurement = begun.end(Case::Step, &spec, machine, times, plan.flops as f64 / 1e9, planned);
+    let measurement = begun.end(BenchCase::Step, &spec, machine, times, plan.flops as f64 / 1e9, planned);
     Ok((measurement, rows.into_iter().map(StepRow::from).collect()))
 }
 

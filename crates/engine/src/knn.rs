@@ -3,7 +3,7 @@
 //! Rows are scaled to unit length; the k most similar training rows vote with `exp(cosine / temperature)`; classes are
 //! ranked by their votes.
 //!
-//! Source: Wu et al. 2018, <https://arxiv.org/abs/1805.01978>; `eval_knn.py` of the reference.
+//! Source: Wu et al. 2018, <https://arxiv.org/abs/1805.01978>; `eval_knn.py` of microsoft/esvit.
 
 use esvit_simd::gemm::gemm;
 use esvit_simd::{Mat, MatMut, Pool, lanes};

@@ -3,8 +3,7 @@
 use esvit_engine::spec::{CropSpec, EncoderSpec, FeatureOutput, LossSpec, OptimizerKind, Precision, TrainerSpec};
 use esvit_engine::{Device, Encoder, Tensor, Trainer};
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
-
-type Outcome = Result<(), Box<dyn std::error::Error>>;
+use esvit_testkit::Outcome;
 
 fn backbone() -> BackboneSpec {
     BackboneSpec::Swin(SwinSpec {

@@ -8,8 +8,7 @@ use esvit_engine::device::Gpu;
 use esvit_engine::spec::{CropSpec, EncoderSpec, FeatureOutput, LossSpec, OptimizerKind, Precision, TrainerSpec};
 use esvit_engine::{Device, Encoder, LossScaler, Pixels, StepParameters, StepStats, Tensor, TensorValues, Trainer, TrainerState};
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec, VilBorder, VilGate, VilNeighbors, VilPool, VilSpec, VilStage};
-
-type Outcome = Result<(), Box<dyn std::error::Error>>;
+use esvit_testkit::Outcome;
 
 fn spec(optimizer: OptimizerKind, region: bool, mixup: bool, batch_norm: bool) -> TrainerSpec {
     TrainerSpec {

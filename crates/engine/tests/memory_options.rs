@@ -3,8 +3,7 @@
 use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, Precision, TrainerSpec};
 use esvit_engine::{Device, DeviceKind, Pixels, StepParameters, StepStats, TensorValues, Trainer, TrainerPlan};
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
-
-type Outcome = Result<(), Box<dyn std::error::Error>>;
+use esvit_testkit::Outcome;
 
 const GLOBAL: usize = 32;
 const LOCAL: usize = 16;

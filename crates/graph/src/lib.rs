@@ -4,8 +4,8 @@
 //! - [`Graph::gradients`] adds the backward nodes: one rule for each operator, no tape at run time.
 //! - [`Program`] drops what nobody needs and gives every buffer an offset in one arena, so the memory of a run is known before its first
 //!   step. [`Program::ready_points`] tell where gradients are complete.
-//! - [`Program::run`] walks the nodes on the CPU; [`Program::record`] records them for a GPU. What they read from outside is bound to the
-//!   handles of leaves, [`Leaf`].
+//! - [`Program::run`] walks the nodes on the CPU; [`Program::record`] records them for a GPU. [`Bindings`] give them
+//!   the values they read from outside, by the handles of leaves, [`Leaf`].
 
 mod bf16x2;
 mod bindings;
@@ -16,7 +16,6 @@ mod error;
 mod fuse;
 mod gpu;
 mod graph;
-mod op;
 mod plan;
 mod prepack;
 mod program;
@@ -30,8 +29,8 @@ pub use bindings::Bindings;
 pub use constants::{Constants, Prepacked};
 pub use error::Error;
 pub use gpu::GpuArena;
+pub use graph::op::{GpuIo, Io, Next, Op, Precision, Variant};
 pub use graph::{Graph, NamedLeaf, Node};
-pub use op::{GpuIo, Io, Next, Op, Precision, Variant};
 pub use prepack::LeafSource;
 pub use program::Program;
 pub use ready::{Consumed, ReadyPoint};

@@ -6,8 +6,8 @@ use crate::network::{self, CompiledStep};
 use crate::spec::{CropSpec, TrainerSpec};
 use crate::{DeviceKind, Error, Result};
 
-/// Checks that every value of the step fits into a buffer, before anything is allocated. How much memory a GPU has in all no interface tells:
-/// that shows when it is allocated.
+/// Checks that every value of the step fits into a buffer, before anything is allocated. No interface tells how much
+/// memory a GPU has in all: that shows when it is allocated.
 pub fn check_capacity(spec: &TrainerSpec, step: &CompiledStep, adapter: &Adapter) -> Result<()> {
     let needs = |batch: usize| -> Result<u64> {
         let spec = TrainerSpec { crops: CropSpec { batch, ..spec.crops.clone() }, ..spec.clone() };
