@@ -245,9 +245,9 @@ fn check_loss(fixture: &Fixture) -> Outcome {
         let (mut feed, mut outputs) = (Feed::default(), Vec::new());
         let one = leaf(&mut g, "one", &[1]);
         feed.set("one", vec![1.0]);
-        let (direction, gain) = (leaf(&mut g, "identity", &[k, k]), leaf(&mut g, "gain", &[k, 1]));
+        let (direction, magnitude) = (leaf(&mut g, "identity", &[k, k]), leaf(&mut g, "magnitude", &[k, 1]));
         feed.set("identity", identity.clone());
-        feed.set("gain", vec![1.0; k]);
+        feed.set("magnitude", vec![1.0; k]);
         let mut data = |g: &mut Graph, name: String, rows: usize, cols: usize, kind: FillKind| {
             feed.set(name.clone(), fixture.fill_kind(&name, &[rows, cols], kind));
             leaf(g, &name, &[rows, cols])
@@ -255,7 +255,7 @@ fn check_loss(fixture: &Fixture) -> Outcome {
         let mut logits = |g: &mut Graph, net: &str, level: &str, rows| Projection {
             z: data(g, format!("loss.{call}.{net}.{level}"), rows, k, FillKind::Half),
             direction,
-            magnitude: gain,
+            magnitude,
         };
         let view = [logits(&mut g, "student", "view", setting.crops * setting.batch), logits(&mut g, "teacher", "view", 2 * setting.batch)];
         let region = if setting.region() {
