@@ -20,14 +20,16 @@ const trainer = native().createTrainer({
   loss: { region: true, student_temperature: 0.1, center_momentum: 0.9, mixup: false },
   optimizer: "adamw", clip_grad: 1, precision: values.precision, seed: 0, threads: 1,
 }, "gpu");
-const pixels = (images, side) => Uint8Array.from({ length: images * 3 * side * side }, (_, i) => (i * 31) % 256);
-const global = pixels(2 * crops.batch, crops.global_size);
-const local = pixels(crops.local_count * crops.batch, crops.local_size);
+const side = crops.global_size;
+const image = native().encodePng(Uint8Array.from({ length: 3 * side * side }, (_, i) => (i * 31) % 256), side, side);
+const batch = native().createBatch({ batch: 1, passes: 1, globalSize: side, localSize: crops.local_size, localCount: crops.local_count });
+const crop = (out) => ({ left: 0, top: 0, width: side, height: side, outWidth: out, outHeight: out, filter: "bilinear", flip: false, operations: [] });
+await batch.renderInto(image, 0, [crop(side), crop(side), crop(crops.local_size)]);
 
 const every = steps / 20;
 const points = [];
 for (let step = 0; step < steps; step++) {
-  await trainer.step({ global, local }, {
+  await trainer.step(batch, {
     step, progress: step / steps, learningRate: 1e-4, weightDecay: 0.04, momentum: 0.99, teacherTemperature: 0.05, freezeLastLayer: false,
   });
   if ((step + 1) % every === 0) {

@@ -25,7 +25,7 @@ if (images === undefined) throw new Error("name the folder of images");
 const every = Number(values.every);
 const steps = Number(values.steps);
 const seeds = values.seeds.split(",").map(Number);
-const split = await openLabeledSplit(images);
+const split = await openLabeledSplit(images, { maxFileMiB: 128 });
 if (!split) throw new Error(`${images} has no class folders`);
 
 /** Accuracy with 20 neighbors, in color and in gray. */

@@ -1,5 +1,5 @@
 /**
- * Compares the engine with PyTorch on this machine, and writes the ratios to docs/benchmarks.md. The two programs take turns, run by run.
+ * Compares the engine with PyTorch on this machine, and writes the ratios to docs/benchmarks.md. Runs of the two programs are interleaved.
  *
  *   npm run bench:peer -- [--quick] [--cases step,checkpointing,loss,attention,inference] [--precision f32,mixed] [--batch-size 2,4] [--rounds 5]
  *                         [--threads 2] [--device cpu|gpu] [--modes eager,fused,compile] [--prototypes 65536] [--python FILE] [--json] [--no-write]
@@ -10,7 +10,7 @@ import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { argumentsOf, comparisons, groups } from "./peer/comparisons.mjs";
-import { startPaced } from "./peer/paced.mjs";
+import { startInterleaved } from "./peer/interleaved.mjs";
 import { installedPython, PeerError } from "./peer/python.mjs";
 import { markdown, rewriteSection, summary } from "./peer/report.mjs";
 
@@ -92,7 +92,7 @@ async function compare(comparison, options, bench, python) {
   const programs = [[bench, [...ours, ...common]], ...modes.map((mode) => [python, [peer, ...theirs, ...common, "--mode", mode]])];
   const started = [];
   try {
-    for (const [command, args] of programs) started.push(await startPaced(command, args));
+    for (const [command, args] of programs) started.push(await startInterleaved(command, args));
     const ready = started.filter((program) => program.isReady);
     for (let round = 0; round < options.rounds; round++) {
       for (let turn = 0; turn < ready.length; turn++) {

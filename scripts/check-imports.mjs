@@ -6,12 +6,12 @@ import { readdirSync, readFileSync, statSync } from "node:fs";
 import { dirname, join, relative, resolve, sep } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
-/** What each folder may import besides itself; `types` stands for `import type` only. */
+/** Folders that each folder may import besides itself; `types` stands for `import type` only. */
 export const allowed = {
   native: {},
   random: {},
   config: { native: "types" },
-  schedule: { config: "all" },
+  schedule: { config: "all", native: "types" },
   augment: { config: "all", random: "all", native: "types" },
   data: { config: "all", random: "all", native: "all", augment: "all" },
   demo: { random: "all" },

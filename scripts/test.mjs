@@ -53,7 +53,7 @@ export function countVitest(report) {
   };
 }
 
-/** What a part of the tests is called by cargo and by vitest; all of them without a part. */
+/** Names of each part of the tests for cargo and for vitest; all tests without a part. */
 const parts = {
   all: { cargo: [], vitest: [] },
   golden: { cargo: ["--test", "golden_*"], vitest: [".golden.test.ts"] },

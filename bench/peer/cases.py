@@ -130,7 +130,7 @@ def loss(settings: Settings):
     def rows(count: int, width: int) -> torch.Tensor:
         return F.normalize(torch.randn(count, width, device=settings.device), dim=-1)
 
-    gain = torch.ones(settings.prototypes, 1, device=settings.device)
+    magnitude = torch.ones(settings.prototypes, 1, device=settings.device)
     terms = {"view": [1] * len(tokens)} | ({"region": tokens} if settings.region else {})
     inputs = {
         name: {
@@ -147,7 +147,7 @@ def loss(settings: Settings):
 
     def forward() -> torch.Tensor:
         def logits(name: str, z: str, v: str) -> torch.Tensor | None:
-            return F.linear(inputs[name][z], torch._weight_norm(inputs[name][v], gain, 0)) if name in inputs else None
+            return F.linear(inputs[name][z], torch._weight_norm(inputs[name][v], magnitude, 0)) if name in inputs else None
 
         with torch.no_grad():
             teacher = Output(logits("view", "teacher_z", "teacher_v"), logits("region", "teacher_z", "teacher_v"), teacher_features, tokens[:GLOBAL_CROPS])

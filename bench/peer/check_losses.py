@@ -1,4 +1,4 @@
-"""Compares the peer's losses with recorded ones of the reference: `check_losses.py FIXTURE.json`. Prints one JSON object."""
+"""Compares the peer's losses with recorded ones of the original: `check_losses.py FIXTURE.json`. Prints one JSON object."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-/** What is compared: cases, batches, precisions and the programs that take turns. */
+/** Comparisons of a run: cases, batches, precisions, and the programs whose runs are interleaved. */
 
 /** Names on the command line, and the cases behind them. */
 export const groups = {
@@ -25,7 +25,7 @@ export function ratioName(caseName, precision) {
   return precision === "mixed" ? `${name}_mixed` : name;
 }
 
-/** What `esvit-bench` and `peer.py` are asked for. Ours alone computes blocks twice in `step_checkpointing`: it is about memory. */
+/** Arguments of `esvit-bench` and `peer.py`. Ours alone recomputes blocks in `step_checkpointing`: it is about memory. */
 export function argumentsOf(caseName) {
   return caseName === "step_checkpointing" ? { ours: ["step", "--checkpointing", "on"], theirs: ["step"] } : { ours: [caseName], theirs: [caseName] };
 }

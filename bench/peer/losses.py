@@ -68,5 +68,5 @@ def view_and_region_loss(
 
 @torch.no_grad()
 def move_center(center: torch.Tensor, logits: torch.Tensor, momentum: float = 0.9) -> None:
-    """Towards the mean of the teacher's rows, after they were used."""
+    """Toward the mean of the teacher's rows, after they were used."""
     center.mul_(momentum).add_(logits.mean(dim=0, keepdim=True), alpha=1 - momentum)

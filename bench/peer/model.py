@@ -53,10 +53,10 @@ class Head(nn.Module):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
         self.direction = nn.Parameter(torch.empty(prototypes, bottleneck).uniform_(-(bottleneck**-0.5), bottleneck**-0.5))
-        self.gain = nn.Parameter(torch.ones(prototypes, 1), requires_grad=False)
+        self.magnitude = nn.Parameter(torch.ones(prototypes, 1), requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(F.normalize(self.mlp(x), dim=-1), torch._weight_norm(self.direction, self.gain, 0))
+        return F.linear(F.normalize(self.mlp(x), dim=-1), torch._weight_norm(self.direction, self.magnitude, 0))
 
 
 class Network(nn.Module):

@@ -1,4 +1,4 @@
-/** Ratios of two programs that took turns, as JSON and as a section of a document. */
+/** Ratios of interleaved runs of two programs, as JSON and as a section of a document. */
 import { readFileSync, writeFileSync } from "node:fs";
 
 export function median(values) {
@@ -60,7 +60,7 @@ export function markdown({ machine, rounds, cases, ratios, memoryRatios }, comma
     `\`${command}\`: ${machine.processor}, ${machine.threads} threads, ${machine.instructions}${machine.gpu ? `, ${machine.gpu}` : ""}; PyTorch ${machine.pytorch}.`,
     rounds === undefined
       ? "One program ran after the other. A ratio is their time over ours, run by run (median, smallest and largest): above 1 we are faster."
-      : `Both programs are loaded and take turns, ${rounds} rounds. A ratio is their time over ours in the same round (median, smallest and largest): above 1 we are faster.`,
+      : `Both programs are loaded and their runs interleaved, ${rounds} rounds. A ratio is their time over ours in the same round (median, smallest and largest): above 1 we are faster.`,
     `Memory is the peak of the process, or what was taken of the GPU.${machine.load === undefined ? "" : ` Load of the machine before the first run: ${machine.load.toFixed(1)}.`}`,
     "",
     row(["ratio", "time", "memory"]),

@@ -103,7 +103,7 @@ const script = (python: string, ...words: string[]): unknown => {
   return JSON.parse(stdout);
 };
 
-test.skipIf("obstacle" in losses)("the peer's losses are the reference's", () => {
+test.skipIf("obstacle" in losses)("the peer's losses are the original's", () => {
   if (!("python" in losses)) return;
   const [fixture = ""] = fixtures("head_and_loss", "ddino_small.json");
   const { losses: got, expected } = script(losses.python, "check_losses.py", fixture) as { losses: number[]; expected: number[] };

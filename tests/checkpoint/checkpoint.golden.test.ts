@@ -1,4 +1,4 @@
-/** The reference's own checkpoints, in both formats, against the listing of their contents. */
+/** The original's own checkpoints, in both formats, against the listing of their contents. */
 import { deepStrictEqual } from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";

@@ -1,4 +1,4 @@
-/** What is written is read back, bit for bit: values, tensors, views, archives beyond 4 GiB, safetensors. */
+/** Everything that is written is read back, bit for bit: values, tensors, views, archives beyond 4 GiB, safetensors. */
 import { deepStrictEqual } from "node:assert/strict";
 import { closeSync, ftruncateSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";

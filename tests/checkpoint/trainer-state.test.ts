@@ -1,4 +1,4 @@
-/** Between a trainer's state and the reference's layout, for every optimizer and both kinds of nets. */
+/** Between a trainer's state and the original's layout, for every optimizer and both kinds of nets. */
 import { deepStrictEqual } from "node:assert/strict";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";

@@ -1,4 +1,4 @@
-/** What goes wrong before the engine is needed: one sentence on stderr, nothing on stdout, and the documented exit code. */
+/** Errors before the engine is needed: one sentence on stderr, nothing on stdout, and the documented exit code. */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";

@@ -1,7 +1,7 @@
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { describe, expect, test } from "vitest";
-import { DataError, findSplits, openImageFolder } from "../../ts/src/data/index.js";
+import { DataError, findSplits, openDataset, subset } from "../../ts/src/data/index.js";
 import { temporaryFolder } from "../support/temporary.js";
 
 const scratch = temporaryFolder();
@@ -18,13 +18,16 @@ function tree(...paths: string[]): string {
   return root;
 }
 
-async function opened(root: string, classes?: string[]): Promise<{ files: [string, number | null][]; classes: string[] }> {
-  const folder = await openImageFolder(root, classes);
-  expect(folder.root).toBe(root);
-  return { files: folder.files.map(({ path, label }) => [relative(root, path), label]), classes: folder.classes };
+const limit = { maxFileMiB: 1 };
+
+async function opened(root: string, classes?: string[]): Promise<{ files: [string, number | null][]; classes: readonly string[] | null }> {
+  const set = await openDataset(root, { ...limit, ...(classes && { classes }) });
+  expect(set.root).toBe(root);
+  const files = Array.from({ length: set.length }, (_, index): [string, number | null] => [relative(root, set.name(index)), set.label(index)]);
+  return { files, classes: set.classes };
 }
 
-describe("openImageFolder", () => {
+describe("a folder of images", () => {
   test("sub-folders are classes, sorted by bytes, images by folder and name", async () => {
     const root = tree("b/2.png", "b/10.png", "a/x.jpg", "B/z.JPEG", "é/1.webp", "a/deep/0.tiff", "a/y.bmp", "empty/readme.txt");
     expect(await opened(root)).toEqual({
@@ -34,7 +37,7 @@ describe("openImageFolder", () => {
   });
 
   test("images right in the folder have no labels, and those below neither", async () => {
-    expect(await opened(tree("2.gif", "1.tif", "more/3.jpg"))).toEqual({ classes: [], files: [["1.tif", null], ["2.gif", null], ["more/3.jpg", null]] });
+    expect(await opened(tree("2.gif", "1.tif", "more/3.jpg"))).toEqual({ classes: null, files: [["1.tif", null], ["2.gif", null], ["more/3.jpg", null]] });
   });
 
   test("hidden files and folders, and other files, are skipped", async () => {
@@ -52,13 +55,35 @@ describe("openImageFolder", () => {
   test("a second part of the set uses the first one's classes", async () => {
     const root = tree("b/1.png", "d/2.png");
     expect((await opened(root, ["a", "b", "c", "d"])).files).toEqual([["b/1.png", 1], ["d/2.png", 3]]);
-    await expect(openImageFolder(root, ["a", "b"])).rejects.toThrow(/tree\d+\/d: there is no class of this name/);
+    await expect(openDataset(root, { ...limit, classes: ["a", "b"] })).rejects.toThrow(/tree\d+\/d: there is no class of this name/);
   });
 
   test("what cannot be used is named", async () => {
-    await expect(openImageFolder("/no/such/folder")).rejects.toThrow(new DataError("/no/such/folder: there is no such folder"));
-    await expect(openImageFolder(tree("a/readme.txt"))).rejects.toThrow(/there is no image in this folder/);
-    await expect(openImageFolder(join(tree("a.png"), "a.png"))).rejects.toThrow(/this is a file, not a folder/);
+    await expect(openDataset("/no/such/folder", limit)).rejects.toThrow(new DataError("/no/such/folder: there is no such folder"));
+    await expect(openDataset(tree("a/readme.txt"), limit)).rejects.toThrow(/there is no image in this folder/);
+    await expect(openDataset(join(tree("a.png"), "a.png"), limit)).rejects.toThrow(/this is a file, not a folder/);
+  });
+});
+
+describe("an image of a set", () => {
+  test("is read by its index, up to the limit", async () => {
+    const root = tree("a/1.png", "b/2.png", "b/3.png");
+    writeFileSync(join(root, "b/3.png"), "x".repeat(2000));
+    const set = await openDataset(root, { maxFileMiB: 0.001 });
+    expect(Buffer.from(await set.read(1)).toString()).toBe("x");
+    await expect(set.read(2)).rejects.toThrow(`${join(root, "b/3.png")}: 2000 bytes are more than data.maxFileMiB allows`);
+    await expect(set.read(0, AbortSignal.abort(new Error("enough")))).rejects.toThrow("enough");
+    await expect(set.read(3)).rejects.toThrow(RangeError);
+  });
+
+  test("keeps its name, label and bytes in a part of the set", async () => {
+    const root = tree("a/1.png", "b/2.png", "b/3.png");
+    writeFileSync(join(root, "b/3.png"), "three");
+    const part = subset(await openDataset(root, limit), [2, 0]);
+    expect(part).toMatchObject({ root, length: 2, classes: ["a", "b"] });
+    expect([0, 1].map((index) => [relative(root, part.name(index)), part.label(index)])).toEqual([["b/3.png", 1], ["a/1.png", 0]]);
+    expect(Buffer.from(await part.read(0)).toString()).toBe("three");
+    expect(() => part.name(2)).toThrow(RangeError);
   });
 });
 

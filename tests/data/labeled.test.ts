@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { labeledImages, openImageFolder, type ImageFolder, type LabeledBatch } from "../../ts/src/data/index.js";
+import { labeledImages, openDataset, type Dataset, type LabeledBatch } from "../../ts/src/data/index.js";
 import { temporaryFolder } from "../support/temporary.js";
 import { collect, FakeEngine } from "./fake-engine.js";
 
@@ -9,19 +9,19 @@ const scratch = temporaryFolder();
 let made = 0;
 
 /** Two classes; `broken` names positions that cannot be read. */
-async function images(count: number, broken: number[] = []): Promise<ImageFolder> {
+async function images(count: number, broken: number[] = []): Promise<Dataset> {
   const root = join(scratch, `set${made++}`);
   for (let i = 0; i < count; i++) {
     const folder = join(root, i < count / 2 ? "a" : "b");
     if (!existsSync(folder)) mkdirSync(folder, { recursive: true });
     writeFileSync(join(folder, `${String(i).padStart(3, "0")}.png`), broken.includes(i) ? "broken" : `${i} ${20 + i} 30`);
   }
-  return openImageFolder(root);
+  return openDataset(root, { maxFileMiB: 1 });
 }
 
-const options = { batchSize: 3, resize: 10, crop: 8, workers: 4, maxBadImages: 0.5, maxFileMiB: 1 };
+const options = { batchSize: 3, resize: 10, crop: 8, workers: 4, maxBadImages: 0.5 };
 
-async function all(folder: ImageFolder, changes: object = {}, engine = new FakeEngine()): Promise<LabeledBatch[]> {
+async function all(folder: Dataset, changes: object = {}, engine = new FakeEngine()): Promise<LabeledBatch[]> {
   return collect(labeledImages(folder, { ...options, ...changes }, engine));
 }
 
@@ -58,6 +58,6 @@ describe("labeledImages", () => {
     expect(order(other)).not.toEqual(order(first));
     expect(order(first)).not.toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
     expect(order(first).sort()).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
-    for (const batch of first) expect([...batch.labels]).toEqual([...batch.indices].map((index) => folder.files[index]!.label));
+    for (const batch of first) expect([...batch.labels]).toEqual([...batch.indices].map((index) => folder.label(index)));
   });
 });

@@ -1,22 +1,22 @@
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { completeConfig, type Config } from "../../ts/src/config/index.js";
-import { DataError, epochOrder, openImageFolder, openLoader, planLoader, type Batch, type ImageFolder } from "../../ts/src/data/index.js";
+import { DataError, epochOrder, openDataset, openLoader, planLoader, type Dataset, type TrainingBatch } from "../../ts/src/data/index.js";
 import { temporaryFolder } from "../support/temporary.js";
-import { collect, FakeEngine } from "./fake-engine.js";
+import { collect, FakeBatch, FakeEngine } from "./fake-engine.js";
 
 const scratch = temporaryFolder();
 let made = 0;
 
 /** A flat folder of `count` images; some replaced by other contents. */
-async function images(count: number, replaced: Record<number, string> = {}): Promise<ImageFolder> {
+async function images(count: number, replaced: Record<number, string> = {}, maxFileMiB = 1): Promise<Dataset> {
   const root = join(scratch, `set${made++}`);
   mkdirSync(root);
   for (let i = 0; i < count; i++) {
     writeFileSync(join(root, `${String(i).padStart(3, "0")}.png`), replaced[i] ?? `${i} ${20 + i} 30`);
   }
-  return openImageFolder(root);
+  return openDataset(root, { maxFileMiB });
 }
 
 function config(changes: Partial<Record<"batchSize" | "accumulate" | "epochs" | "seed", number>> & { data?: Partial<Config["data"]>; localCount?: number } = {}): Config {
@@ -37,15 +37,17 @@ interface Seen {
 }
 
 /** One byte of each crop says everything about it. */
-function see(batch: Batch): Seen {
+function see(batch: TrainingBatch): Seen {
+  const { global, local, full } = batch.pixels as FakeBatch;
+  expect(full).toBe(true);
   const everyNth = (pixels: Uint8Array, size: number): number[] => [...pixels].filter((_, i) => i % (size * size * 3) === 0);
   return {
-    epoch: batch.epoch, index: batch.index, global: everyNth(batch.global, 8), local: everyNth(batch.local, 4),
+    epoch: batch.epoch, index: batch.index, global: everyNth(global, 8), local: everyNth(local, 4),
     indices: [...batch.indices], bad: batch.bad.map(({ index }) => index),
   };
 }
 
-async function run(folder: ImageFolder, settings: Config, from = { epoch: 0, index: 0 }, engine = new FakeEngine()): Promise<Seen[]> {
+async function run(folder: Dataset, settings: Config, from = { epoch: 0, index: 0 }, engine = new FakeEngine()): Promise<Seen[]> {
   const loader = openLoader(folder, settings, engine);
   const seen: Seen[] = [];
   for await (const batch of loader.batches(from)) {
@@ -119,19 +121,19 @@ describe("openLoader", () => {
     const place = order.indexOf(bad);
     const next = order[(place + 1) % 8]!;
     expect([...batch!.indices]).toEqual(order.map((index) => (index === bad ? next : index)));
-    expect(batch!.bad).toEqual([{ index: bad, path: folder.files[bad]!.path, message: `${folder.files[bad]!.path}: the scan ends early` }]);
+    expect(batch!.bad).toEqual([{ index: bad, name: folder.name(bad), message: `${folder.name(bad)}: the scan ends early` }]);
     expect(loader.bad).toEqual(batch!.bad);
     const { global } = see(batch!);
     expect(global[place]).not.toBe(global[(place + 1) % 8]);
   });
 
   test("missing, empty and oversized files are unusable too", async () => {
-    const folder = await images(8, { 1: "", 2: `2 30 30 ${" ".repeat(2000)}` });
-    folder.files[3] = { path: join(folder.root, "gone.png"), label: null };
-    const loader = openLoader(folder, config({ epochs: 1, data: { maxBadImages: 0.5, maxFileMiB: 0.001 } }), new FakeEngine());
+    const folder = await images(8, { 1: "", 2: `2 30 30 ${" ".repeat(2000)}` }, 0.001);
+    rmSync(folder.name(3));
+    const loader = openLoader(folder, config({ epochs: 1, data: { maxBadImages: 0.5 } }), new FakeEngine());
     await collect(loader.batches({ epoch: 0, index: 0 }));
     expect(loader.bad.map(({ message }) => message).sort()).toEqual([
-      expect.stringMatching(/001.png: the file is empty/), expect.stringMatching(/002.png: 2008 bytes are more than/), expect.stringMatching(/gone.png: cannot be read \(ENOENT\)/),
+      expect.stringMatching(/001.png: the file is empty/), expect.stringMatching(/002.png: 2008 bytes are more than/), expect.stringMatching(/003.png: cannot be read \(ENOENT\)/),
     ]);
   });
 
@@ -168,25 +170,37 @@ describe("openLoader", () => {
 
   test("memory is reused only after release", async () => {
     const folder = await images(32);
-    const loader = openLoader(folder, config({ data: { prefetchMiB: 0.000001 } }), new FakeEngine());
-    const kept = new Map<Uint8Array, number[]>();
+    const engine = new FakeEngine();
+    const loader = openLoader(folder, config({ data: { prefetchMiB: 0.000001 } }), engine);
+    const kept = new Map<FakeBatch, number[]>();
+    const released = new Set<FakeBatch>();
     let reused = false;
     for await (const batch of loader.batches({ epoch: 0, index: 0 })) {
+      const pixels = batch.pixels as FakeBatch;
+      expect(pixels.full).toBe(true);
       if (batch.index % 2 === 0) {
-        expect(kept.has(batch.global)).toBe(false);
-        kept.set(batch.global, [...batch.global]);
+        expect(kept.has(pixels)).toBe(false);
+        kept.set(pixels, [...pixels.global]);
       } else {
-        reused ||= released.has(batch.global);
-        released.add(batch.global);
+        reused ||= released.has(pixels);
+        released.add(pixels);
         batch.release();
         batch.release();
       }
     }
-    for (const [pixels, copy] of kept) expect([...pixels]).toEqual(copy);
+    for (const [pixels, copy] of kept) expect([...pixels.global]).toEqual(copy);
     expect(reused).toBe(true);
+    await loader.close();
+    expect(engine.batches.every(({ disposed }) => disposed)).toBe(true);
   });
 
-  const released = new Set<Uint8Array>();
+  test("a reader that releases its batches needs no more than those kept ready and its own", async () => {
+    const settings = config({ epochs: 4, data: { prefetchMiB: (3 * 4 * (2 * 192 + 3 * 48)) / 2 ** 20 } });
+    const engine = new FakeEngine();
+    await run(await images(64), settings, undefined, engine);
+    expect(engine.batches.length).toBeLessThanOrEqual(planLoader(settings).depth + 1);
+    expect(engine.batches.every(({ disposed }) => disposed)).toBe(true);
+  });
 
   test("leaving the loop and closing end everything", async () => {
     const folder = await images(64);

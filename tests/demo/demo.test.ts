@@ -2,7 +2,7 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "nod
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { drawPicture, patterns, pictureSize, writeDemoImages } from "../../ts/src/demo/index.js";
-import { openImageFolder } from "../../ts/src/data/index.js";
+import { openDataset } from "../../ts/src/data/index.js";
 import { temporaryFolder } from "../support/temporary.js";
 
 const scratch = temporaryFolder();
@@ -38,7 +38,7 @@ function features(part: "train" | "val", count: number, of: (pixels: Uint8Array)
 }
 
 /**
- * How the middle of a picture agrees with itself at growing distances: the least, the mean and the largest agreement over eight
+ * Agreement of the middle of a picture with itself at growing distances: the least, the mean and the largest agreement over eight
  * directions. Color, contrast and turn do not count.
  */
 function selfAgreement(pixels: Uint8Array): number[] {
@@ -86,10 +86,10 @@ describe("writeDemoImages", () => {
   test("writes folders the data set reader understands, once", async () => {
     const folder = join(scratch, "demo");
     expect(await writeDemoImages(folder, options, encode)).toBe(true);
-    const train = await openImageFolder(join(folder, "train"));
-    const val = await openImageFolder(join(folder, "val"), train.classes);
+    const train = await openDataset(join(folder, "train"), { maxFileMiB: 1 });
+    const val = await openDataset(join(folder, "val"), { maxFileMiB: 1, classes: train.classes! });
     expect(train.classes).toEqual(patterns);
-    expect([train.files.length, val.files.length]).toEqual([24, 16]);
+    expect([train.length, val.length]).toEqual([24, 16]);
     expect(readFileSync(join(folder, "train", "net", "002.png"))).toEqual(Buffer.from(drawPicture(0, "train", "net", 2)));
     expect(await writeDemoImages(folder, options, () => { throw new Error("drawn again"); })).toBe(false);
     expect(readdirSync(scratch)).toEqual(["demo"]);

@@ -92,14 +92,14 @@ describe.skipIf(notBuilt)("with the engine", () => {
       }
     }
     expect(reports.map(({ width }) => width)).toEqual([32, 32, 32, 768, 32]);
-    const floor = json(await run("knn", images, "--random", "--config", config, "--json", "-k", "1,3"));
-    expect(floor["results"]).toEqual(reports[1]!["results"]);
+    const baseline = json(await run("knn", images, "--random", "--config", config, "--json", "-k", "1,3"));
+    expect(baseline["results"]).toEqual(reports[1]!["results"]);
     const bank = json(await run("knn", checkpoint, images, "--val", join(images, "train"), "-k", "1", "--json"));
     // Each image is its own nearest neighbor.
     expect(bank["results"]).toMatchObject([{ k: 1, top1: 100 }]);
   });
 
-  test("demo prints the floors and what was learned, and goes on the second time", async () => {
+  test("demo prints the baselines and what was learned, and goes on the second time", async () => {
     const folder = join(scratch, "demo");
     const words = ["demo", "--output-dir", folder, "--images-per-class", "4", "--batch-size", "4", "--epochs", "2", "--json", "--max-steps"];
     const first = json(await run(...words, "3"));

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { digestCheckpoint, readCheckpoint } from "../../ts/src/checkpoint/index.js";
 import { resolveConfig, toTrainerSpec } from "../../ts/src/config/index.js";
-import { native } from "../../ts/src/native/index.js";
+import { native, type CropPlan } from "../../ts/src/native/index.js";
 import { temporaryFolder } from "../support/temporary.js";
 import { json, notBuilt, run, writeImages, writeTinyConfig } from "./program.js";
 
@@ -75,11 +75,16 @@ describe.skipIf(reason)("on a GPU", { timeout: 240_000 }, () => {
     const encoder = native().createEncoder({ backbone: spec.backbone, image_size: 32, batch: 2, precision: "mixed", threads: 1, output: "view" }, "gpu");
     try {
       await encoder.initialize(1);
-      const { global_size, local_size, local_count } = spec.crops;
+      const { globalSize, localSize, localCount } = settings.crops;
       const pixels = (images: number, side: number) => new Uint8Array(images * 3 * side * side).fill(100);
-      const crops = { global: pixels(2, global_size), local: pixels(local_count, local_size) };
+      const batch = native().createBatch({ batch: 1, passes: 1, globalSize, localSize, localCount });
+      const image = native().encodePng(pixels(1, globalSize), globalSize, globalSize);
+      const crop = (side: number): CropPlan => ({
+        left: 0, top: 0, width: globalSize, height: globalSize, outWidth: side, outHeight: side, filter: "bilinear", flip: false, operations: [],
+      });
+      await batch.renderInto(image, 0, Array.from({ length: 2 + localCount }, (_, i) => crop(i < 2 ? globalSize : localSize)));
       const parameters = { progress: 0, learningRate: 1e-4, weightDecay: 0, momentum: 0.99, teacherTemperature: 0.05, freezeLastLayer: false };
-      const calls = Array.from({ length: 64 }, (_, i) => i % 2 ? encoder.encode(pixels(2, 32), 2) : trainer.step(crops, { step: i, ...parameters }));
+      const calls = Array.from({ length: 64 }, (_, i) => i % 2 ? encoder.encode(pixels(2, 32), 2) : trainer.step(batch, { step: i, ...parameters }));
       expect(await Promise.all(calls)).toHaveLength(64);
       expect((await trainer.state()).scaler).toBeUndefined();
     } finally {

@@ -45,7 +45,7 @@ describe.skipIf(notBuilt !== undefined || noPhotographs)("on photographs", () =>
     expect(last).toBeLessThan(0.9 * first.loss);
     expect(last).toBeLessThan(log[0]!.train_loss);
     // docs/small-sets.md: 5 to 14 points. A difference of two such numbers has a deviation of about 2.5.
-    const floor = json(await run("knn", ...words, "--random")) as unknown as Accuracy;
-    expect(accuracy(trained.knn, 20)).toBeGreaterThan(accuracy(floor, 20) + 2);
+    const baseline = json(await run("knn", ...words, "--random")) as unknown as Accuracy;
+    expect(accuracy(trained.knn, 20)).toBeGreaterThan(accuracy(baseline, 20) + 2);
   });
 });

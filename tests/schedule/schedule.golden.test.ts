@@ -6,7 +6,7 @@ import { fixtures, hasGolden } from "../support/golden.js";
 
 type Case = Record<string, number> & { values: number[]; lr_used_in_epoch: number[] };
 
-/** What our schedules give for one recorded case, next to what was recorded. */
+/** Values of our schedules for one recorded case, next to the recorded ones. */
 const readers: Record<string, (recorded: Case) => { ours: number[]; golden: number[] }> = {
   "cosine_scheduler.json": (c) => {
     const schedule = cosine({

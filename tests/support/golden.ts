@@ -31,7 +31,7 @@ export function readFixture<T>(json: string): { catalog: T; tensors: Map<string,
   };
 }
 
-/** What the fixtures keep of a large array: float64 sums over its f32 values, and 64 of them. */
+/** Digest the fixtures keep of a large array: float64 sums over its f32 values, and 64 of them. */
 export interface Digest {
   sum: number;
   l2: number;

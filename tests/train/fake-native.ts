@@ -1,10 +1,10 @@
 /** An engine that learns nothing, but whose state is a function of all crops and parameters it was given, in order. */
 import { createHash } from "node:crypto";
 import type {
-  Encoder, GpuAdapter, KnnResult, Mixup, Native, StepParameters, StepStats, TensorData, Trainer, TrainerPlan, StatePart, TrainerSpec, TrainerState,
+  Batch, Encoder, GpuAdapter, KnnResult, Mixup, Native, StepParameters, StepStats, TensorData, Trainer, TrainerPlan, StatePart, TrainerSpec, TrainerState,
 } from "../../ts/src/native/index.js";
 import { EngineError } from "../../ts/src/native/index.js";
-import { FakeEngine } from "../data/fake-engine.js";
+import { type FakeBatch, FakeEngine } from "../data/fake-engine.js";
 
 export interface FakeStep {
   parameters: StepParameters;
@@ -40,14 +40,16 @@ export class FakeTrainer implements Trainer {
     return this.owner.shapes.map(([name, shape]) => ({ name, shape, dtype: "f32" }));
   }
 
-  async step(crops: { global: Uint8Array; local: Uint8Array; mixup?: Mixup }, parameters: StepParameters): Promise<StepStats> {
+  async step(batch: Batch, parameters: StepParameters, mixup?: Mixup): Promise<StepStats> {
+    const { global, local, full } = batch as FakeBatch;
+    if (!full) throw new EngineError("ENGINE", "an image of the batch is not written yet");
     if (parameters.step === this.owner.lostAt) throw new EngineError("DEVICE", "the GPU was lost: unplugged");
-    this.owner.steps.push({ parameters, mixup: crops.mixup });
+    this.owner.steps.push({ parameters, mixup });
     const stats: StepStats = {
       loss: 0, viewLoss: 1, regionLoss: 2, teacherEntropy: 1, featureDeviation: 1, gradientNorm: 3, finite: true, skipped: false, lossScale: 1, elapsedMs: 1, ...this.owner.stats,
     };
     if (parameters.step === this.owner.nanAt) return { ...stats, loss: NaN, finite: false };
-    const hash = createHash("sha256").update(crops.global).update(crops.local).update(JSON.stringify([parameters, crops.mixup ?? null]));
+    const hash = createHash("sha256").update(global).update(local).update(JSON.stringify([parameters, mixup ?? null]));
     const mixed = hash.digest().readUInt32LE() / 2 ** 32;
     const touch = (tensor: TensorData): TensorData => f32(tensor.name, tensor.shape, floats(tensor).map((value) => value * 0.9 + mixed));
     const { student, teacher, loss, optimizer } = this.state_;

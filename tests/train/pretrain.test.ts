@@ -48,7 +48,7 @@ const learned = (config: Config): object[] =>
   log(config).map(({ images_per_second: _, seconds: __, bad_images: ___, ...rest }) => rest);
 
 describe("a run", () => {
-  test("takes all steps, logs each epoch with the reference's keys, and keeps numbered checkpoints", async () => {
+  test("takes all steps, logs each epoch with the original's keys, and keeps numbered checkpoints", async () => {
     const config = configOf({ saveEpochs: 2 });
     const engine = new FakeNative();
     const losses: number[] = [];
@@ -80,7 +80,7 @@ describe("a run", () => {
     expect(new Set(lambdas).size).toBe(15);
   });
 
-  test("writes a checkpoint with the reference's keys and options", async () => {
+  test("writes a checkpoint with the original's keys and options", async () => {
     const config = configOf({ maxSteps: 7 });
     await run(config);
     const checkpoint = readCheckpoint(join(config.outputDir, "checkpoint.pth"));

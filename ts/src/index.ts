@@ -14,13 +14,13 @@ export {
   type LogLine, type Position, type PretrainHooks, type PretrainResult, type RunMemory, type RunPlan, type StepEvent,
 } from "./train/index.js";
 export { extractFeatures, knn, networkOf, openLabeledSplit, type FeatureKind, type Features, type KnnReport, type LabeledSplit, type Network } from "./evaluate/index.js";
-export { DataError, findSplits, labeledImages, openImageFolder, openLoader, type Batch, type BadImage, type ImageFolder, type Loader } from "./data/index.js";
+export { DataError, findSplits, labeledImages, openDataset, openLoader, type BadImage, type Dataset, type Loader, type TrainingBatch } from "./data/index.js";
 export {
   CheckpointError, digestCheckpoint, readCheckpoint, readSafetensors, saveCheckpoint, toTrainerState, weightsFor, writeCheckpoint, writeSafetensors,
   type Checkpoint, type CheckpointContents,
 } from "./checkpoint/index.js";
 export { drawCrops, drawMixup, evaluationPlan } from "./augment/index.js";
-export { cosine, teacherTemperature, trainingSchedule, type ScheduledParameters, type Schedule } from "./schedule/index.js";
+export { cosine, teacherTemperature, trainingSchedule, type Schedule } from "./schedule/index.js";
 export { stream, type Rng } from "./random/index.js";
 export { writeDemoImages } from "./demo/index.js";
 export { native, type CropPlan, type Encoder, type Native, type StepParameters, type StepStats, type TensorData, type Trainer, type TrainerState } from "./native/index.js";

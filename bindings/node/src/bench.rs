@@ -1,70 +1,78 @@
 //! Measurements, on Node's thread pool.
 
-use esvit_bench::{Machine, Pace, Report, Subject, affordable};
+use esvit_bench::{BenchRequest, Machine, Report, estimate};
+use esvit_engine::DeviceKind;
 use esvit_engine::spec::TrainerSpec;
 use napi::bindgen_prelude::AsyncTask;
 use napi::{Env, Result, Task};
 use napi_derive::napi;
-use serde::Deserialize;
+use serde_json::Value;
 
-use crate::failure::{CONFIG, ENGINE, failure, from_engine};
-use crate::functions::{Device, open_gpu};
+use crate::failure::{CONFIG, from_engine};
+use crate::json::{Json, read};
+use crate::machine::{open_gpu, read_device};
+use crate::trainer::read_spec;
 
-/// What is measured, and how often.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Request {
-    subject: String,
-    spec: TrainerSpec,
-    warm_up: usize,
-    runs: usize,
-    only: Option<String>,
+fn machine(threads: usize, device: DeviceKind) -> esvit_engine::Result<Machine> {
+    match device {
+        DeviceKind::Cpu => Machine::cpu(threads),
+        DeviceKind::Gpu => open_gpu().and_then(Machine::with_gpu),
+    }
 }
 
 /// One call of [`bench`].
 pub struct Bench {
-    request: serde_json::Value,
-    device: Device,
+    request: BenchRequest,
+    device: DeviceKind,
 }
 
 impl Task for Bench {
-    type Output = String;
-    type JsValue = String;
+    type Output = Report;
+    type JsValue = Json;
 
-    fn compute(&mut self) -> Result<String> {
-        let request = serde_json::from_value(std::mem::take(&mut self.request));
-        let request: Request = request.map_err(|e| failure(CONFIG, format_args!("the measurement's specification: {e}")))?;
-        let subjects = Subject::named(&request.subject);
-        if subjects.is_empty() {
-            return Err(failure(CONFIG, format_args!("{} cannot be measured", request.subject)));
-        }
-        let report = report(&request, &subjects, &self.device).map_err(from_engine)?;
-        serde_json::to_string(&report).map_err(|e| failure(ENGINE, e))
+    fn compute(&mut self) -> Result<Report> {
+        let machine = machine(self.request.spec.threads, self.device).map_err(from_engine)?;
+        Report::of(&self.request, &machine).map_err(from_engine)
     }
 
-    fn resolve(&mut self, _: Env, report: String) -> Result<String> {
-        Ok(report)
+    fn resolve(&mut self, _: Env, report: Report) -> Result<Json> {
+        Json::of(report)
     }
 }
 
-fn report(request: &Request, subjects: &[Subject], device: &Device) -> esvit_engine::Result<Report> {
-    let machine = match device {
-        Device::cpu => Machine::cpu(request.spec.threads)?,
-        Device::gpu => Machine::with_gpu(open_gpu()?)?,
-    };
-    let (warm_up, runs) = affordable(&machine, request.warm_up, request.runs);
-    let mut report = Report::default();
-    report.add_peak(&machine, &request.spec)?;
-    for &subject in subjects {
-        let mut next = |times: &[f64]| times.len() < runs;
-        let mut pace = Pace { warm_up, next: &mut next };
-        report.add(subject, &request.spec, &machine, request.only.as_deref(), runs, &mut pace, true)?;
-    }
-    Ok(report)
+/// Measures a subject at the sizes of a trainer's specification, on Node's thread pool.
+///
+/// Throws `CONFIG` where the request is malformed; rejects with `CONFIG` where the subject is not known or cannot be built, with `DEVICE`
+/// where there is no GPU, it has too little memory or it was lost.
+#[napi(ts_args_type = "request: BenchRequest, device: Device", ts_return_type = "Promise<BenchReport>")]
+pub fn bench(request: Value, device: Value) -> Result<AsyncTask<Bench>> {
+    Ok(AsyncTask::new(Bench { request: read(request, CONFIG, "the measurement's specification")?, device: read_device(device)? }))
 }
 
-/// Measures a subject (`ops`, `attention`, `all`, or a case's name) at the sizes of a trainer's specification; the report is JSON.
-#[napi(ts_return_type = "Promise<string>")]
-pub fn bench(request: serde_json::Value, device: Device) -> AsyncTask<Bench> {
-    AsyncTask::new(Bench { request, device })
+/// One call of [`estimate_step`].
+pub struct EstimateStep {
+    spec: TrainerSpec,
+    device: DeviceKind,
+}
+
+impl Task for EstimateStep {
+    type Output = Option<f64>;
+    type JsValue = Option<f64>;
+
+    fn compute(&mut self) -> Result<Option<f64>> {
+        let ms = machine(self.spec.threads, self.device).and_then(|machine| estimate(&self.spec, &machine)).map_err(from_engine)?;
+        Ok(ms.map(|ms| ms / 1e3))
+    }
+
+    fn resolve(&mut self, _: Env, seconds: Option<f64>) -> Result<Option<f64>> {
+        Ok(seconds)
+    }
+}
+
+/// Estimates the seconds of a step from its operators timed alone; null on a GPU in software. Takes as long as a step of one image or two.
+///
+/// Throws `CONFIG` where the specification is malformed; rejects with `CONFIG` where it cannot be built, with `DEVICE` for a GPU's failures.
+#[napi(ts_args_type = "spec: TrainerSpec, device: Device", ts_return_type = "Promise<number | null>")]
+pub fn estimate_step(spec: Value, device: Value) -> Result<AsyncTask<EstimateStep>> {
+    Ok(AsyncTask::new(EstimateStep { spec: read_spec(spec)?, device: read_device(device)? }))
 }

@@ -25,7 +25,7 @@ pub fn from_engine(error: esvit_engine::Error) -> Error {
         E::Memory(_) | E::Gpu(_) | E::Graph(esvit_engine::GraphError::Gpu(_)) => DEVICE,
         E::Spec(_) | E::Graph(_) => CONFIG,
         E::State(_) => STATE,
-        E::Input { .. } | E::Threads(_) => ENGINE,
+        E::Input { .. } | E::Batch(_) | E::Threads(_) => ENGINE,
     };
     failure(code, error)
 }

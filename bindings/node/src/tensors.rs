@@ -1,67 +1,38 @@
-//! Tensors and states between JavaScript and the engine.
+//! Tensors between JavaScript and the engine.
 
-use std::collections::HashMap;
-
-use esvit_engine::spec::OptimizerKind;
-use esvit_engine::{LossScaler, OptimizerState, StatePart, Tensor, TensorValues, TrainerState};
+use esvit_engine::{Tensor, TensorValues};
 use napi::Result;
-use napi::bindgen_prelude::Uint8Array;
 use napi_derive::napi;
 
+use crate::arrays::Copied;
 use crate::failure::{STATE, failure};
 
+/// A tensor with its values.
 #[napi(object)]
 pub struct TensorData {
+    /// Name in the state dict.
     pub name: String,
+    /// Sides; empty for a scalar.
     pub shape: Vec<u32>,
+    /// Type of the values.
+    #[napi(ts_type = "'f32' | 'i64'")]
     pub dtype: String,
-    pub data: Uint8Array,
+    /// Little-endian values, row-major.
+    #[napi(ts_type = "Uint8Array")]
+    pub data: Copied<u8>,
 }
 
-#[napi(object)]
+/// A tensor without its values.
+#[napi(object, object_from_js = false)]
 #[derive(Clone)]
 pub struct TensorShape {
+    /// Name in the state dict.
     pub name: String,
+    /// Sides; empty for a scalar.
     pub shape: Vec<u32>,
+    /// Type of the values.
+    #[napi(ts_type = "'f32' | 'i64'")]
     pub dtype: String,
-}
-
-#[napi(object)]
-pub struct TrainerStateData {
-    pub student: Vec<TensorData>,
-    pub teacher: Vec<TensorData>,
-    pub loss: Vec<TensorData>,
-    pub optimizer: OptimizerData,
-    pub scaler: Option<LossScalerData>,
-}
-
-#[napi(object)]
-pub struct LossScalerData {
-    pub scale: f64,
-    pub growth_factor: f64,
-    pub backoff_factor: f64,
-    pub growth_interval: u32,
-    pub growth_tracker: u32,
-}
-
-#[napi(object)]
-pub struct OptimizerData {
-    pub kind: String,
-    pub decayed: Vec<String>,
-    pub not_decayed: Vec<String>,
-    pub steps: HashMap<String, u32>,
-    pub slots: Vec<TensorData>,
-}
-
-/// A list of tensors in a state, by its field.
-pub fn state_part(field: &str) -> Result<StatePart> {
-    match field {
-        "student" => Ok(StatePart::Student),
-        "teacher" => Ok(StatePart::Teacher),
-        "loss" => Ok(StatePart::Loss),
-        "slots" => Ok(StatePart::Slots),
-        other => Err(failure(STATE, format_args!("`{other}` is no part of a state"))),
-    }
 }
 
 fn dimensions(shape: &[usize]) -> Vec<u32> {
@@ -86,7 +57,7 @@ fn give(tensor: Tensor) -> TensorData {
         TensorValues::F32(v) => bytemuck::cast_slice::<f32, u8>(v).to_vec(),
         TensorValues::I64(v) => bytemuck::cast_slice::<i64, u8>(v).to_vec(),
     };
-    TensorData { name: tensor.name, shape: dimensions(&tensor.shape), dtype: dtype(&tensor.values).into(), data: bytes.into() }
+    TensorData { name: tensor.name, shape: dimensions(&tensor.shape), dtype: dtype(&tensor.values).into(), data: Copied(bytes) }
 }
 
 /// The engine's tensor; the number of bytes must be the shape's.
@@ -98,7 +69,7 @@ fn take(tensor: TensorData) -> Result<Tensor> {
         "i64" => 8,
         other => return Err(failure(STATE, format_args!("`{}` has type {other}; f32 and i64 are known", tensor.name))),
     };
-    let bytes: &[u8] = &tensor.data;
+    let bytes = tensor.data.0;
     if volume.and_then(|n| n.checked_mul(size)) != Some(bytes.len()) {
         return Err(failure(STATE, format_args!("`{}` has {} bytes, which is not its shape {shape:?}", tensor.name, bytes.len())));
     }
@@ -109,67 +80,12 @@ fn take(tensor: TensorData) -> Result<Tensor> {
     Ok(Tensor { name: tensor.name, shape, values })
 }
 
+/// Tensors for JavaScript.
 pub fn give_all(tensors: Vec<Tensor>) -> Vec<TensorData> {
     tensors.into_iter().map(give).collect()
 }
 
+/// Tensors for the engine.
 pub fn take_all(tensors: Vec<TensorData>) -> Result<Vec<Tensor>> {
     tensors.into_iter().map(take).collect()
-}
-
-pub fn give_state(state: TrainerState) -> TrainerStateData {
-    let o = state.optimizer;
-    TrainerStateData {
-        student: give_all(state.student),
-        teacher: give_all(state.teacher),
-        loss: give_all(state.loss),
-        optimizer: OptimizerData {
-            kind: match o.kind {
-                OptimizerKind::Adamw => "adamw",
-                OptimizerKind::Sgd => "sgd",
-                OptimizerKind::Lars => "lars",
-            }
-            .into(),
-            decayed: o.decayed,
-            not_decayed: o.not_decayed,
-            steps: o.steps.into_iter().collect(),
-            slots: give_all(o.slots),
-        },
-        scaler: state.scaler.map(|s| LossScalerData {
-            scale: s.scale.into(),
-            growth_factor: s.growth_factor.into(),
-            backoff_factor: s.backoff_factor.into(),
-            growth_interval: s.growth_interval,
-            growth_tracker: s.growth_tracker,
-        }),
-    }
-}
-
-pub fn take_state(state: TrainerStateData) -> Result<TrainerState> {
-    let o = state.optimizer;
-    let kind = match o.kind.as_str() {
-        "adamw" => OptimizerKind::Adamw,
-        "sgd" => OptimizerKind::Sgd,
-        "lars" => OptimizerKind::Lars,
-        other => return Err(failure(STATE, format_args!("the optimizer `{other}` is not known"))),
-    };
-    Ok(TrainerState {
-        student: take_all(state.student)?,
-        teacher: take_all(state.teacher)?,
-        loss: take_all(state.loss)?,
-        optimizer: OptimizerState {
-            kind,
-            decayed: o.decayed,
-            not_decayed: o.not_decayed,
-            steps: o.steps.into_iter().collect(),
-            slots: take_all(o.slots)?,
-        },
-        scaler: state.scaler.map(|s| LossScaler {
-            scale: s.scale as f32,
-            growth_factor: s.growth_factor as f32,
-            backoff_factor: s.backoff_factor as f32,
-            growth_interval: s.growth_interval,
-            growth_tracker: s.growth_tracker,
-        }),
-    })
 }

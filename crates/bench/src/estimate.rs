@@ -108,7 +108,7 @@ fn run(workload: Workload, machine: &Machine) -> Result<f64> {
 #[cfg(test)]
 mod tests {
     use esvit_engine::device::Gpu;
-    use esvit_engine::spec::Precision;
+    use esvit_engine::spec::PrecisionSpec;
     use esvit_nn::spec::BackboneSpec;
 
     use super::*;
@@ -121,7 +121,7 @@ mod tests {
         }
         (spec.head.out_dim, spec.head.hidden_dim) = (512, 32);
         spec.crops = CropSpec { batch: 4, global_size: 32, local_size: 16, local_count: 2 };
-        (spec.accumulate, spec.precision) = (2, Precision::Mixed);
+        (spec.accumulate, spec.precision) = (2, PrecisionSpec::Mixed);
         let cpu = Machine::cpu(1)?;
         let ms = estimate(&spec, &cpu)?.expect("a CPU is always timed");
         assert!(ms.is_finite() && ms > 0.0, "{ms}");

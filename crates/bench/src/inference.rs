@@ -3,14 +3,14 @@
 use std::time::Instant;
 
 use esvit_engine::spec::{EncoderSpec, FeatureOutput, TrainerSpec};
-use esvit_engine::{Encoder, Result};
+use esvit_engine::{Encoder, ProfileRow, Result};
 
 use crate::measurement::Begun;
 use crate::step::noise;
-use crate::{BenchCase, Machine, Measurement, Pace, StepRow};
+use crate::{BenchCase, Machine, Measurement, Pace};
 
 /// `batch` images of the global crops' size; with `profile` they are encoded once more, split by operator.
-pub(crate) fn measure(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, profile: bool) -> Result<(Measurement, Vec<StepRow>)> {
+pub(crate) fn measure(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, profile: bool) -> Result<(Measurement, Vec<ProfileRow>)> {
     let begun = Begun::new();
     let (batch, image_size) = (spec.crops.batch, spec.crops.global_size);
     let encoder = EncoderSpec {
@@ -29,6 +29,6 @@ pub(crate) fn measure(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, pr
         Ok(started.elapsed().as_secs_f64() * 1e3)
     })?;
     let (gflop, planned) = (encoder.flops() as f64 / 1e9, encoder.memory() as u64);
-    let rows = if profile { encoder.profile()?.into_iter().map(StepRow::from).collect() } else { Vec::new() };
+    let rows = if profile { encoder.profile()? } else { Vec::new() };
     Ok((begun.end(BenchCase::Inference, spec, machine, times, gflop, planned), rows))
 }

@@ -33,5 +33,5 @@ pub use measurement::Measurement;
 pub use operators::{OperatorRow, operators};
 pub use pace::Pace;
 pub use peak::peak_gflops;
-pub use report::{Peak, Report, Subject, affordable};
-pub use step::{StepRow, step};
+pub use report::{BenchRequest, Peak, Report, Subject, affordable};
+pub use step::step;

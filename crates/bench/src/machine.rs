@@ -1,6 +1,6 @@
 //! The machine on which measurements run.
 
-use esvit_engine::device::{Gpu, Kind};
+use esvit_engine::device::{AdapterKind, Gpu};
 use esvit_engine::{Device, DeviceKind, Result};
 use esvit_simd::Pool;
 
@@ -55,6 +55,6 @@ impl Machine {
 
     /// Whether it is a GPU that a driver computes on the CPU: right, and far too slow to run anything often.
     pub fn is_software_gpu(&self) -> bool {
-        self.gpu.as_ref().is_some_and(|gpu| gpu.adapter().kind == Kind::Software)
+        self.gpu.as_ref().is_some_and(|gpu| gpu.adapter().kind == AdapterKind::Software)
     }
 }

@@ -1,12 +1,13 @@
 //! One measurement, in the form in which it is printed. `bench/peer/measurement.py` has the same fields.
 
-use esvit_engine::spec::{Precision, TrainerSpec};
+use esvit_engine::spec::{PrecisionSpec, TrainerSpec};
 use serde::Serialize;
 
 use crate::{BenchCase, Machine, memory};
 
 /// Times in milliseconds, arithmetic in 10⁹ operations, memory in bytes.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct Measurement {
     /// Name of the case.
@@ -16,7 +17,7 @@ pub struct Measurement {
     /// `cpu`, or the GPU's name.
     pub device: String,
     /// Rounding of matrix products.
-    pub precision: Precision,
+    pub precision: PrecisionSpec,
     /// Compute threads; on a GPU they do nothing.
     pub threads: usize,
     /// Images of a run: those of all passes of a step.

@@ -1,6 +1,6 @@
 //! Published specifications, for machines without the configuration files.
 
-use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, Precision, TrainerSpec};
+use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, PrecisionSpec, TrainerSpec};
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
 
 /// Names and sizes of the published Swin Transformers: channels, blocks and heads of the stages.
@@ -40,7 +40,7 @@ pub fn training(name: &str, window: usize) -> Option<TrainerSpec> {
         loss: LossSpec { region: true, student_temperature: 0.1, center_momentum: 0.9, mixup: false },
         optimizer: OptimizerKind::Adamw,
         clip_grad: 3.0,
-        precision: Precision::F32,
+        precision: PrecisionSpec::F32,
         checkpointing: false,
         seed: 0,
         threads: 0,

@@ -14,6 +14,7 @@ use crate::workload::{Data, Workload, indices};
 
 /// An operator at one set of shapes.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct OperatorRow {
     /// Name of the operator.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use esvit_bench::{BenchCase, Subject, models};
-use esvit_engine::spec::{Precision, TrainerSpec};
+use esvit_engine::spec::{PrecisionSpec, TrainerSpec};
 use lexopt::prelude::*;
 
 pub const USAGE: &str = "\
@@ -104,7 +104,7 @@ fn read(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, lexopt::Err
         match flag.as_str() {
             "device" => gpu = choice(&flag, &parser.value()?.string()?, [("cpu", false), ("gpu", true)])?,
             "precision" => {
-                let precision = choice(&flag, &parser.value()?.string()?, [("f32", Precision::F32), ("mixed", Precision::Mixed)])?;
+                let precision = choice(&flag, &parser.value()?.string()?, [("f32", PrecisionSpec::F32), ("mixed", PrecisionSpec::Mixed)])?;
                 changes.push(Box::new(move |spec| spec.precision = precision));
             }
             "region" => {
@@ -204,7 +204,7 @@ mod tests {
         assert_eq!((swin.dim, swin.window, o.spec.head.out_dim), (128, 14, 512));
         let crops = &o.spec.crops;
         assert_eq!((crops.global_size, crops.local_size, crops.local_count), (112, 48, 2));
-        assert_eq!((o.spec.precision, o.spec.loss.region, o.spec.checkpointing), (Precision::Mixed, false, true));
+        assert_eq!((o.spec.precision, o.spec.loss.region, o.spec.checkpointing), (PrecisionSpec::Mixed, false, true));
         assert_eq!(options("ops --only linear").unwrap().only.as_deref(), Some("linear"));
         assert!(options("step --batch-size 2 --paced").unwrap().paced);
     }

@@ -1,4 +1,4 @@
-//! Pace: the number of runs, and when each begins.
+//! Number of runs of a measurement, and when they are made.
 
 use esvit_engine::Result;
 

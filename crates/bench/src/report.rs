@@ -1,10 +1,10 @@
 //! Report: all measurements of one call.
 
-use esvit_engine::Result;
 use esvit_engine::spec::TrainerSpec;
-use serde::Serialize;
+use esvit_engine::{Error, ProfileRow, Result};
+use serde::{Deserialize, Serialize};
 
-use crate::{BenchCase, Machine, Measurement, OperatorRow, Pace, StepRow, inference, measure, operators, peak_gflops, step};
+use crate::{BenchCase, Machine, Measurement, OperatorRow, Pace, inference, measure, operators, peak_gflops, step};
 
 /// Subject of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +28,27 @@ impl Subject {
     }
 }
 
+/// A measurement that is asked for, at the sizes of a trainer's specification.
+#[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct BenchRequest {
+    /// `ops` (every operator of a step), `attention` (four cases), `all`, or one case: `step`, `inference`, `loss`, `window_attention` …
+    pub subject: String,
+    /// The training run whose sizes are measured.
+    pub spec: TrainerSpec,
+    /// Runs that do not count; none on a GPU in software.
+    pub warm_up: usize,
+    /// Runs that count; one on a GPU in software.
+    pub runs: usize,
+    /// Begin of the operators' names, with the subject `ops`; all operators without it.
+    #[cfg_attr(feature = "typescript", ts(optional))]
+    pub only: Option<String>,
+}
+
 /// Rate of a large matrix product.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct Peak {
     /// Compute threads; on a GPU they do nothing.
     pub threads: usize,
@@ -39,6 +58,7 @@ pub struct Peak {
 
 /// Measurements, and the machine they were made on.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(rename = "BenchReport"))]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// `esvit`: `bench/peer/` prints the same object under another name.
@@ -54,9 +74,9 @@ pub struct Report {
     /// Measured cases.
     pub cases: Vec<Measurement>,
     /// Rows of the last step, by part and operator.
-    pub rows: Vec<StepRow>,
+    pub rows: Vec<ProfileRow>,
     /// Rows of the last encoding, by operator.
-    pub encoding: Vec<StepRow>,
+    pub encoding: Vec<ProfileRow>,
     /// Measured operators.
     pub operators: Vec<OperatorRow>,
 }
@@ -78,6 +98,26 @@ impl Default for Report {
 }
 
 impl Report {
+    /// The report of one request.
+    ///
+    /// # Errors
+    /// When the subject is not known, it cannot be built, or the GPU has not enough memory or is lost.
+    pub fn of(request: &BenchRequest, machine: &Machine) -> Result<Report> {
+        let subjects = Subject::named(&request.subject);
+        if subjects.is_empty() {
+            return Err(Error::Spec(format!("{} cannot be measured", request.subject)));
+        }
+        let (warm_up, runs) = affordable(machine, request.warm_up, request.runs);
+        let mut report = Report::default();
+        report.add_peak(machine, &request.spec)?;
+        for subject in subjects {
+            let mut next = |times: &[f64]| times.len() < runs;
+            let mut pace = Pace { warm_up, next: &mut next };
+            report.add(subject, &request.spec, machine, request.only.as_deref(), runs, &mut pace, true)?;
+        }
+        Ok(report)
+    }
+
     /// Measures the machine's own rate.
     ///
     /// # Errors

@@ -3,50 +3,25 @@
 use std::time::Instant;
 
 use esvit_engine::spec::TrainerSpec;
-use esvit_engine::{Error, Pixels, Result, StepParameters, Trainer};
-use serde::Serialize;
+use esvit_engine::{Batch, BatchLayout, BatchReader, Error, Pixels, ProfileRow, Result, StepParameters, Trainer};
 
 use crate::measurement::Begun;
 use crate::{BenchCase, Machine, Measurement, Pace};
-
-/// Time and arithmetic of one operator in one part of the step.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StepRow {
-    /// Part of the step.
-    pub phase: &'static str,
-    /// Name of the operator.
-    pub operator: &'static str,
-    /// Number of applications.
-    pub calls: u32,
-    /// Milliseconds of all applications.
-    pub ms: f64,
-    /// Matrix products, 10⁹ operations.
-    pub gflop: f64,
-}
-
-impl From<esvit_engine::ProfileRow> for StepRow {
-    fn from(r: esvit_engine::ProfileRow) -> StepRow {
-        StepRow { phase: r.phase, operator: r.operator, calls: r.calls, ms: r.time.as_secs_f64() * 1e3, gflop: r.flops as f64 / 1e9 }
-    }
-}
 
 /// Steps on noise, which costs what pictures cost; with `profile` one more, split by part and operator.
 ///
 /// # Errors
 /// When the specification cannot be built, or the GPU has not enough memory or is lost.
-pub fn step(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, profile: bool) -> Result<(Measurement, Vec<StepRow>)> {
+pub fn step(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, profile: bool) -> Result<(Measurement, Vec<ProfileRow>)> {
     if spec.loss.mixup {
         return Err(Error::Spec("a step with mixup is not measured: turn loss.mixup off".into()));
     }
     let begun = Begun::new();
     let spec = TrainerSpec { threads: machine.pool().threads(), ..spec.clone() };
     let mut trainer = Trainer::new(spec.clone(), machine.device())?;
-    let pixels = |images: usize, side: usize| noise(images * 3 * side * side);
-    let (crops, images) = (&spec.crops, spec.crops.batch * spec.accumulate);
-    let global = pixels(2 * images, crops.global_size);
-    let local = pixels(crops.local_count * images, crops.local_size);
-    let pixels = Pixels::U8 { global: &global, local: &local };
+    let images = spec.crops.batch * spec.accumulate;
+    let batch = noise_batch(&spec)?;
+    let pixels = Pixels::U8(&batch);
     // Everything is updated: no layer is frozen.
     let mut parameters = StepParameters {
         step: 0,
@@ -70,7 +45,15 @@ pub fn step(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, profile: boo
     let plan = *trainer.plan();
     let planned = (plan.memory.arena + plan.memory.parameters + plan.memory.workspace) as u64;
     let measurement = begun.end(BenchCase::Step, &spec, machine, times, plan.flops as f64 / 1e9, planned);
-    Ok((measurement, rows.into_iter().map(StepRow::from).collect()))
+    Ok((measurement, rows))
+}
+
+/// A full batch of noise.
+fn noise_batch(spec: &TrainerSpec) -> Result<BatchReader> {
+    let pixels = |images: usize, side: usize| noise(images * 3 * side * side);
+    let (crops, images) = (&spec.crops, spec.crops.batch * spec.accumulate);
+    let (global, local) = (pixels(2 * images, crops.global_size), pixels(crops.local_count * images, crops.local_size));
+    Batch::from_crops(BatchLayout::of(spec), &global, &local)?.read()
 }
 
 /// Pixels without a pattern, the same in every run.

@@ -1,6 +1,7 @@
 //! A report as tables.
 
-use esvit_bench::{Measurement, OperatorRow, Report, StepRow};
+use esvit_bench::{Measurement, OperatorRow, Report};
+use esvit_engine::ProfileRow;
 
 /// Tables of everything in a report.
 pub fn text(report: &Report) -> String {
@@ -25,9 +26,11 @@ pub fn text(report: &Report) -> String {
         text += &table(&headings, 2, report.cases.iter().map(row).collect());
     }
     for rows in [&report.rows, &report.encoding].into_iter().filter(|rows| !rows.is_empty()) {
-        let total: f64 = rows.iter().map(|r| r.ms).sum();
-        let row = |r: &StepRow| {
-            let cells = [r.ms, 100.0 * r.ms / total, r.gflop, r.gflop / r.ms * 1e3].map(|v| format!("{v:.2}"));
+        let ms = |r: &ProfileRow| r.time.as_secs_f64() * 1e3;
+        let total: f64 = rows.iter().map(ms).sum();
+        let row = |r: &ProfileRow| {
+            let (ms, gflop) = (ms(r), r.flops as f64 / 1e9);
+            let cells = [ms, 100.0 * ms / total, gflop, gflop / ms * 1e3].map(|v| format!("{v:.2}"));
             [r.phase.to_string(), r.operator.to_string(), r.calls.to_string()].into_iter().chain(cells).collect()
         };
         text += &table(&["part", "operator", "calls", "ms", "% of time", "GFLOP", "GFLOP/s"], 2, rows.iter().map(row).collect());

@@ -20,6 +20,9 @@ pub enum Error {
         /// Number it has.
         got: usize,
     },
+    /// A batch's place was written or read at the wrong time.
+    #[error("{0}")]
+    Batch(String),
     /// The compute threads could not be started.
     #[error(transparent)]
     Threads(#[from] esvit_simd::pool::PoolError),

@@ -51,7 +51,7 @@ pub(crate) fn build(spec: &EncoderSpec, device: DeviceKind) -> Result<CompiledFo
     let widths = outputs.iter().map(|v| g.matrix(*v).1).collect();
     let program = match device {
         DeviceKind::Cpu => {
-            g.fuse(&outputs, true);
+            g.fuse(esvit_ops::fusion::PATTERNS, &outputs, true);
             Program::compile(&g, &outputs).with_precision(spec.precision.into()).with_bf16x2()
         }
         DeviceKind::Gpu => Program::compile(&g, &outputs).with_precision(spec.precision.into()),

@@ -1,6 +1,6 @@
 //! Weighted k-nearest-neighbor classification of features.
 //!
-//! Rows are scaled to unit length; the k most similar training rows vote with `exp(cosine / temperature)`; classes are
+//! Rows are scaled to unit length; the k most similar rows of the bank vote with `exp(cosine / temperature)`; classes are
 //! ranked by their votes.
 //!
 //! Source: Wu et al. 2018, <https://arxiv.org/abs/1805.01978>; `eval_knn.py` of microsoft/esvit.
@@ -12,49 +12,73 @@ use rayon::prelude::*;
 use crate::{Error, Result};
 
 /// Accuracy for one k, in per cent.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct Accuracy {
     /// Neighbors that vote.
     pub k: usize,
-    /// Test rows whose class is ranked first.
+    /// Queries whose class is ranked first.
     pub top1: f64,
-    /// Test rows whose class is among the first five.
+    /// Queries whose class is among the first five.
     pub top5: f64,
 }
 
-/// Features `[rows, width]` with a class for each row.
-#[derive(Clone, Copy, Debug)]
-pub struct Labeled<'a> {
-    /// Row-major values.
-    pub features: &'a [f32],
-    /// Class of each row.
-    pub labels: &'a [u32],
+/// Features `[rows, width]`, scaled to unit length, with a class for each row.
+#[derive(Debug)]
+pub struct LabeledRows {
+    features: Vec<f32>,
+    labels: Vec<u32>,
+    width: usize,
+    classes: usize,
 }
 
-/// Test rows whose similarities are alive at once.
+impl LabeledRows {
+    /// Takes row-major features and scales each row in place.
+    ///
+    /// # Errors
+    /// When there is no row, column or class, sizes do not fit, or a label is no class.
+    pub fn new(mut features: Vec<f32>, labels: Vec<u32>, width: usize, classes: usize) -> Result<LabeledRows> {
+        if width == 0 || classes == 0 || labels.is_empty() {
+            return Err(Error::Spec(format!("neighbors need rows, columns and classes, got {} x {width} of {classes}", labels.len())));
+        }
+        if Some(features.len()) != labels.len().checked_mul(width) {
+            return Err(Error::Input { what: "the features", want: labels.len().saturating_mul(width), got: features.len() });
+        }
+        if let Some(label) = labels.iter().find(|&&label| label as usize >= classes) {
+            return Err(Error::Spec(format!("label {label} is outside the {classes} classes")));
+        }
+        for row in features.chunks_mut(width) {
+            let norm = lanes::sum_squares(row).sqrt().max(1e-12) as f32;
+            row.iter_mut().for_each(|v| *v /= norm);
+        }
+        Ok(LabeledRows { features, labels, width, classes })
+    }
+}
+
+/// Query rows whose similarities are alive at once.
 const CHUNK: usize = 64;
 
-/// Votes `[test rows, classes]` for one k.
+/// Votes `[queries, classes]` of the `k` nearest rows of the bank.
 ///
 /// # Errors
-/// When sizes do not fit or a label is no class.
-pub fn votes(pool: &Pool, train: Labeled, test: &[f32], width: usize, classes: usize, k: usize, temperature: f32) -> Result<Vec<f32>> {
-    check(train, width, classes)?;
-    if width == 0 || !test.len().is_multiple_of(width) {
-        return Err(Error::Input { what: "the test features", want: test.len() / width.max(1) * width, got: test.len() });
+/// When the queries have another width or number of classes than the bank.
+pub fn votes(pool: &Pool, bank: &LabeledRows, queries: &LabeledRows, k: usize, temperature: f32) -> Result<Vec<f32>> {
+    let (width, classes, rows) = (bank.width, bank.classes, bank.labels.len());
+    for (what, want, got) in [("a row of the queries", width, queries.width), ("the queries' classes", classes, queries.classes)] {
+        if want != got {
+            return Err(Error::Input { what, want, got });
+        }
     }
-    let rows = train.labels.len();
-    let bank = unit_rows(train.features, width);
-    let test = unit_rows(test, width);
-    let mut votes = vec![0.0f32; test.len() / width * classes];
+    let mut votes = vec![0.0f32; queries.labels.len() * classes];
     pool.install(|| {
-        votes.par_chunks_mut(CHUNK * classes).zip(test.par_chunks(CHUNK * width)).for_each(|(votes, test)| {
-            let count = test.len() / width;
+        votes.par_chunks_mut(CHUNK * classes).zip(queries.features.par_chunks(CHUNK * width)).for_each(|(votes, queries)| {
+            let count = queries.len() / width;
             let mut similarity = vec![0.0f32; count * rows];
-            gemm(Mat::new(test, count, width), Mat::new(&bank, rows, width).t(), MatMut::new(&mut similarity, count, rows), false, None);
+            let bank_rows = Mat::new(&bank.features, rows, width).t();
+            gemm(Mat::new(queries, count, width), bank_rows, MatMut::new(&mut similarity, count, rows), false, None);
             for (votes, row) in votes.chunks_mut(classes).zip(similarity.chunks(rows)) {
                 for j in nearest(row, k) {
-                    votes[train.labels[j] as usize] += (row[j] / temperature).exp();
+                    votes[bank.labels[j] as usize] += (row[j] / temperature).exp();
                 }
             }
         });
@@ -62,22 +86,16 @@ pub fn votes(pool: &Pool, train: Labeled, test: &[f32], width: usize, classes: u
     Ok(votes)
 }
 
-/// Classification accuracy for several k.
-pub fn classify(
-    pool: &Pool,
-    train: Labeled,
-    test: Labeled,
-    width: usize,
-    classes: usize,
-    ks: &[usize],
-    temperature: f32,
-) -> Result<Vec<Accuracy>> {
-    check(test, width, classes)?;
-    let n = test.labels.len().max(1) as f64;
+/// Accuracy of classifying the queries by their neighbors in the bank, for each of several k.
+///
+/// # Errors
+/// As [`votes`].
+pub fn classify(pool: &Pool, bank: &LabeledRows, queries: &LabeledRows, ks: &[usize], temperature: f32) -> Result<Vec<Accuracy>> {
+    let n = queries.labels.len() as f64;
     let one = |&k: &usize| -> Result<Accuracy> {
-        let votes = votes(pool, train, test.features, width, classes, k, temperature)?;
+        let votes = votes(pool, bank, queries, k, temperature)?;
         let (mut first, mut fifth) = (0, 0);
-        for (votes, &label) in votes.chunks(classes).zip(test.labels) {
+        for (votes, &label) in votes.chunks(bank.classes).zip(&queries.labels) {
             // Rank of the true class; of equal votes the lower class comes first, as in a stable sort.
             let own = votes[label as usize];
             let better = votes.iter().enumerate().filter(|&(c, &v)| v > own || (v == own && c < label as usize)).count();
@@ -87,25 +105,6 @@ pub fn classify(
         Ok(Accuracy { k, top1: 100.0 * f64::from(first as u32) / n, top5: 100.0 * f64::from(fifth as u32) / n })
     };
     ks.iter().map(one).collect()
-}
-
-fn check(rows: Labeled, width: usize, classes: usize) -> Result<()> {
-    if rows.features.len() != rows.labels.len() * width {
-        return Err(Error::Input { what: "the features", want: rows.labels.len() * width, got: rows.features.len() });
-    }
-    match rows.labels.iter().find(|&&l| l as usize >= classes) {
-        Some(label) => Err(Error::Spec(format!("label {label} is outside the {classes} classes"))),
-        None => Ok(()),
-    }
-}
-
-fn unit_rows(x: &[f32], width: usize) -> Vec<f32> {
-    let mut unit = x.to_vec();
-    for row in unit.chunks_mut(width.max(1)) {
-        let norm = lanes::sum_squares(row).sqrt().max(1e-12) as f32;
-        row.iter_mut().for_each(|v| *v /= norm);
-    }
-    unit
 }
 
 /// Indices of the k largest, the earlier of equals.

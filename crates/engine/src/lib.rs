@@ -6,6 +6,7 @@
 //! - [`knn`] classifies features by their neighbors.
 
 mod averages;
+mod batch;
 mod encoder;
 mod error;
 mod executor;
@@ -28,6 +29,7 @@ mod target;
 mod tensor;
 mod trainer;
 
+pub use batch::{Batch, BatchLayout, BatchReader, PlaceWriter};
 pub use encoder::Encoder;
 pub use error::Error;
 pub use esvit_gpu as device;

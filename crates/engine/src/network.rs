@@ -237,7 +237,7 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType, device: DeviceKind) -> Re
     }
     let everything: Vec<Value> = outputs.iter().copied().chain(gradients.iter().flatten().copied()).collect();
     if device == DeviceKind::Cpu {
-        g.fuse(&everything, false);
+        g.fuse(esvit_ops::fusion::PATTERNS, &everything, false);
     }
     let on_device = |program: Program| {
         let program = program.with_precision(spec.precision.into());

@@ -1,28 +1,21 @@
 //! Pixels of a step as the caller gives them, and pixels of a pass as the program reads them.
 
-use std::ops::Range;
-
 use esvit_graph::{DType, Slice};
 use esvit_ops::patchify::{MEAN, STD};
 use esvit_ops::region_match::GLOBAL_CROPS;
 
+use crate::BatchReader;
 use crate::network::PixelCounts;
 use crate::spec::TrainerSpec;
 
-/// Pixels of a step: the global crops, all images of crop 0 first, then the local ones. B is the images of the whole step:
-/// those of a pass times the passes.
+/// Pixels of a step.
 #[derive(Clone, Copy, Debug)]
 pub enum Pixels<'a> {
-    /// 8-bit RGB, (height, width, channel), normalized by the engine.
-    U8 {
-        /// `2·B` images of the global size.
-        global: &'a [u8],
-        /// `local_count·B` images of the local size.
-        local: &'a [u8],
-    },
-    /// Normalized floats, (channel, height, width); what a trainer with mixup works on.
+    /// 8-bit RGB, normalized by the engine; read in place where the program takes bytes.
+    U8(&'a BatchReader),
+    /// Normalized floats, (channel, height, width), crop by crop: all images of the step of global crop 0 first.
     F32 {
-        /// `2·B` images of the global size.
+        /// `2·B` images of the global size; B is the images of the whole step.
         global: &'a [f32],
         /// `local_count·B` images of the local size.
         local: &'a [f32],
@@ -30,91 +23,85 @@ pub enum Pixels<'a> {
 }
 
 /// Pixels of a pass as the program reads them: global crops, then local ones.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PassPixels<'a> {
+    /// Crops of the student, mixed where mixup is asked for.
+    pub student: Slice<'a>,
+    /// Global crops of the teacher, which are never mixed.
+    pub teacher: Slice<'a>,
+}
+
+/// Memory for the pixels of one pass. Bytes need none: the program reads the batch.
 #[derive(Debug)]
-pub(crate) enum PassPixels {
-    U8(Vec<u8>),
-    F32 { student: Vec<f32>, teacher: Vec<f32> },
+pub(crate) enum PixelMemory {
+    Bytes,
+    Floats { student: Vec<f32>, teacher: Vec<f32> },
 }
 
-impl PassPixels {
-    /// Memory for the pixels of one pass.
-    pub fn new(dtype: DType, counts: PixelCounts) -> PassPixels {
-        let all = counts.global + counts.local;
+impl PixelMemory {
+    /// Memory for a program that reads pixels of this type.
+    pub fn new(dtype: DType, counts: PixelCounts) -> PixelMemory {
         match dtype {
-            DType::U8 => PassPixels::U8(vec![0; all]),
-            _ => PassPixels::F32 { student: vec![0.0; all], teacher: vec![0.0; counts.global] },
+            DType::U8 => PixelMemory::Bytes,
+            _ => PixelMemory::Floats { student: vec![0.0; counts.global + counts.local], teacher: vec![0.0; counts.global] },
         }
     }
 
-    /// Pixels of the student's crops.
-    pub fn student(&self) -> Slice<'_> {
-        match self {
-            PassPixels::U8(all) => Slice::U8(all),
-            PassPixels::F32 { student, .. } => Slice::F32(student),
+    /// Bytes of that memory.
+    pub fn bytes(dtype: DType, counts: PixelCounts) -> usize {
+        match dtype {
+            DType::U8 => 0,
+            // The teacher's crops lie apart: the student's are mixed.
+            _ => 4 * (2 * counts.global + counts.local),
         }
     }
 
-    /// Pixels of the teacher's crops, which are never mixed.
-    pub fn teacher(&self, counts: PixelCounts) -> Slice<'_> {
-        match self {
-            PassPixels::U8(all) => Slice::U8(&all[..counts.global]),
-            PassPixels::F32 { teacher, .. } => Slice::F32(teacher),
-        }
-    }
-
-    /// Copies a pass's share of the step's pixels, mixed where `mixup` says so. Sizes were checked.
-    pub fn fill(&mut self, spec: &TrainerSpec, counts: PixelCounts, pixels: &Pixels, mixup: Option<&[f32]>, pass: usize) {
-        let (batch, passes) = (spec.crops.batch, spec.accumulate);
-        // Images of a crop lie together: each crop gives this pass a run of them.
-        let runs = move |crops: usize, len: usize| {
-            let run = len.checked_div(crops * passes).unwrap_or(0);
-            (0..crops).map(move |crop| (crop * passes + pass) * run..(crop * passes + pass + 1) * run)
+    /// A pass's share of the step's pixels, mixed where `mixup` says so. Sizes and types were checked.
+    pub fn pass<'a>(&'a mut self, spec: &TrainerSpec, pixels: Pixels<'a>, mixup: Option<&[f32]>, pass: usize) -> PassPixels<'a> {
+        let (student, teacher) = match (self, pixels) {
+            (PixelMemory::Bytes, Pixels::U8(batch)) => {
+                let student = batch.pass(pass);
+                let teacher = &student[..batch.layout().global_bytes()];
+                return PassPixels { student: Slice::U8(student), teacher: Slice::U8(teacher) };
+            }
+            (PixelMemory::Bytes, Pixels::F32 { .. }) => unreachable!("checked before"),
+            (PixelMemory::Floats { student, teacher }, Pixels::U8(batch)) => {
+                let (global, local) = batch.pass(pass).split_at(teacher.len());
+                normalize(global, spec.crops.global_size, &mut student[..teacher.len()]);
+                normalize(local, spec.crops.local_size, &mut student[teacher.len()..]);
+                (student, teacher)
+            }
+            (PixelMemory::Floats { student, teacher }, Pixels::F32 { global, local }) => {
+                copy_pass(global, spec.accumulate, pass, &mut student[..teacher.len()], GLOBAL_CROPS);
+                copy_pass(local, spec.accumulate, pass, &mut student[teacher.len()..], spec.crops.local_count);
+                (student, teacher)
+            }
         };
-        fn copy<T: Copy>(from: &[T], to: &mut [T], runs: impl Iterator<Item = Range<usize>>) {
-            let mut rest = to;
-            for run in runs {
-                let (to, more) = rest.split_at_mut(run.len());
-                to.copy_from_slice(&from[run]);
-                rest = more;
-            }
+        teacher.copy_from_slice(&student[..teacher.len()]);
+        let mut rest = student.as_mut_slice();
+        for (crop, &lambda) in mixup.unwrap_or_default().iter().enumerate() {
+            let side = if crop < GLOBAL_CROPS { spec.crops.global_size } else { spec.crops.local_size };
+            let (images, tail) = rest.split_at_mut(spec.crops.batch * 3 * side * side);
+            mix_reversed(images, spec.crops.batch, lambda);
+            rest = tail;
         }
-        let locals = spec.crops.local_count;
-        match (&mut *self, pixels) {
-            (PassPixels::U8(all), Pixels::U8 { global, local }) => {
-                copy(global, &mut all[..counts.global], runs(GLOBAL_CROPS, global.len()));
-                copy(local, &mut all[counts.global..], runs(locals, local.len()));
-            }
-            (PassPixels::F32 { student, teacher }, Pixels::F32 { global, local }) => {
-                copy(global, &mut student[..counts.global], runs(GLOBAL_CROPS, global.len()));
-                copy(local, &mut student[counts.global..], runs(locals, local.len()));
-                teacher.copy_from_slice(&student[..counts.global]);
-            }
-            (PassPixels::F32 { student, teacher }, Pixels::U8 { global, local }) => {
-                let (mut to, size) = (&mut student[..], |global: bool| if global { spec.crops.global_size } else { spec.crops.local_size });
-                for (from, is_global) in [(global, true), (local, false)] {
-                    for run in runs(if is_global { GLOBAL_CROPS } else { locals }, from.len()) {
-                        let (crop, more) = to.split_at_mut(run.len());
-                        normalize(&from[run], size(is_global), crop);
-                        to = more;
-                    }
-                }
-                teacher.copy_from_slice(&student[..counts.global]);
-            }
-            (PassPixels::U8(_), Pixels::F32 { .. }) => unreachable!("checked before"),
-        }
-        if let (PassPixels::F32 { student, .. }, Some(lambda)) = (self, mixup) {
-            let mut rest = student.as_mut_slice();
-            for (crop, &lambda) in lambda.iter().enumerate() {
-                let side = if crop < GLOBAL_CROPS { spec.crops.global_size } else { spec.crops.local_size };
-                let (images, tail) = rest.split_at_mut(batch * 3 * side * side);
-                mix_reversed(images, batch, lambda);
-                rest = tail;
-            }
-        }
+        PassPixels { student: Slice::F32(student), teacher: Slice::F32(teacher) }
     }
 }
 
-/// 8-bit (height, width, channel) to normalized (channel, height, width).
+/// Copies a pass's images of each crop: they are a run among the step's images of that crop.
+fn copy_pass(from: &[f32], passes: usize, pass: usize, to: &mut [f32], crops: usize) {
+    if crops == 0 {
+        return;
+    }
+    let run = to.len() / crops;
+    for (crop, to) in to.chunks_exact_mut(run).enumerate() {
+        let start = (crop * passes + pass) * run;
+        to.copy_from_slice(&from[start..start + run]);
+    }
+}
+
+/// Normalizes 8-bit (height, width, channel) to (channel, height, width).
 fn normalize(from: &[u8], side: usize, to: &mut [f32]) {
     let area = side * side;
     for (from, to) in from.chunks(3 * area).zip(to.chunks_mut(3 * area)) {
@@ -126,7 +113,7 @@ fn normalize(from: &[u8], side: usize, to: &mut [f32]) {
     }
 }
 
-/// `x ← λ·x + (1 − λ)·x[reversed]` over the images of a crop.
+/// Mixes the images of a crop: `x ← λ·x + (1 − λ)·x[reversed]`.
 fn mix_reversed(images: &mut [f32], batch: usize, lambda: f32) {
     let n = images.len() / batch;
     for i in 0..batch.div_ceil(2) {

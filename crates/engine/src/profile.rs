@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use esvit_graph::NodeTime;
+use serde::{Serialize, Serializer};
+
+use crate::plan::gflop;
 
 /// Time and arithmetic of one operator in one part of the step.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct ProfileRow {
     /// Part of the step.
     pub phase: &'static str,
@@ -14,10 +18,18 @@ pub struct ProfileRow {
     pub operator: &'static str,
     /// Applications.
     pub calls: u32,
-    /// Wall time.
+    /// Wall time of all of them; in milliseconds where it is serialized.
+    #[serde(rename = "ms", serialize_with = "milliseconds")]
+    #[cfg_attr(feature = "typescript", ts(rename = "ms", type = "number"))]
     pub time: Duration,
-    /// Matrix-product arithmetic.
+    /// Matrix-product arithmetic; in 10⁹ operations where it is serialized.
+    #[serde(rename = "gflop", serialize_with = "gflop")]
+    #[cfg_attr(feature = "typescript", ts(rename = "gflop", type = "number"))]
     pub flops: u64,
+}
+
+fn milliseconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(time.as_secs_f64() * 1e3)
 }
 
 /// The times of nodes by part and operator, the longest first.

@@ -1,11 +1,15 @@
 //! Loss scaling for gradients in half precision: the loss is multiplied so that they do not vanish, and by less once they overflow.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Error, Result};
 
 /// The scale and the rule that changes it, as PyTorch's `GradScaler`. Only `mixed` on a GPU has one; it lives there, in `executor/gpu/scaler.wgsl`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct LossScaler {
-    /// Factor of the loss.
+    /// Factor that multiplies the loss.
     pub scale: f32,
     /// Factor after `growth_interval` good steps in a row.
     pub growth_factor: f32,

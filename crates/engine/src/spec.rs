@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 /// A training run's static part.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TrainerSpec {
     /// The network.
     pub backbone: BackboneSpec,
@@ -22,7 +23,7 @@ pub struct TrainerSpec {
     /// Largest norm of one parameter's gradient; 0 turns clipping off.
     pub clip_grad: f32,
     /// Rounding of matrix products.
-    pub precision: Precision,
+    pub precision: PrecisionSpec,
     /// Whether the student's blocks are computed again in the backward pass, instead of keeping what they computed.
     pub checkpointing: bool,
     /// Seed of the initial weights and of stochastic depth.
@@ -33,7 +34,8 @@ pub struct TrainerSpec {
 
 /// Crops of a pass: two global ones and some local ones for each image.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct CropSpec {
     /// B: images.
     pub batch: usize,
@@ -47,7 +49,8 @@ pub struct CropSpec {
 
 /// Loss terms.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct LossSpec {
     /// Half view loss, half region loss; without, the view loss alone.
     pub region: bool,
@@ -61,7 +64,8 @@ pub struct LossSpec {
 
 /// Update rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(rename_all = "camelCase")]
 pub enum OptimizerKind {
     /// Adam with decoupled weight decay.
     Adamw,
@@ -73,26 +77,28 @@ pub enum OptimizerKind {
 
 /// Rounding of matrix products: see [`esvit_graph::Precision`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(rename = "Precision"))]
+#[serde(rename_all = "camelCase")]
+pub enum PrecisionSpec {
     /// Single precision everywhere.
     F32,
     /// Operands of matrix products in bf16 (CPU) or f16 (GPU).
     Mixed,
 }
 
-impl From<Precision> for esvit_graph::Precision {
-    fn from(precision: Precision) -> Self {
+impl From<PrecisionSpec> for esvit_graph::Precision {
+    fn from(precision: PrecisionSpec) -> Self {
         match precision {
-            Precision::F32 => Self::F32,
-            Precision::Mixed => Self::Mixed,
+            PrecisionSpec::F32 => Self::F32,
+            PrecisionSpec::Mixed => Self::Mixed,
         }
     }
 }
 
 /// A forward pass for evaluation.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct EncoderSpec {
     /// The network.
     pub backbone: BackboneSpec,
@@ -101,7 +107,7 @@ pub struct EncoderSpec {
     /// Images of one pass.
     pub batch: usize,
     /// Rounding of matrix products.
-    pub precision: Precision,
+    pub precision: PrecisionSpec,
     /// Compute threads; 0 for one a core.
     pub threads: usize,
     /// Which features.
@@ -110,7 +116,8 @@ pub struct EncoderSpec {
 
 /// Which features an encoder returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(rename_all = "camelCase")]
 pub enum FeatureOutput {
     /// The pooled feature.
     View,

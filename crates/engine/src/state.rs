@@ -9,7 +9,9 @@ use crate::tensor::{Tensor, TensorValues, TensorView};
 use crate::{DeviceKind, Error, LossScaler, Result, Store};
 
 /// A list of tensors in a [`TrainerState`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(rename_all = "camelCase")]
 pub enum StatePart {
     /// The student's state dict.
     Student,

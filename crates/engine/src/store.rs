@@ -17,7 +17,8 @@ pub struct Store {
 }
 
 /// Outcome of loading a set of weights.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct LoadReport {
     /// Entries that were replaced.
     pub loaded: usize,

@@ -1,6 +1,6 @@
 //! k-NN votes and accuracies against the reference's.
 
-use esvit_engine::knn::{Labeled, classify, votes};
+use esvit_engine::knn::{LabeledRows, classify, votes};
 use esvit_simd::Pool;
 use esvit_testkit::{fixtures, golden_or_skip};
 
@@ -17,12 +17,12 @@ fn votes_and_accuracies_are_the_references() -> Result<(), Box<dyn std::error::E
             Ok(fixture.integers(name)?.1.iter().map(|&l| l as u32).collect())
         };
         let (train_labels, test_labels) = (labels("train_labels")?, labels("test_labels")?);
-        let (width, classes) = (shape[1], 10);
-        let bank = Labeled { features: &train, labels: &train_labels };
+        let rows = |features: &[f32], labels: &[u32], classes| LabeledRows::new(features.to_vec(), labels.to_vec(), shape[1], classes);
+        let (bank, queries) = (rows(&train, &train_labels, 10)?, rows(&test, &test_labels, 10)?);
         let mut checked = 0;
         for k in [10usize, 20, 100] {
             let (_, want) = fixture.floats(&format!("k{k}.votes"))?;
-            let got = votes(&pool, bank, &test, width, classes, k, 0.07)?;
+            let got = votes(&pool, &bank, &queries, k, 0.07)?;
             for (i, (got, want)) in got.iter().zip(&want).enumerate() {
                 assert!(
                     (got - want).abs() <= 2e-5 * want.abs().max(1.0),
@@ -34,8 +34,8 @@ fn votes_and_accuracies_are_the_references() -> Result<(), Box<dyn std::error::E
         for result in fixture.json["results"].as_array().into_iter().flatten() {
             let get = |key: &str| result[key].as_f64().ok_or_else(|| format!("`{key}` is missing"));
             let (k, classes) = (get("k")? as usize, get("num_classes")? as usize);
-            let query = Labeled { features: &test, labels: &test_labels };
-            let accuracy = classify(&pool, bank, query, width, classes, &[k], 0.07)?[0];
+            let (bank, queries) = (rows(&train, &train_labels, classes)?, rows(&test, &test_labels, classes)?);
+            let accuracy = classify(&pool, &bank, &queries, &[k], 0.07)?[0];
             assert!((accuracy.top1 - get("top1")?).abs() < 1e-9, "{} k {k} classes {classes}: {accuracy:?}", fixture.name);
             assert!((accuracy.top5 - get("top5")?).abs() < 1e-9, "{} k {k} classes {classes}: {accuracy:?}", fixture.name);
             checked += 1;

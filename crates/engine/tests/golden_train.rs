@@ -4,7 +4,7 @@
 #![allow(clippy::print_stderr)]
 
 use esvit_engine::device::{self, Gpu};
-use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, Precision, TrainerSpec};
+use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, PrecisionSpec, TrainerSpec};
 use esvit_engine::{Device, Pixels, StepParameters, Store, TensorValues, Trainer};
 use esvit_nn::spec::HeadSpec;
 use esvit_testkit::{
@@ -57,7 +57,7 @@ fn spec(fixture: &Fixture) -> Result<Option<TrainerSpec>, Box<dyn std::error::Er
         optimizer,
         clip_grad: number(run, "clip_grad")? as f32,
         seed: 0,
-        precision: Precision::F32,
+        precision: PrecisionSpec::F32,
         checkpointing: false,
         threads: 2,
     }))
@@ -249,7 +249,7 @@ fn trajectories_on_a_gpu_are_the_references() -> Outcome {
     }
     let Some(gpu) = open_or_skip()? else { return Ok(()) };
     // In software each takes minutes: one of them, with every kernel, has to do; `gpu_parity.rs` has the other optimizers.
-    let all = gpu.adapter().kind != device::Kind::Software || std::env::var("ESVIT_GPU_ALL").as_deref() == Ok("1");
+    let all = gpu.adapter().kind != device::AdapterKind::Software || std::env::var("ESVIT_GPU_ALL").as_deref() == Ok("1");
     for fixture in fixtures("train", "")? {
         if let Some(spec) = spec(&fixture)? {
             if !all && fixture.name != "train/swin_dense_adamw" {
@@ -313,7 +313,7 @@ fn parameter_groups_are_the_references() -> Outcome {
             optimizer: OptimizerKind::Adamw,
             clip_grad: 0.0,
             seed: 0,
-            precision: Precision::F32,
+            precision: PrecisionSpec::F32,
             checkpointing: false,
             threads: 1,
         };

@@ -5,8 +5,11 @@
 #![allow(clippy::print_stderr)]
 
 use esvit_engine::device::Gpu;
-use esvit_engine::spec::{CropSpec, EncoderSpec, FeatureOutput, LossSpec, OptimizerKind, Precision, TrainerSpec};
-use esvit_engine::{Device, Encoder, LossScaler, Pixels, StepParameters, StepStats, Tensor, TensorValues, Trainer, TrainerState};
+use esvit_engine::spec::{CropSpec, EncoderSpec, FeatureOutput, LossSpec, OptimizerKind, PrecisionSpec, TrainerSpec};
+use esvit_engine::{
+    Batch, BatchLayout, BatchReader, Device, Encoder, LossScaler, Pixels, StepParameters, StepStats, Tensor, TensorValues, Trainer,
+    TrainerState,
+};
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec, VilBorder, VilGate, VilNeighbors, VilPool, VilSpec, VilStage};
 use esvit_testkit::Outcome;
 
@@ -32,7 +35,7 @@ fn spec(optimizer: OptimizerKind, region: bool, mixup: bool, batch_norm: bool) -
         optimizer,
         clip_grad: 0.3,
         seed: 5,
-        precision: Precision::F32,
+        precision: PrecisionSpec::F32,
         checkpointing: false,
         threads: 1,
     }
@@ -97,18 +100,20 @@ fn images(spec: &TrainerSpec) -> usize {
     spec.crops.batch * spec.accumulate
 }
 
-/// Crops of a step, global and local.
-fn crops(images: usize, step: usize) -> [Vec<u8>; 2] {
+/// A full batch of a step.
+fn crops(spec: &TrainerSpec, step: usize) -> esvit_engine::Result<BatchReader> {
+    let images = images(spec);
     let pixels = |count: usize, salt: usize| -> Vec<u8> { (0..count).map(|i| ((i * 31 + i / 7 * salt) % 256) as u8).collect() };
-    [pixels(images * 2 * 3 * 32 * 32, 13 + step), pixels(images * 3 * 16 * 16, 5 + step)]
+    let (global, local) = (pixels(images * 2 * 3 * 32 * 32, 13 + step), pixels(images * 3 * 16 * 16, 5 + step));
+    Batch::from_crops(BatchLayout::of(spec), &global, &local)?.read()
 }
 
 fn steps(name: &str, spec: TrainerSpec, gpu: &Gpu) -> Outcome {
     let (mut here, mut there) = (Trainer::new(spec.clone(), Device::Cpu)?, Trainer::new(spec.clone(), Device::Gpu(gpu.clone()))?);
     let lambda = spec.loss.mixup.then_some([0.7f32, 0.4, 1.0]);
     for step in 0..3usize {
-        let [global, local] = crops(images(&spec), step);
-        let crops = Pixels::U8 { global: &global, local: &local };
+        let batch = crops(&spec, step)?;
+        let crops = Pixels::U8(&batch);
         let parameters = StepParameters {
             step: step as u64,
             // Neighbors are drawn in the first steps, and no longer in the last.
@@ -185,7 +190,7 @@ fn changes_nothing(spec: TrainerSpec, gpu: Gpu) -> Outcome {
         Ok(())
     })?;
     let before = trainer.state()?;
-    let [global, local] = crops(images(&spec), 0);
+    let batch = crops(&spec, 0)?;
     let parameters = StepParameters {
         step: 0,
         progress: 0.0,
@@ -195,7 +200,7 @@ fn changes_nothing(spec: TrainerSpec, gpu: Gpu) -> Outcome {
         teacher_temperature: 0.05,
         freeze_last_layer: false,
     };
-    let stats = trainer.step(Pixels::U8 { global: &global, local: &local }, None, &parameters)?;
+    let stats = trainer.step(Pixels::U8(&batch), None, &parameters)?;
     assert!(!stats.finite);
     let after = trainer.state()?;
     let bits = |s: &TrainerState| -> Vec<u64> {
@@ -207,9 +212,8 @@ fn changes_nothing(spec: TrainerSpec, gpu: Gpu) -> Outcome {
 }
 
 fn train(trainer: &mut Trainer, steps: std::ops::Range<usize>) -> Result<Vec<StepStats>, esvit_engine::Error> {
-    let images = images(trainer.spec());
     let step = |step: usize| {
-        let [global, local] = crops(images, step % 3);
+        let batch = crops(trainer.spec(), step % 3)?;
         let parameters = StepParameters {
             step: step as u64,
             learning_rate: 1e-4,
@@ -219,7 +223,7 @@ fn train(trainer: &mut Trainer, steps: std::ops::Range<usize>) -> Result<Vec<Ste
             freeze_last_layer: false,
             progress: 0.0,
         };
-        trainer.step(Pixels::U8 { global: &global, local: &local }, None, &parameters)
+        trainer.step(Pixels::U8(&batch), None, &parameters)
     };
     steps.map(step).collect()
 }
@@ -234,7 +238,7 @@ fn mixed_follows_single_precision_scales_its_loss_and_repeats_its_bits() -> Outc
         return Ok(());
     };
     let single = spec(OptimizerKind::Adamw, true, false, false);
-    let mixed = TrainerSpec { precision: Precision::Mixed, ..single.clone() };
+    let mixed = TrainerSpec { precision: PrecisionSpec::Mixed, ..single.clone() };
     let open = |spec: &TrainerSpec| Trainer::new(spec.clone(), Device::Gpu(gpu.clone()));
     let (mut a, mut b) = (open(&single)?, open(&mixed)?);
     // A new network's bottleneck rows are short, and their gradients long: this scale is one that they do not overflow.
@@ -317,7 +321,7 @@ fn passes_over_parts_are_a_pass_over_the_whole() -> Outcome {
     compare("three passes", &there.state()?, &here.state()?);
 
     // In mixed precision: a step whose scale is too large is passed over as a whole, and a resumed run has the same bits.
-    let mixed = TrainerSpec { precision: Precision::Mixed, ..parts(3) };
+    let mixed = TrainerSpec { precision: PrecisionSpec::Mixed, ..parts(3) };
     let open = |state: &TrainerState| -> Result<Trainer, esvit_engine::Error> {
         let mut trainer = Trainer::new(mixed.clone(), Device::Gpu(gpu.clone()))?;
         trainer.load(state.clone())?;
@@ -361,7 +365,7 @@ fn features_in_mixed_point_where_those_of_single_precision_do() -> Outcome {
         let pixels: Vec<u8> = (0..8 * 3 * 32 * 32).map(|i| ((i * 37 + i / 11 * 5) % 256) as u8).collect();
         Ok((encoder.encode(&pixels, 8)?, encoder.width()))
     };
-    let ((single, width), (mixed, _)) = (features(Precision::F32)?, features(Precision::Mixed)?);
+    let ((single, width), (mixed, _)) = (features(PrecisionSpec::F32)?, features(PrecisionSpec::Mixed)?);
     assert_ne!(single, mixed, "mixed rounds nothing");
     for (a, b) in single.chunks(width).zip(mixed.chunks(width)) {
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();

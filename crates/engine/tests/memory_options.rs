@@ -1,7 +1,7 @@
 //! What saves memory and changes no number: passes over parts of a batch, and blocks that are computed again in the backward pass.
 
-use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, Precision, TrainerSpec};
-use esvit_engine::{Device, DeviceKind, Pixels, StepParameters, StepStats, TensorValues, Trainer, TrainerPlan};
+use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, PrecisionSpec, TrainerSpec};
+use esvit_engine::{Batch, BatchLayout, Device, DeviceKind, Pixels, StepParameters, StepStats, TensorValues, Trainer, TrainerPlan};
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
 use esvit_testkit::Outcome;
 
@@ -33,7 +33,7 @@ fn spec(passes: usize, batch_norm: bool) -> TrainerSpec {
         optimizer: OptimizerKind::Adamw,
         clip_grad: 0.3,
         seed: 5,
-        precision: Precision::F32,
+        precision: PrecisionSpec::F32,
         checkpointing: false,
         threads: 2,
     }
@@ -52,7 +52,7 @@ fn step(trainer: &mut Trainer, step: u64) -> esvit_engine::Result<StepStats> {
         teacher_temperature: 0.05,
         freeze_last_layer: false,
     };
-    trainer.step(Pixels::U8 { global: &global, local: &local }, None, &parameters)
+    trainer.step(Pixels::U8(&Batch::from_crops(BatchLayout::of(trainer.spec()), &global, &local)?.read()?), None, &parameters)
 }
 
 /// Relative distance of two vectors.

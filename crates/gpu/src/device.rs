@@ -1,120 +1,11 @@
-//! Adapters and the device that was opened on one.
+//! The device that was opened on an adapter, with its compiled kernels.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::kernel::{Pipeline, compile};
-use crate::{Error, Kernel, Result};
-
-/// What kind of processor an adapter is; the better ones first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// Has memory of its own.
-    Discrete,
-    /// Shares the CPU's memory.
-    Integrated,
-    /// A share of a GPU in a virtual machine.
-    Virtual,
-    /// Unknown.
-    Other,
-    /// A driver that computes on the CPU: for tests.
-    Software,
-}
-
-impl Kind {
-    /// As shown to users.
-    pub fn name(self) -> &'static str {
-        match self {
-            Kind::Discrete => "discrete",
-            Kind::Integrated => "integrated",
-            Kind::Virtual => "virtual",
-            Kind::Other => "other",
-            Kind::Software => "software",
-        }
-    }
-}
-
-/// What is known of an adapter without opening it.
-#[derive(Clone, Debug)]
-pub struct Adapter {
-    /// The vendor's name for it.
-    pub name: String,
-    /// What it is.
-    pub kind: Kind,
-    /// `Vulkan`, `Metal` or `Dx12`.
-    pub backend: String,
-    /// Driver and its version.
-    pub driver: String,
-    /// Largest buffer, in bytes.
-    pub max_buffer: u64,
-    /// Largest part of a buffer that a kernel can see, in bytes.
-    pub max_binding: u64,
-    /// Shared memory of a workgroup, in bytes.
-    pub workgroup_memory: u32,
-    /// Whether kernels can compute in half precision.
-    pub half_precision: bool,
-    /// Whether kernels can multiply on matrix units (tensor cores): 16 x 16 in half precision, summed in single, by subgroups of 32 threads.
-    pub cooperative_matrix: bool,
-    /// Whether dispatches can be timed.
-    pub timestamps: bool,
-}
-
-fn instance() -> wgpu::Instance {
-    wgpu::Instance::new(wgpu::InstanceDescriptor {
-        backends: wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12,
-        flags: wgpu::InstanceFlags::empty(),
-        ..wgpu::InstanceDescriptor::new_without_display_handle()
-    })
-}
-
-/// What the cooperative product asks for.
-const COOPERATIVE: wgpu::Features =
-    wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
-
-/// Whether these are the matrices that `matmul_cooperative.wgsl` multiplies.
-fn fits(matrices: &wgpu::CooperativeMatrixProperties) -> bool {
-    let size = [matrices.m_size, matrices.n_size, matrices.k_size];
-    let types = [matrices.ab_type, matrices.cr_type];
-    size == [16; 3] && types == [wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32]
-}
-
-fn describe(adapter: &wgpu::Adapter) -> Adapter {
-    let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
-    let kind = match info.device_type {
-        wgpu::DeviceType::DiscreteGpu => Kind::Discrete,
-        wgpu::DeviceType::IntegratedGpu => Kind::Integrated,
-        wgpu::DeviceType::VirtualGpu => Kind::Virtual,
-        wgpu::DeviceType::Cpu => Kind::Software,
-        wgpu::DeviceType::Other => Kind::Other,
-    };
-    Adapter {
-        name: info.name,
-        kind,
-        backend: format!("{:?}", info.backend),
-        driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
-        max_buffer: limits.max_buffer_size,
-        max_binding: limits.max_storage_buffer_binding_size,
-        workgroup_memory: limits.max_compute_workgroup_storage_size,
-        half_precision: features.contains(wgpu::Features::SHADER_F16),
-        cooperative_matrix: features.contains(COOPERATIVE)
-            && [info.subgroup_min_size, info.subgroup_max_size] == [32, 32]
-            && limits.max_compute_workgroup_storage_size >= 28 << 10
-            && adapter.cooperative_matrix_properties().iter().any(fits),
-        timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
-    }
-}
-
-fn sorted() -> Vec<(Adapter, wgpu::Adapter)> {
-    let found = pollster::block_on(instance().enumerate_adapters(wgpu::Backends::all()));
-    let mut found: Vec<_> = found.into_iter().map(|adapter| (describe(&adapter), adapter)).collect();
-    found.sort_by_key(|(about, _)| about.kind);
-    found
-}
-
-/// All adapters of the machine, best first.
-pub fn adapters() -> Vec<Adapter> {
-    sorted().into_iter().map(|(about, _)| about).collect()
-}
+use crate::adapter::{COOPERATIVE, sorted};
+use crate::pipeline::{Pipeline, compile};
+use crate::{Adapter, Error, Kernel, Result};
 
 /// An opened GPU. Clones are the same one, with the same compiled kernels.
 #[derive(Clone, Debug)]
@@ -127,7 +18,7 @@ struct Opened {
     adapter: Adapter,
     limits: wgpu::Limits,
     pipelines: Mutex<HashMap<Kernel, Arc<Pipeline>>>,
-    /// The first thing that went wrong outside of a call's own check.
+    /// The first failure outside of a call's check.
     failure: Arc<Mutex<Option<Error>>>,
 }
 
@@ -178,7 +69,7 @@ impl Gpu {
         Ok(Gpu(Arc::new(Opened { device, queue, adapter: about, limits, pipelines: Mutex::default(), failure })))
     }
 
-    /// What was opened.
+    /// The adapter that was opened.
     pub fn adapter(&self) -> &Adapter {
         &self.0.adapter
     }
@@ -195,13 +86,13 @@ impl Gpu {
         &self.0.limits
     }
 
-    /// The compiled kernel, from the first call on.
+    /// Pipeline of a kernel, which the first call compiles.
     pub(crate) fn pipeline(&self, kernel: &Kernel) -> Result<Arc<Pipeline>> {
         let mut known = lock(&self.0.pipelines);
         if let Some(pipeline) = known.get(kernel) {
             return Ok(Arc::clone(pipeline));
         }
-        let pipeline = Arc::new(compile(self, kernel)?);
+        let pipeline = Arc::new(compile(self.device(), kernel)?);
         known.insert(*kernel, Arc::clone(&pipeline));
         Ok(pipeline)
     }

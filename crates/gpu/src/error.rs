@@ -1,25 +1,27 @@
-/// What can go wrong between the engine and a GPU.
+//! Errors.
+
+/// Failure between the engine and a GPU.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The machine has none, or no driver for it.
+    /// The machine has no GPU, or no driver for it.
     #[error("this machine has no GPU that Vulkan, Metal or DirectX 12 can use")]
     NoAdapter,
     /// An adapter was found but gives no device.
     #[error("the GPU {adapter} cannot be used: {reason}")]
     Refused {
-        /// Its name.
+        /// Name of the adapter.
         adapter: String,
-        /// The driver's words.
+        /// Reason that the driver gives.
         reason: String,
     },
     /// More memory in one piece than the adapter has or allows.
     #[error("{what} needs {bytes} bytes of GPU memory in one piece, and {limit}")]
     Memory {
-        /// What the memory is for.
+        /// Purpose of the memory.
         what: String,
-        /// How much.
+        /// Bytes needed.
         bytes: u64,
-        /// Why that is too much.
+        /// Reason why that is too much.
         limit: String,
     },
     /// The driver gave up: reset, unplugged, out of memory, or a program that ran too long.

@@ -1,5 +1,5 @@
-//! `C[m, n] = A·B`, with a bias over the columns where one is given. Sums over the inner axis are taken in an order that depends on the sizes
-//! and the kernel alone, so results repeat bit for bit.
+//! `C[m, n] = A·B`, with a bias over the columns where one is given. Sums over the inner axis are taken in an order that depends on the
+//! sizes and the kernel alone, so results repeat bit for bit.
 //!
 //! Three kernels: single precision, and for operands in half precision one on matrix units and one without. [`Adapter::half`] says which of
 //! the two an adapter has; where it has neither, single precision takes their place. Operands and results are stored in single precision
@@ -12,7 +12,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::kernel::Needs;
 use crate::{Adapter, Grid, Kernel, Recorder, Result, View};
 
-/// Mirrors `Params` in `matmul.wgsl`, `matmul_f16.wgsl` and `matmul_cooperative.wgsl`.
+/// Mirrors `Params` in `matmul/operands.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Params {
@@ -30,10 +30,10 @@ struct Params {
     flags: u32,
 }
 
-/// Mirrors `Params` in `matmul_sum.wgsl`.
+/// Mirrors `Params` in `matmul/sum.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct SumParams {
+struct MatmulSumParams {
     m: u32,
     n: u32,
     pieces: u32,
@@ -43,13 +43,19 @@ struct SumParams {
     pad: [u32; 2],
 }
 
-static F32: Kernel = Kernel::new::<Params>("matmul", include_str!("matmul.wgsl"), "main", 4);
-static F16: Kernel = Kernel::new::<Params>("matmul_f16", include_str!("matmul_f16.wgsl"), "main", 4).needing(Needs::HalfPrecision);
-static COOPERATIVE: Kernel =
-    Kernel::new::<Params>("matmul_cooperative", include_str!("matmul_cooperative.wgsl"), "main", 4).needing(Needs::CooperativeMatrix);
-static SUM: Kernel = Kernel::new::<SumParams>("matmul_sum", include_str!("matmul_sum.wgsl"), "main", 3);
+const OPERANDS: &str = include_str!("matmul/operands.wgsl");
+const EPILOGUE: &str = include_str!("matmul/epilogue.wgsl");
+const TILES: &str = include_str!("matmul/tiles.wgsl");
 
-/// All of them, for checks that need no GPU.
+static F32: Kernel = Kernel::new::<Params>("matmul", &[include_str!("matmul/f32.wgsl"), TILES, OPERANDS, EPILOGUE], "main", 4);
+static F16: Kernel = Kernel::new::<Params>("matmul_f16", &[include_str!("matmul/f16.wgsl"), TILES, OPERANDS, EPILOGUE], "main", 4)
+    .needing(Needs::HalfPrecision);
+static COOPERATIVE: Kernel =
+    Kernel::new::<Params>("matmul_cooperative", &[include_str!("matmul/cooperative.wgsl"), OPERANDS, EPILOGUE], "main", 4)
+        .needing(Needs::CooperativeMatrix);
+static SUM: Kernel = Kernel::new::<MatmulSumParams>("matmul_sum", &[include_str!("matmul/sum.wgsl"), EPILOGUE], "main", 3);
+
+/// Kernels of the product, for checks that need no GPU.
 pub static KERNELS: &[&Kernel] = &[&F32, &F16, &COOPERATIVE, &SUM];
 
 const A_BY_INNER: u32 = 1;
@@ -57,84 +63,84 @@ const B_BY_OUTER: u32 = 2;
 const BIAS: u32 = 4;
 const ADD: u32 = 8;
 
-/// Fewer workgroups than this leave a large GPU idle: then the inner axis is cut.
+/// Workgroups below which a large GPU is idle: then the inner axis is divided.
 const BUSY: usize = 256;
-/// Shortest piece of the inner axis.
+/// Length of a piece of the inner axis at least.
 const PIECE: usize = 256;
 
 /// A kernel, and rows and columns of the tile of one workgroup.
-type Tiled = (&'static Kernel, [usize; 2]);
+type TiledKernel = (&'static Kernel, [usize; 2]);
 
-/// What multiplies operands in half precision.
+/// Way to multiply operands in half precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Half {
+pub enum HalfProduct {
     /// Matrix units.
     Cooperative,
     /// Ordinary arithmetic on operands in half precision.
     Shader,
-    /// Nothing: products stay in single precision.
+    /// None: products stay in single precision.
     Absent,
 }
 
-impl Half {
-    /// As shown to users.
+impl HalfProduct {
+    /// Name as shown to users.
     pub fn name(self) -> &'static str {
         match self {
-            Half::Cooperative => "cooperative matrices, f16",
-            Half::Shader => "shader arithmetic, f16",
-            Half::Absent => "shader arithmetic, f32",
+            HalfProduct::Cooperative => "cooperative matrices, f16",
+            HalfProduct::Shader => "shader arithmetic, f16",
+            HalfProduct::Absent => "shader arithmetic, f32",
         }
     }
 
-    fn kernel(self) -> Tiled {
+    fn kernel(self) -> TiledKernel {
         match self {
-            Half::Cooperative => (&COOPERATIVE, [128, 128]),
-            Half::Shader => (&F16, [128, 64]),
-            Half::Absent => (&F32, [128, 64]),
+            HalfProduct::Cooperative => (&COOPERATIVE, [128, 128]),
+            HalfProduct::Shader => (&F16, [128, 64]),
+            HalfProduct::Absent => (&F32, [128, 64]),
         }
     }
 }
 
 impl Adapter {
-    /// What multiplies operands in half precision here.
-    pub fn half(&self) -> Half {
+    /// Way to multiply operands in half precision on this adapter.
+    pub fn half(&self) -> HalfProduct {
         if self.cooperative_matrix {
-            Half::Cooperative
+            HalfProduct::Cooperative
         } else if self.half_precision {
-            Half::Shader
+            HalfProduct::Shader
         } else {
-            Half::Absent
+            HalfProduct::Absent
         }
     }
 }
 
 /// A matrix in memory, row-major as `[outer, inner]` or, `transposed`, as the other way round.
 #[derive(Clone, Copy, Debug)]
-pub struct Operand<'a> {
-    /// Where it is.
+pub struct GpuOperand<'a> {
+    /// Memory of the matrix.
     pub view: &'a View,
-    /// Stored with its axes exchanged.
+    /// Whether it is stored with its axes exchanged.
     pub transposed: bool,
 }
 
-impl<'a> Operand<'a> {
-    /// As it is.
+impl<'a> GpuOperand<'a> {
+    /// An operand as it is stored.
     pub fn plain(view: &'a View) -> Self {
-        Operand { view, transposed: false }
+        GpuOperand { view, transposed: false }
     }
 
-    /// With its axes exchanged.
+    /// An operand with its axes exchanged.
     pub fn transposed(view: &'a View) -> Self {
-        Operand { view, transposed: true }
+        GpuOperand { view, transposed: true }
     }
 }
 
-/// `c[m, n] = a·b`: `a` is `[m, k]` (transposed `[k, m]`), `b` is `[k, n]` (transposed `[n, k]`). Nothing is too long for a binding: operands
-/// are cut along their rows, and results with them.
+/// `c[m, n] = a·b`: `a` is `[m, k]` (transposed `[k, m]`), `b` is `[k, n]` (transposed `[n, k]`). Nothing is too long for a binding:
+/// operands are cut along their rows, and results with them.
 #[derive(Clone, Copy, Debug)]
-pub struct Product<'a> {
-    a: Operand<'a>,
-    b: Operand<'a>,
+pub struct GpuProduct<'a> {
+    a: GpuOperand<'a>,
+    b: GpuOperand<'a>,
     c: &'a View,
     size: [usize; 3],
     bias: Option<&'a View>,
@@ -142,40 +148,40 @@ pub struct Product<'a> {
     add: bool,
 }
 
-impl<'a> Product<'a> {
+impl<'a> GpuProduct<'a> {
     /// The plain product, `size` = `[m, n, k]`.
-    pub fn new(a: Operand<'a>, b: Operand<'a>, c: &'a View, size: [usize; 3]) -> Self {
-        Product { a, b, c, size, bias: None, half: false, add: false }
+    pub fn new(a: GpuOperand<'a>, b: GpuOperand<'a>, c: &'a View, size: [usize; 3]) -> Self {
+        GpuProduct { a, b, c, size, bias: None, half: false, add: false }
     }
 
-    /// With a bias `[n]`.
+    /// This product with a bias `[n]`.
     #[must_use]
     pub fn bias(self, bias: Option<&'a View>) -> Self {
-        Product { bias, ..self }
+        GpuProduct { bias, ..self }
     }
 
-    /// With its operands rounded to half precision, where the adapter multiplies those.
+    /// This product with its operands rounded to half precision, where the adapter multiplies those.
     #[must_use]
     pub fn half(self, half: bool) -> Self {
-        Product { half, ..self }
+        GpuProduct { half, ..self }
     }
 
-    /// Added to what is in `c`.
+    /// This product added to what is in `c`.
     #[must_use]
     pub fn adding(self, add: bool) -> Self {
-        Product { add, ..self }
+        GpuProduct { add, ..self }
     }
 
-    /// Records it.
+    /// Records the product.
     ///
     /// # Errors
     /// When 64 rows of an operand are larger than a binding may be.
     pub fn record(self, rec: &mut Recorder) -> Result<()> {
-        let tiled = if self.half { rec.gpu().adapter().half() } else { Half::Absent }.kernel();
+        let tiled = if self.half { rec.gpu().adapter().half() } else { HalfProduct::Absent }.kernel();
         self.record_with(rec, tiled)
     }
 
-    fn record_with(self, rec: &mut Recorder, tiled: Tiled) -> Result<()> {
+    fn record_with(self, rec: &mut Recorder, tiled: TiledKernel) -> Result<()> {
         let [m, n, k] = self.size;
         if m == 0 || n == 0 {
             return Ok(());
@@ -199,21 +205,21 @@ impl<'a> Product<'a> {
         Ok(())
     }
 
-    /// One part, every operand of it a binding.
-    fn part(&self, rec: &mut Recorder, tiled: Tiled, rows: &Range<usize>, cols: &Range<usize>, inner: &Range<usize>) -> Result<()> {
+    /// Records one part, every operand of it a binding.
+    fn part(&self, rec: &mut Recorder, tiled: TiledKernel, rows: &Range<usize>, cols: &Range<usize>, inner: &Range<usize>) -> Result<()> {
         let [m, n, k] = self.size;
-        // An operand's rows are cut; along its columns the kernel begins later.
-        let cut = |o: Operand, outer: &Range<usize>, inner: &Range<usize>, [outers, inners]: [usize; 2]| match o.transposed {
+        // An operand is cut along its rows; along its columns the kernel begins later.
+        let part_of = |o: GpuOperand, outer: &Range<usize>, inner: &Range<usize>, [outers, inners]: [usize; 2]| match o.transposed {
             false => (o.view.rows(outer.start, outer.len(), inners), inner.start, inners),
             true => (o.view.rows(inner.start, inner.len(), outers), outer.start, outers),
         };
-        let (a, a_first, a_stride) = cut(self.a, rows, inner, [m, k]);
-        let (b, b_first, b_stride) = cut(self.b, inner, cols, [k, n]);
+        let (a, a_first, a_stride) = part_of(self.a, rows, inner, [m, k]);
+        let (b, b_first, b_stride) = part_of(self.b, inner, cols, [k, n]);
         let c = self.c.rows(rows.start, rows.len(), n);
         let first = inner.start == 0;
         let bias = self.bias.filter(|_| first).map(|bias| bias.part(4 * cols.start as u64, 4 * cols.len() as u64));
         let flag = |set: bool, flag: u32| if set { flag } else { 0 };
-        let after = flag(bias.is_some(), BIAS) | flag(self.add || !first, ADD);
+        let epilogue = flag(bias.is_some(), BIAS) | flag(self.add || !first, ADD);
         let layout = flag(self.a.transposed, A_BY_INNER) | flag(self.b.transposed, B_BY_OUTER);
 
         let (kernel, [tile_m, tile_n]) = tiled;
@@ -223,7 +229,7 @@ impl<'a> Product<'a> {
         let partial = (pieces > 1).then(|| rec.scratch((4 * pieces * m * len) as u64));
         let (to, c_first, c_stride, flags) = match &partial {
             Some(partial) => (partial, 0, len, layout),
-            None => (&c, cols.start, n, layout | after),
+            None => (&c, cols.start, n, layout | epilogue),
         };
         let params = Params {
             m: m as u32,
@@ -244,7 +250,7 @@ impl<'a> Product<'a> {
         rec.dispatch(kernel, &[&a, &b, bias, to], &params, Grid([x, y, pieces as u32]))?;
         let Some(partial) = &partial else { return Ok(()) };
         let [m32, n32, c_first, c_stride] = [m, len, cols.start, n].map(|v| v as u32);
-        let params = SumParams { m: m32, n: n32, pieces: pieces as u32, c_first, c_stride, flags: after, pad: [0; 2] };
+        let params = MatmulSumParams { m: m32, n: n32, pieces: pieces as u32, c_first, c_stride, flags: epilogue, pad: [0; 2] };
         rec.dispatch(&SUM, &[partial, bias, &c], &params, Grid::elements(m * len, 256))
     }
 }

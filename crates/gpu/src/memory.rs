@@ -1,8 +1,8 @@
-//! Memory of the GPU.
+//! Memory of the GPU: views of buffers, and the ways in and out.
 
 use crate::{Error, Gpu, Result};
 
-/// Where a view's bytes are.
+/// Place of a view's bytes.
 #[derive(Clone, Debug)]
 pub(crate) enum Home {
     Buffer(wgpu::Buffer),
@@ -116,8 +116,23 @@ impl Gpu {
         Ok(parts.collect())
     }
 
-    /// The same, as floats.
+    /// Waits for everything submitted, and copies a view of floats from the GPU.
     pub fn read_f32(&self, view: &View) -> Result<Vec<f32>> {
         Ok(self.read(std::slice::from_ref(view))?.remove(0).chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    }
+    /// A buffer with the `Params` of all dispatches of a recording.
+    pub(crate) fn allocate_uniforms(&self, bytes: &[u8]) -> Result<wgpu::Buffer> {
+        let size = (bytes.len().max(16) as u64).next_multiple_of(16);
+        let buffer = self.device().create_buffer(&wgpu::BufferDescriptor {
+            label: Some("parameters of the kernels"),
+            size,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let mut padded = bytes.to_vec();
+        padded.resize(size as usize, 0);
+        self.queue().write_buffer(&buffer, 0, &padded);
+        self.check()?;
+        Ok(buffer)
     }
 }

@@ -1,10 +1,10 @@
-//! Sums in a fixed order.
+//! Sums in a fixed order: two kernels, and the WGSL that kernels of all crates list for theirs.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::{Grid, Kernel, Recorder, Result, View};
 
-/// Mirrors `Params` in `sum_pieces.wgsl`.
+/// Mirrors `Params` in `reduce/sum_pieces.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct PiecesParams {
@@ -13,7 +13,7 @@ struct PiecesParams {
     pad: [u32; 2],
 }
 
-/// Mirrors `Params` in `column_sum.wgsl`.
+/// Mirrors `Params` in `reduce/column_sum.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct ColumnParams {
@@ -23,10 +23,18 @@ struct ColumnParams {
     first: u32,
 }
 
-/// Adds pieces.
-pub static SUM_PIECES: Kernel = Kernel::new::<PiecesParams>("sum_pieces", include_str!("sum_pieces.wgsl"), "main", 2);
-/// Adds the rows of each piece.
-pub static COLUMN_SUM: Kernel = Kernel::new::<ColumnParams>("column_sum", include_str!("column_sum.wgsl"), "main", 2);
+/// WGSL of sums over the columns of a row, for kernels whose workgroups own four rows.
+pub const OVER_ROWS: &str = include_str!("reduce/over_rows.wgsl");
+/// WGSL of sums over the rows of a column, for kernels whose workgroups own 64 columns.
+pub const OVER_COLUMNS: &str = include_str!("reduce/over_columns.wgsl");
+/// WGSL of sums and maxima over the 256 threads of a workgroup.
+pub const OVER_WORKGROUP: &str = include_str!("reduce/over_workgroup.wgsl");
+
+/// Kernel that adds pieces.
+pub static SUM_PIECES: Kernel = Kernel::new::<PiecesParams>("sum_pieces", &[include_str!("reduce/sum_pieces.wgsl")], "main", 2);
+/// Kernel that adds the rows of each piece.
+pub static COLUMN_SUM: Kernel =
+    Kernel::new::<ColumnParams>("column_sum", &[include_str!("reduce/column_sum.wgsl"), OVER_COLUMNS], "main", 2);
 
 /// Rows that one workgroup adds up.
 const PIECE: usize = 512;

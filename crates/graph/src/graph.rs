@@ -1,6 +1,6 @@
 //! Leaves, nodes, and the graph that holds them.
 
-pub mod op;
+pub(crate) mod op;
 
 use std::collections::HashMap;
 use std::ops::Range;

@@ -15,7 +15,7 @@ struct Params {
 }
 
 /// Adds up to four values.
-pub static SUM: Kernel = Kernel::new::<Params>("sum", include_str!("sum.wgsl"), "main", 5);
+pub static SUM: Kernel = Kernel::new::<Params>("sum", &[include_str!("sum.wgsl")], "main", 5);
 
 /// Terms of one dispatch.
 const TERMS: usize = 4;

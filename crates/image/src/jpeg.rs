@@ -23,8 +23,8 @@ use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::errors::DecodeErrors;
 
-use crate::decode::{ImageInfo, Limits};
 use crate::error::ImageError;
+use crate::limits::{ImageInfo, Limits};
 use crate::raster::{RgbImage, buffer_bytes};
 
 const FORMAT: &str = "JPEG";
@@ -161,7 +161,7 @@ impl Header {
         }
     }
 
-    /// libjpeg's rules, in its order.
+    /// Color space of the components by libjpeg's rules, in its order.
     fn color(&self) -> Result<Color, ImageError> {
         let transform = self.adobe_transform.map(|(_, value)| value);
         match (self.component_ids.as_slice(), transform) {

@@ -2,10 +2,9 @@
 //!
 //! - [`decode()`] and [`info`]: JPEG, PNG, WebP, GIF, BMP and TIFF, as Pillow's `convert("RGB")`
 //!   reads them
-//! - [`resized_crop`], [`resize_shorter_side_then_center_crop`]: Pillow's resampling, bit for bit
-//! - [`color`]: Pillow's and torchvision's color operations, bit for bit
-//! - [`CropPlan`], [`render`], [`render_all`]: all of it, driven by plain numbers; [`EvalPlan`] and
-//!   [`render_eval`]: the transform for evaluation
+//! - [`CropPlan`], [`render`], [`render_into`], [`render_all`]: Pillow's resampling and color operations, bit for bit, driven by plain
+//!   numbers; the transform for evaluation is a plan with a [`CropWindow`]
+//! - [`color`]: Pillow's and torchvision's color operations alone
 //! - [`encode_png`]: the way out, for figures
 //!
 //! Everything is a function of its arguments: no threads, no globals, no randomness. Pixels are
@@ -19,14 +18,16 @@ mod decode;
 mod dispatch;
 mod error;
 mod jpeg;
+mod limits;
 mod plan;
 mod png;
 mod raster;
 mod resample;
 
-pub use decode::{ImageInfo, Limits, MAX_PIXELS, decode, info};
+pub use decode::{decode, info};
 pub use error::ImageError;
-pub use plan::{CropPlan, EvalPlan, MAX_BLUR_RADIUS, MAX_SIDE, PixelOperation, render, render_all, render_eval};
+pub use limits::{ImageInfo, Limits, MAX_PIXELS};
+pub use plan::{CropPlan, CropWindow, MAX_BLUR_RADIUS, MAX_SIDE, PixelOperation, render, render_all, render_into};
 pub use png::encode_png;
 pub use raster::RgbImage;
-pub use resample::{Filter, Region, resize_shorter_side_then_center_crop, resized_crop};
+pub use resample::ResampleFilter;

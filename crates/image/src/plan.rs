@@ -1,15 +1,16 @@
 //! Crop plans: what to do to one image for one crop, as plain numbers, and their execution.
 //!
-//! The structs mirror `ts/src/native/crop-plan.ts` field for field, in camel case; an unknown
-//! field is an error. Order of work: cut, resize, mirror, then the operations as listed.
+//! TypeScript's types are generated from the structs, in camel case; an unknown field is an error. Order of work: cut the box, resize it
+//! (all of it or a window of the result), mirror, then the operations as listed.
 
 use serde::Deserialize;
 
 use crate::color::{adjust, blur, hue};
-use crate::decode::{Limits, decode};
+use crate::decode::decode;
 use crate::error::ImageError;
+use crate::limits::Limits;
 use crate::raster::{RgbImage, buffer_bytes, check_buffer};
-use crate::resample::{Filter, Region, check_region, resample, resize_shorter_side_then_center_crop};
+use crate::resample::{Region, ResampleFilter, resample};
 
 /// Longest side of a crop, in pixels.
 pub const MAX_SIDE: u32 = 4096;
@@ -17,15 +18,16 @@ pub const MAX_SIDE: u32 = 4096;
 /// Largest blur, in pixels.
 pub const MAX_BLUR_RADIUS: f64 = blur::MAX_SIGMA as f64;
 
-/// What to do to one image for one crop.
+/// Crop of one image, as plain numbers.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CropPlan {
     /// First column of the box in the decoded image.
     pub left: u32,
     /// First row of the box.
     pub top: u32,
-    /// Columns of the box. Cut first, then resized.
+    /// Columns of the box. The box is cut first, then resized.
     pub width: u32,
     /// Rows of the box.
     pub height: u32,
@@ -33,16 +35,35 @@ pub struct CropPlan {
     pub out_width: u32,
     /// Height of the result, 1 to [`MAX_SIDE`].
     pub out_height: u32,
+    /// Part of the resized box that is the result; without it, the box is resized to the result's size.
+    #[cfg_attr(feature = "typescript", ts(optional))]
+    pub window: Option<CropWindow>,
     /// Interpolation.
-    pub filter: Filter,
+    pub filter: ResampleFilter,
     /// Mirrors left and right, after the resize.
     pub flip: bool,
     /// Applied in this order, after the flip.
     pub operations: Vec<PixelOperation>,
 }
 
-/// Pillow's and torchvision's definitions, 8 bit in, 8 bit out.
+/// Part of a resized box, as large as the plan's result. The rest of the resized box is never made, so it may be of any size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CropWindow {
+    /// Width the box is resized to.
+    pub full_width: u32,
+    /// Height the box is resized to.
+    pub full_height: u32,
+    /// First column of the result in the resized box.
+    pub left: u32,
+    /// First row of the result in the resized box.
+    pub top: u32,
+}
+
+/// Change of a crop's pixels. Pillow's and torchvision's definitions, 8 bit in, 8 bit out.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(tag = "kind", rename_all = "camelCase", deny_unknown_fields)]
 pub enum PixelOperation {
     /// Blends with black.
@@ -79,19 +100,6 @@ pub enum PixelOperation {
     },
 }
 
-/// The evaluation transform: the whole image resized so that the shorter side is `resize`, then
-/// the center of `crop` x `crop`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct EvalPlan {
-    /// Shorter side after the resize, 1 to [`MAX_SIDE`].
-    pub resize: u32,
-    /// Side of the result, 1 to `resize`.
-    pub crop: u32,
-    /// Interpolation.
-    pub filter: Filter,
-}
-
 impl CropPlan {
     /// Bytes of the result, `[out_height, out_width, 3]`.
     pub fn out_bytes(&self) -> usize {
@@ -105,6 +113,9 @@ impl CropPlan {
     pub fn check(&self) -> Result<(), ImageError> {
         check_side("outWidth", self.out_width)?;
         check_side("outHeight", self.out_height)?;
+        if let Some(window) = &self.window {
+            window.check(self.out_width, self.out_height).map_err(|error| within("window", error))?;
+        }
         self.operations
             .iter()
             .enumerate()
@@ -113,6 +124,40 @@ impl CropPlan {
 
     fn region(&self) -> Region {
         Region { left: self.left, top: self.top, width: self.width, height: self.height }
+    }
+
+    /// Size (width, height) the box is resized to, and the part of it that is the result.
+    fn resized(&self) -> ((u32, u32), Region) {
+        let (width, height) = (self.out_width, self.out_height);
+        match self.window {
+            Some(CropWindow { full_width, full_height, left, top }) => ((full_width, full_height), Region { left, top, width, height }),
+            None => ((width, height), Region { left: 0, top: 0, width, height }),
+        }
+    }
+}
+
+impl CropWindow {
+    /// Checks that a result of this size lies in the resized box.
+    fn check(&self, out_width: u32, out_height: u32) -> Result<(), ImageError> {
+        let axes =
+            [("fullWidth", self.full_width, "left", self.left, out_width), ("fullHeight", self.full_height, "top", self.top, out_height)];
+        for (full_name, full, start_name, start, length) in axes {
+            if full < length {
+                return Err(ImageError::Plan {
+                    field: full_name.into(),
+                    want: format!("at least the result's {length}"),
+                    got: full.to_string(),
+                });
+            }
+            if start > full - length {
+                return Err(ImageError::Plan {
+                    field: start_name.into(),
+                    want: format!("from 0 to {}", full - length),
+                    got: start.to_string(),
+                });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -159,11 +204,9 @@ impl PixelOperation {
 /// has another length than [`CropPlan::out_bytes`].
 pub fn render(image: &RgbImage, plan: &CropPlan, out: &mut [u8]) -> Result<(), ImageError> {
     plan.check()?;
-    check_region(image, plan.region())?;
     let (width, height) = (plan.out_width, plan.out_height);
-    check_buffer(width, height, out.len())?;
-    let window = Region { left: 0, top: 0, width, height };
-    resample(image, plan.region(), (width, height), window, plan.filter, out)?;
+    let (full, window) = plan.resized();
+    resample(image, plan.region(), full, window, plan.filter, out)?;
     if plan.flip {
         adjust::flip_horizontal(out, width);
     }
@@ -173,35 +216,46 @@ pub fn render(image: &RgbImage, plan: &CropPlan, out: &mut [u8]) -> Result<(), I
     Ok(())
 }
 
-/// Decodes `encoded` once and executes all `plans` on it; the crops' pixels follow each other.
+/// Decodes `encoded` once and executes every plan on it; crop `i` is written to `outs[i]`.
 ///
 /// # Errors
-/// As [`decode`] and [`render`]; a field is named `plans[i].field`. Plans are checked before the
-/// image is decoded, boxes after it.
-pub fn render_all(encoded: &[u8], plans: &[CropPlan], limits: &Limits) -> Result<Vec<u8>, ImageError> {
+/// As [`decode`] and [`render`]; a field is named `plans[i].field`. Plans are checked before the image is decoded, boxes after it.
+/// After an error, `outs` hold any bytes.
+///
+/// # Panics
+/// When there are not as many outputs as plans.
+pub fn render_into(encoded: &[u8], plans: &[CropPlan], outs: &mut [&mut [u8]], limits: &Limits) -> Result<(), ImageError> {
+    assert_eq!(plans.len(), outs.len(), "one output for each plan");
     let named = |index: usize| move |error| within(&format!("plans[{index}]"), error);
-    for (index, plan) in plans.iter().enumerate() {
+    for (index, (plan, out)) in plans.iter().zip(outs.iter()).enumerate() {
         plan.check().map_err(named(index))?;
+        check_buffer(plan.out_width, plan.out_height, out.len())?;
     }
     let image = decode(encoded, limits)?;
-    let mut pixels = vec![0; plans.iter().map(CropPlan::out_bytes).sum()];
-    let mut rest = pixels.as_mut_slice();
-    for (index, plan) in plans.iter().enumerate() {
-        let (out, others) = rest.split_at_mut(plan.out_bytes());
+    for (index, (plan, out)) in plans.iter().zip(outs).enumerate() {
         render(&image, plan, out).map_err(named(index))?;
-        rest = others;
     }
-    Ok(pixels)
+    Ok(())
 }
 
-/// Decodes `encoded` and applies the evaluation transform: `[crop, crop, 3]`.
+/// Decodes `encoded` once and executes every plan on it; the crops' pixels follow each other in the result.
 ///
 /// # Errors
-/// As [`decode`], and [`ImageError::Plan`] naming `resize` or `crop`.
-pub fn render_eval(encoded: &[u8], plan: &EvalPlan, limits: &Limits) -> Result<Vec<u8>, ImageError> {
-    check_side("resize", plan.resize)?;
-    check_side("crop", plan.crop)?;
-    resize_shorter_side_then_center_crop(&decode(encoded, limits)?, plan.resize, plan.crop, plan.filter)
+/// As [`render_into`].
+pub fn render_all(encoded: &[u8], plans: &[CropPlan], limits: &Limits) -> Result<Vec<u8>, ImageError> {
+    // Before memory is taken: sides are bounded then.
+    for (index, plan) in plans.iter().enumerate() {
+        plan.check().map_err(|error| within(&format!("plans[{index}]"), error))?;
+    }
+    let mut pixels = vec![0; plans.iter().map(CropPlan::out_bytes).sum()];
+    let mut rest = pixels.as_mut_slice();
+    let mut outs = Vec::with_capacity(plans.len());
+    for plan in plans {
+        let out = rest.split_off_mut(..plan.out_bytes()).expect("the sum of the plans' bytes was allocated");
+        outs.push(out);
+    }
+    render_into(encoded, plans, &mut outs, limits)?;
+    Ok(pixels)
 }
 
 fn check_side(field: &str, side: u32) -> Result<(), ImageError> {

@@ -23,7 +23,8 @@ pub fn encode_png(rgb: &[u8], width: u32, height: u32) -> Result<Vec<u8>, ImageE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decode::{Limits, decode};
+    use crate::decode::decode;
+    use crate::limits::Limits;
 
     #[test]
     fn what_is_encoded_is_decoded() {

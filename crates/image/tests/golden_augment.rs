@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use esvit_image::{CropPlan, EvalPlan, Filter, Limits, RgbImage, decode, render, render_eval};
+use esvit_image::{CropPlan, Limits, RgbImage, decode, render};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
@@ -54,22 +54,38 @@ fn plan(source: &RgbImage, steps: &[Value]) -> CropPlan {
     .unwrap()
 }
 
+/// The plan of torchvision's `Resize(resize)` and `CenterCrop(crop)`, as `ts/src/augment/evaluation.ts` makes it.
+fn evaluation(source: &RgbImage, resize: u32, crop: u32) -> CropPlan {
+    let (width, height) = (source.width(), source.height());
+    let short = width.min(height);
+    let side = |length: u32| if length == short { resize } else { (f64::from(resize) * f64::from(length) / f64::from(short)) as u32 };
+    let margin = |length: u32| (f64::from(length - crop) / 2.0).round_ties_even() as u32;
+    serde_json::from_value(json!({
+        "left": 0, "top": 0, "width": width, "height": height, "outWidth": crop, "outHeight": crop,
+        "window": { "fullWidth": side(width), "fullHeight": side(height), "left": margin(side(width)), "top": margin(side(height)) },
+        "filter": "bicubic", "flip": false, "operations": [],
+    }))
+    .unwrap()
+}
+
 fn run(folder: &Path, case: &Value) -> Vec<u8> {
     let source_name = case["source"].as_str().unwrap();
+    let source = picture(folder, source_name);
     let op = case["op"].as_str().unwrap();
     if let Some(sizes) = op.strip_prefix("resize(") {
         let (resize, crop) = sizes.trim_end_matches(')').split_once(")+center_crop(").unwrap();
-        let plan = EvalPlan { resize: resize.parse().unwrap(), crop: crop.parse().unwrap(), filter: Filter::Bicubic };
-        return render_eval(&read(folder, source_name), &plan, &Limits::default()).unwrap();
+        return draw(&source, &evaluation(&source, resize.parse().unwrap(), crop.parse().unwrap()));
     }
-    let source = picture(folder, source_name);
     let steps = match op {
         "chain" => case["steps"].as_array().unwrap().clone(),
         _ => vec![case.clone()],
     };
-    let plan = plan(&source, &steps);
+    draw(&source, &plan(&source, &steps))
+}
+
+fn draw(source: &RgbImage, plan: &CropPlan) -> Vec<u8> {
     let mut out = vec![0; plan.out_bytes()];
-    render(&source, &plan, &mut out).unwrap();
+    render(source, plan, &mut out).unwrap();
     out
 }
 

@@ -1,7 +1,9 @@
 //! Plans from JSON: the shape TypeScript writes, what is refused and how it is named, and that
 //! several plans are several renderings.
 
-use esvit_image::{CropPlan, EvalPlan, Filter, ImageError, Limits, PixelOperation, RgbImage, encode_png, render, render_all, render_eval};
+use esvit_image::{
+    CropPlan, CropWindow, ImageError, Limits, PixelOperation, ResampleFilter, RgbImage, encode_png, render, render_all, render_into,
+};
 use serde_json::{Value, json};
 
 /// A plan with every field and every operation.
@@ -40,7 +42,7 @@ fn png() -> Vec<u8> {
 fn every_field_and_operation_is_read() {
     let plan = plan(|_| {}).unwrap();
     assert_eq!((plan.left, plan.top, plan.width, plan.height), (3, 2, 20, 17));
-    assert_eq!((plan.out_width, plan.out_height, plan.filter, plan.flip), (12, 9, Filter::Bicubic, true));
+    assert_eq!((plan.out_width, plan.out_height, plan.filter, plan.flip), (12, 9, ResampleFilter::Bicubic, true));
     assert_eq!(
         plan.operations,
         [
@@ -74,13 +76,17 @@ fn unknown_and_missing_fields_are_refused() {
 #[test]
 fn values_out_of_range_are_named() {
     type Edit = fn(&mut CropPlan);
-    let cases: [(&str, Edit); 12] = [
+    let cases: [(&str, Edit); 16] = [
         ("left", |plan| plan.left = 40),
         ("top", |plan| plan.top = 30),
         ("width", |plan| plan.width = 38),
         ("height", |plan| plan.height = 0),
         ("outWidth", |plan| plan.out_width = 0),
         ("outHeight", |plan| plan.out_height = 4097),
+        ("window.fullWidth", |plan| plan.window = Some(CropWindow { full_width: 11, full_height: 9, left: 0, top: 0 })),
+        ("window.fullHeight", |plan| plan.window = Some(CropWindow { full_width: 12, full_height: 0, left: 0, top: 0 })),
+        ("window.left", |plan| plan.window = Some(CropWindow { full_width: 14, full_height: 10, left: 3, top: 1 })),
+        ("window.top", |plan| plan.window = Some(CropWindow { full_width: 14, full_height: 10, left: 2, top: u32::MAX })),
         ("operations[0].factor", |plan| plan.operations[0] = PixelOperation::Brightness { factor: f64::NAN }),
         ("operations[1].factor", |plan| plan.operations[1] = PixelOperation::Contrast { factor: -0.1 }),
         ("operations[2].factor", |plan| plan.operations[2] = PixelOperation::Saturation { factor: 1e300 }),
@@ -152,16 +158,30 @@ fn a_buffer_of_another_size_is_refused() {
 }
 
 #[test]
-fn the_evaluation_plan_checks_its_fields() {
-    let plan: EvalPlan = serde_json::from_value(json!({ "resize": 16, "crop": 12, "filter": "bilinear" })).unwrap();
-    assert_eq!(render_eval(&png(), &plan, &Limits::default()).unwrap().len(), 12 * 12 * 3);
-    for (bad, field) in
-        [(EvalPlan { resize: 0, ..plan }, "resize"), (EvalPlan { crop: 0, ..plan }, "crop"), (EvalPlan { crop: 17, ..plan }, "crop")]
-    {
-        match render_eval(&png(), &bad, &Limits::default()) {
-            Err(ImageError::Plan { field: got, .. }) => assert_eq!(got, field),
-            other => panic!("{bad:?}: {other:?}"),
-        }
-    }
-    assert!(serde_json::from_value::<EvalPlan>(json!({ "resize": 16, "crop": 12, "filter": "bicubic", "x": 1 })).is_err());
+fn a_window_is_a_part_of_the_resized_box() {
+    let whole = plan(|plan| {
+        plan["outWidth"] = json!(31);
+        plan["outHeight"] = json!(25);
+        plan["operations"] = json!([]);
+        plan["flip"] = json!(false);
+    })
+    .unwrap();
+    let window = plan(|plan| {
+        plan["window"] = json!({ "fullWidth": 31, "fullHeight": 25, "left": 19, "top": 7 });
+        plan["operations"] = json!([]);
+        plan["flip"] = json!(false);
+    })
+    .unwrap();
+    let pixels = render_all(&png(), &[whole, window], &Limits::default()).unwrap();
+    let (whole, window) = pixels.split_at(31 * 25 * 3);
+    let wanted: Vec<u8> = (7..16).flat_map(|y| whole[(y * 31 + 19) * 3..(y * 31 + 31) * 3].iter().copied()).collect();
+    assert_eq!(window, wanted);
+}
+
+#[test]
+fn an_output_of_another_size_is_refused_before_anything_is_decoded() {
+    let plan = plan(|_| {}).unwrap();
+    let (mut right, mut wrong) = ([0; 12 * 9 * 3], [0; 10]);
+    let result = render_into(b"no image", &[plan.clone(), plan], &mut [&mut right, &mut wrong], &Limits::default());
+    assert_eq!(result, Err(ImageError::Buffer { width: 12, height: 9, want: 324, got: 10 }));
 }

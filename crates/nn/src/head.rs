@@ -8,7 +8,7 @@
 
 use esvit_graph::{Graph, Result, Value};
 use esvit_ops::batch_norm;
-use esvit_ops::gelu::Gelu;
+use esvit_ops::gelu::GELU;
 use esvit_ops::l2_normalize::L2Normalize;
 use esvit_ops::weight_norm::WeightNorm;
 
@@ -72,7 +72,7 @@ impl DinoHead {
                 x = norm.forward(g, x, rows, mode, &mut statistics)?;
             }
             if !layer.is_last {
-                x = g.apply1(Gelu, &[x])?;
+                x = g.apply1(GELU, &[x])?;
             }
         }
         Ok((g.apply(L2Normalize, &[x])?[0], statistics))

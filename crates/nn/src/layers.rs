@@ -3,7 +3,7 @@
 use esvit_graph::{Graph, Result, Value};
 use esvit_ops::batch_norm::{self, BatchNormEval};
 use esvit_ops::conv2d::Conv2d;
-use esvit_ops::gelu::Gelu;
+use esvit_ops::gelu::GELU;
 use esvit_ops::grouped_conv::GroupedConv;
 use esvit_ops::layer_norm::LayerNorm;
 use esvit_ops::residual::Residual;
@@ -103,7 +103,7 @@ impl Mlp {
     /// `[N, C]` to `[N, C]`.
     pub fn forward(&self, g: &mut Graph, x: Value) -> Result<Value> {
         let hidden = self.fc1.forward(g, x)?;
-        let hidden = g.apply1(Gelu, &[hidden])?;
+        let hidden = g.apply1(GELU, &[hidden])?;
         self.fc2.forward(g, hidden)
     }
 }

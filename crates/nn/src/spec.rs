@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 /// A backbone; its `kind` picks the file in `backbones/`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(tag = "kind", rename_all = "camelCase")]
 pub enum BackboneSpec {
     /// CvT, version 4.
     Cvt(CvtSpec),
@@ -21,7 +22,8 @@ pub enum BackboneSpec {
 
 /// Swin Transformer of any size.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct SwinSpec {
     /// Nominal image size: decides windows and shifts of each stage.
     pub image_size: usize,
@@ -49,7 +51,8 @@ pub struct SwinSpec {
 
 /// Vision transformer of any size.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct VitSpec {
     /// Nominal image size: decides the position table, which is resampled for other sizes.
     pub image_size: usize,
@@ -71,7 +74,8 @@ pub struct VitSpec {
 
 /// Vision Longformer of any depth.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct VilSpec {
     /// Nominal image size: decides the tables of positions, which are resampled for other sizes.
     pub image_size: usize,
@@ -105,7 +109,8 @@ pub struct VilSpec {
 
 /// A stage of a Vision Longformer.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct VilStage {
     /// Heads.
     pub heads: usize,
@@ -129,7 +134,8 @@ pub struct VilStage {
 
 /// What is beyond the grid of a sliding window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(rename_all = "camelCase")]
 pub enum VilBorder {
     /// Nothing.
     Open,
@@ -141,7 +147,8 @@ pub enum VilBorder {
 
 /// Which neighbors a window sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(rename_all = "camelCase")]
 pub enum VilNeighbors {
     /// All eight.
     All,
@@ -153,7 +160,8 @@ pub enum VilNeighbors {
 
 /// How a window becomes one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(rename_all = "camelCase")]
 pub enum VilPool {
     /// By learned weights.
     Learned,
@@ -163,7 +171,8 @@ pub enum VilPool {
 
 /// Gate on the channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(rename_all = "camelCase")]
 pub enum VilGate {
     /// None.
     None,
@@ -175,7 +184,8 @@ pub enum VilGate {
 
 /// CvT of any size; one value for each stage.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct CvtSpec {
     /// C of each stage.
     pub dims: Vec<usize>,
@@ -209,7 +219,8 @@ pub struct CvtSpec {
 
 /// ResNet or ResNeXt as torchvision builds it.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ResnetSpec {
     /// Blocks of each of the four stages.
     pub depths: Vec<usize>,
@@ -225,7 +236,8 @@ pub struct ResnetSpec {
 
 /// DINO projection head.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct HeadSpec {
     /// K: prototypes.
     pub out_dim: usize,

@@ -1,4 +1,4 @@
-//! Scratch memory from a cache line on.
+//! Alignment of scratch memory to cache lines.
 
 /// Floats of a cache line. Tiles and rows of scores begin with one: registers are then stored and loaded in one piece.
 pub(crate) const ALIGN: usize = 16;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use esvit_graph::{DType, Op, Shape};
 
-/// What an operand holds.
+/// Contents of an operand.
 #[derive(Clone, Debug)]
 pub enum Input {
     /// Smooth values in about ±1.2, different for every operand.
@@ -87,11 +87,11 @@ impl Input {
 /// An operator with inputs, and the reason why they are tried.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// What this case would catch.
+    /// Mistake that this case would catch.
     pub why: &'static str,
     /// The operator.
     pub op: Arc<dyn Op>,
-    /// Its operands.
+    /// Operands, in order.
     pub inputs: Vec<Input>,
     /// Operands whose gradient is checked.
     pub differentiable: Vec<usize>,

@@ -1,18 +1,18 @@
-//! Shape rules share these few sentences.
+//! Checks that the shape rules share.
 
 use esvit_graph::{Error, Result, Shape};
 
-/// The number of operands is right.
+/// Checks the number of operands.
 pub(crate) fn arity(op: &'static str, inputs: &[&Shape], want: usize) -> Result<()> {
     if inputs.len() == want { Ok(()) } else { Err(Error::Arity { op, want, got: inputs.len() }) }
 }
 
-/// An operand has this shape.
+/// Checks an operand's shape.
 pub(crate) fn shape(op: &'static str, operand: &'static str, got: &Shape, want: &[usize]) -> Result<()> {
     if got == want { Ok(()) } else { Err(Error::Shape { op, operand, want: format!("{want:?}"), got: got.clone() }) }
 }
 
-/// An operand is a matrix; its rows and columns.
+/// Rows and columns of an operand that must be a matrix.
 pub(crate) fn matrix(op: &'static str, operand: &'static str, got: &Shape) -> Result<(usize, usize)> {
     match got[..] {
         [rows, cols] => Ok((rows, cols)),

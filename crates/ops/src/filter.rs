@@ -32,7 +32,7 @@ impl Filter {
         layout.map(|h, w| (self.side(h), self.side(w)))
     }
 
-    /// The filter exists, and finds room in every grid.
+    /// Checks that the filter exists and fits into every grid.
     pub(crate) fn check(&self, op: &'static str, layout: &Layout) -> Result<()> {
         if self.kernel == 0 || self.stride == 0 {
             return Err(Error::Attribute { op, what: "kernel and stride must be at least 1".into() });
@@ -47,12 +47,12 @@ impl Filter {
         }
     }
 
-    /// Where output `o` looks through tap `k`, along a side of `n` tokens.
+    /// Token that output `o` sees through tap `k`, along a side of `n` tokens.
     pub(crate) fn input_of(&self, o: usize, k: usize, n: usize) -> Option<usize> {
         (o * self.stride + k).checked_sub(self.padding).filter(|&i| i < n)
     }
 
-    /// Which of `n` outputs looks at token `i` through tap `k`.
+    /// Which of `n` outputs sees token `i` through tap `k`.
     pub(crate) fn output_of(&self, i: usize, k: usize, n: usize) -> Option<usize> {
         let at = (i + self.padding).checked_sub(k)?;
         (at % self.stride == 0 && at / self.stride < n).then_some(at / self.stride)
@@ -102,7 +102,7 @@ impl Span {
         input.segments().iter().zip(output.segments()).map(pair).collect()
     }
 
-    /// Some of the images.
+    /// The span of some of the images.
     pub fn part(&self, images: std::ops::Range<usize>) -> Span {
         Span {
             images: images.len(),
@@ -122,7 +122,7 @@ impl Span {
         self.first * cols..(self.first + self.images * self.area()) * cols
     }
 
-    /// The same after it.
+    /// Rows of the tokens after the filter in a matrix of `cols` columns, as elements.
     pub fn out_rows(&self, cols: usize) -> std::ops::Range<usize> {
         self.out_first * cols..(self.out_first + self.images * self.out_area()) * cols
     }

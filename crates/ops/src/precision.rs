@@ -1,9 +1,9 @@
-//! What a program's precision means for the products of the CPU.
+//! Rounding of matrix products on the CPU, by a program's precision.
 
 use esvit_graph::Precision;
 use esvit_simd::gemm::Rounding;
 
-/// Rounding of operands.
+/// Rounding of a product's operands.
 pub(crate) fn rounding(precision: Precision) -> Rounding {
     match precision {
         Precision::F32 => Rounding::F32,

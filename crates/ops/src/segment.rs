@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use esvit_gpu::Recorder;
+
 /// `images` equal grids of `height × width` tokens, one after the other, row by row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -71,5 +73,14 @@ impl Layout {
             Segment { images: s.images, height, width }
         });
         Layout(segments.collect())
+    }
+
+    /// The segments in order, cut so that no operand is larger than a binding may be; an image of a segment has `image_bytes` in
+    /// the largest operand.
+    pub(crate) fn pieces(&self, rec: &Recorder, image_bytes: impl Fn(&Segment) -> usize) -> Vec<Segment> {
+        let cut = |s: &Segment| {
+            rec.image_pieces(s.images, image_bytes(s)).into_iter().map(|piece| Segment { images: piece.len(), ..*s }).collect::<Vec<_>>()
+        };
+        self.segments().iter().flat_map(cut).collect()
     }
 }

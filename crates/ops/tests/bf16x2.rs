@@ -4,7 +4,8 @@
 #![allow(clippy::print_stderr)]
 
 use esvit_graph::{DType, Graph, Precision, Program, Slice, Value, Variant};
-use esvit_ops::gelu::Gelu;
+use esvit_ops::fusion::PATTERNS;
+use esvit_ops::gelu::GELU;
 use esvit_ops::layer_norm::LayerNorm;
 use esvit_ops::linear::Linear;
 use esvit_ops::residual::Residual;
@@ -77,12 +78,12 @@ impl Net {
         let &[x, gamma, beta, up, down, up_bias, down_bias, factors, dy] = &values[..] else { unreachable!("nine leaves") };
         let normed = g.apply(LayerNorm { eps: 1e-6 }, &[x, gamma, beta]).unwrap()[0];
         let h = g.apply1(Linear, &[normed, up, up_bias]).unwrap();
-        let h = g.apply1(Gelu, &[h]).unwrap();
+        let h = g.apply1(GELU, &[h]).unwrap();
         let y = g.apply1(Linear, &[h, down, down_bias]).unwrap();
         let y = g.apply1(Residual { layout }, &[x, y, factors]).unwrap();
         let mut outputs = vec![y];
         outputs.extend(g.gradients(&[(y, dy)], &values[..7]).unwrap().into_iter().flatten());
-        g.fuse(&outputs, false);
+        g.fuse(PATTERNS, &outputs, false);
         Net { graph, outputs, leaves }
     }
 

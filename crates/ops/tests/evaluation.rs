@@ -1,8 +1,9 @@
-//! What evaluation does to a graph: constant weights prepacked, neighbors fused. Both against the graph as it was.
+//! Evaluation against the graph as it was: operators fused, constant weights prepacked.
 
 use esvit_graph::{Bindings, DType, Graph, Leaf, LeafSource, Precision, Program, Shape, Slice, Value, Variant};
 use esvit_ops::conv2d::Conv2d;
-use esvit_ops::gelu::Gelu;
+use esvit_ops::fusion::PATTERNS;
+use esvit_ops::gelu::GELU;
 use esvit_ops::layer_norm::LayerNorm;
 use esvit_ops::linear::Linear;
 use esvit_ops::residual::Residual;
@@ -24,9 +25,9 @@ impl Net {
         self.graph.leaf(name, shape, DType::F32).unwrap()
     }
 
-    /// One of each: two layers with GELU between and a residual behind them, the same with a layer norm before them, a layer with a residual, one
-    /// that is an output itself, one whose result is read twice, a convolution, a layer norm with a layer behind it, window attention with
-    /// padding and a shift, a layer norm whose statistics are read, and one with a layer and GELU behind it.
+    /// One of each: two layers with GELU between and a residual behind them, the same with a layer norm before them, a layer with a
+    /// residual, one that is an output itself, one whose result is read twice, a convolution, a layer norm with a layer behind it, window
+    /// attention with padding and a shift, a layer norm whose statistics are read, and one with a layer and GELU behind it.
     fn new(images: usize) -> Net {
         let layout = Layout::new(vec![Segment { images, height: 7, width: 5 }]);
         let (rows, c, hidden) = (layout.tokens(), 48, 130);
@@ -39,19 +40,19 @@ impl Net {
         let residual = || Residual { layout: layout.clone() };
         let g = &mut net.graph;
         let h = g.apply1(Linear, &[x, w1, b1]).unwrap();
-        let h = g.apply1(Gelu, &[h]).unwrap();
+        let h = g.apply1(GELU, &[h]).unwrap();
         let y = g.apply1(Linear, &[h, w2, b2]).unwrap();
         let y = g.apply1(residual(), &[x, y]).unwrap();
         let normalized = g.apply(LayerNorm { eps: 1e-5 }, &[y, gamma, beta]).unwrap()[0];
         let h = g.apply1(Linear, &[normalized, w1, b1]).unwrap();
-        let h = g.apply1(Gelu, &[h]).unwrap();
+        let h = g.apply1(GELU, &[h]).unwrap();
         let h = g.apply1(Linear, &[h, w2]).unwrap();
         let y = g.apply1(residual(), &[y, h]).unwrap();
         let z = g.apply1(Linear, &[y, w3]).unwrap();
         let z = g.apply1(residual(), &[z, y]).unwrap();
         let output = g.apply1(Linear, &[z, w3]).unwrap();
         let twice = g.apply1(Linear, &[z, w3]).unwrap();
-        let after = g.apply1(Gelu, &[output]).unwrap();
+        let after = g.apply1(GELU, &[output]).unwrap();
         let both = g.apply1(residual(), &[twice, twice]).unwrap();
         let conv = Conv2d { layout: layout.clone(), filter: Filter { kernel: 3, stride: 1, padding: 1 } };
         let conv = g.apply1(conv, &[both, w4]).unwrap();
@@ -65,7 +66,7 @@ impl Net {
         let layer = g.apply1(Linear, &[norm[0], w3]).unwrap();
         let last = g.apply(LayerNorm { eps: 1e-5 }, &[layer, gamma, beta]).unwrap()[0];
         let last = g.apply1(Linear, &[last, w1, b1]).unwrap();
-        let last = g.apply1(Gelu, &[last]).unwrap();
+        let last = g.apply1(GELU, &[last]).unwrap();
         net.outputs = vec![output, after, conv, attention, norm[1], last];
         net
     }
@@ -95,7 +96,7 @@ fn compare(images: usize, precision: Precision, variant: Variant, tolerance: f64
     plain.run(&mut want, &net.bindings(|_| true), &one, variant, None).unwrap();
 
     let outputs = net.outputs.clone();
-    net.graph.fuse(&outputs, true);
+    net.graph.fuse(PATTERNS, &outputs, true);
     let fused = Program::compile(&net.graph, &outputs).with_precision(precision);
     let names: Vec<&str> = fused.nodes().iter().map(|node| node.op.name()).collect();
     assert_eq!(
@@ -120,7 +121,7 @@ fn compare(images: usize, precision: Precision, variant: Variant, tolerance: f64
     let mut reference = fused.arena();
     fused.run(&mut reference, &net.bindings(|_| true), &one, Variant::Reference, None).unwrap();
 
-    // Values that products alone read, kept as those take them: what an encoder runs.
+    // With values that products alone read as words of two bf16: the program of an encoder.
     let kept = Program::compile(&net.graph, &outputs).with_precision(precision).with_bf16x2();
     let mut weights = net.bindings(|name| name.starts_with('w'));
     let mut results = Vec::new();
@@ -149,8 +150,8 @@ fn compare(images: usize, precision: Precision, variant: Variant, tolerance: f64
 }
 
 #[test]
-fn prepared_weights_and_fused_neighbors_change_no_result() {
-    // Few rows, and so many that chains go by blocks of them.
+fn prepacked_weights_and_fused_operators_change_no_result() {
+    // Few rows, and so many that fused operators go by blocks of them.
     for images in [2, 16] {
         compare(images, Precision::F32, Variant::Reference, 2e-5);
         // Errors of bf16 add up over so many layers: the same roundings on both sides, but where a last bit of f32 tips one.
@@ -159,10 +160,10 @@ fn prepared_weights_and_fused_neighbors_change_no_result() {
 }
 
 #[test]
-fn a_leaf_that_somebody_else_reads_is_not_replaced() {
+fn a_leaf_with_another_reader_is_not_replaced() {
     let mut net = Net::new(2);
     let w = net.graph.leaf("w3", &[48, 48], DType::F32).unwrap();
-    let sum = net.graph.apply1(Gelu, &[w]).unwrap();
+    let sum = net.graph.apply1(GELU, &[w]).unwrap();
     net.outputs.push(sum);
     let program = Program::compile(&net.graph, &net.outputs);
     let constants = program.prepack(&mut net.bindings(|_| true));

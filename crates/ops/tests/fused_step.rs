@@ -1,15 +1,16 @@
-//! A graph with its gradients, as it is and with neighbors joined: the same bits in both.
+//! A graph with its gradients, as it is and fused: the same bits in both.
 
 use esvit_graph::{DType, Graph, Precision, Program, Result, Slice, Value, Variant};
-use esvit_ops::gelu::Gelu;
+use esvit_ops::fusion::PATTERNS;
+use esvit_ops::gelu::GELU;
 use esvit_ops::linear::Linear;
 use esvit_ops::residual::Residual;
 use esvit_ops::{Layout, Segment};
 use esvit_simd::Pool;
 
 const WIDTH: usize = 40;
-/// Hidden elements of the branches, and whether they have factors. Many are more than what a product of our own adds up in one go: what follows comes
-/// behind the last part, but for a residual without factors, which is the first summand.
+/// Hidden elements of the branches, and whether they have factors. Many are more than one block of a product's depth (KC): the epilogue
+/// follows the last block, but for a residual without factors, which is the first summand.
 const BRANCHES: [(usize, bool); 3] = [(1500, true), (130, false), (90, true)];
 
 /// Two residual branches with factors for each image and one without, and all gradients.
@@ -24,7 +25,7 @@ fn graph() -> Result<(Graph, Vec<Value>)> {
         let (down, down_bias) = (leaf("down", &[WIDTH, hidden])?, leaf("down bias", &[WIDTH])?);
         let factors = leaf("factors", &[layout.images()])?;
         let h = g.apply1(Linear, &[x, up, up_bias])?;
-        let h = g.apply1(Gelu, &[h])?;
+        let h = g.apply1(GELU, &[h])?;
         let y = g.apply1(Linear, &[h, down, down_bias])?;
         let operands = if scaled { vec![x, y, factors] } else { vec![x, y] };
         x = g.apply1(Residual { layout: layout.clone() }, &operands)?;
@@ -50,16 +51,16 @@ fn results(program: &Program, outputs: &[Value], pool: &Pool, variant: Variant) 
 }
 
 #[test]
-fn joined_neighbors_change_no_bit_of_a_step() -> std::result::Result<(), Box<dyn std::error::Error>> {
+fn fusion_changes_no_bit_of_a_step() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let (one, two) = (Pool::new(1)?, Pool::new(2)?);
     for precision in [Precision::F32, Precision::Mixed] {
         let (mut g, outputs) = graph()?;
         let plain = Program::compile(&g, &outputs).with_precision(precision);
-        g.fuse(&outputs, false);
+        g.fuse(PATTERNS, &outputs, false);
         let fused = Program::compile(&g, &outputs).with_precision(precision);
         let count = |name: &str| fused.nodes().iter().filter(|node| node.op.name() == name).count();
         assert_eq!([count("linear_residual"), count("linear_gelu_dx"), count("residual"), count("gelu_dx")], [3, 3, 0, 0]);
-        // What a gradient reads in front of a GELU is stored, so that the GELU is a pass of its own.
+        // The operand of a GELU is read by its gradient and therefore stored: such a GELU is not fused.
         assert_eq!([count("gelu"), count("linear_gelu")], [6, 0]);
         let want = results(&plain, &outputs, &two, Variant::Fast)?;
         for pool in [&one, &two] {
@@ -68,7 +69,7 @@ fn joined_neighbors_change_no_bit_of_a_step() -> std::result::Result<(), Box<dyn
         }
         let (got, want) = (results(&fused, &outputs, &one, Variant::Reference)?, results(&plain, &outputs, &one, Variant::Reference)?);
         let largest = want.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-        assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() <= 1e-6 * largest), "the joined operators' plain versions");
+        assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() <= 1e-6 * largest), "plain versions of fused operators");
     }
     Ok(())
 }

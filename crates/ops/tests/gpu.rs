@@ -1,4 +1,4 @@
-//! The same cases on a GPU: results and gradients against the plain version, as one binding and cut into pieces.
+//! Every case on a GPU: results and gradients against the plain version, as one binding and cut into pieces.
 
 // What is skipped is told with its reason.
 #![allow(clippy::print_stderr)]
@@ -7,10 +7,10 @@ mod harness;
 
 use esvit_gpu::{Gpu, Recorder, View};
 use esvit_graph::{Bindings, DType, GpuArena, Graph, Precision, Program, Slice, Value, Variant};
-use esvit_ops::gelu::Gelu;
+use esvit_ops::gelu::GELU;
 use esvit_ops::{Case, TABLE};
 use esvit_simd::Pool;
-use harness::{Harness, Operands, build, distance, run};
+use harness::{CaseOperands, Harness, build, distance, run};
 
 /// The adapter, or none after saying so. With `REQUIRE_GPU=1` its absence is a failure.
 fn gpu() -> Option<Gpu> {
@@ -30,7 +30,7 @@ fn upload(gpu: &Gpu, bytes: &[u8]) -> View {
     view
 }
 
-fn leaves(gpu: &Gpu, harness: &Harness, operands: &Operands) -> Bindings<View> {
+fn leaves(gpu: &Gpu, harness: &Harness, operands: &CaseOperands) -> Bindings<View> {
     let mut leaves = Vec::new();
     for (i, name) in operands.names.iter().enumerate() {
         let data = match operands.types[i] {
@@ -59,14 +59,15 @@ const SMALL: u64 = 256 << 10;
 
 /// Sums of a few thousand terms in another order, and the drivers' exp and sqrt.
 const PARITY: f64 = 3e-5;
-/// Operands of products in half precision are off by up to 5e-4; the cases' smooth ones cancel in sums over many rows, and their errors do not.
+/// Operands of products in half precision are off by up to 5e-4; the cases' smooth ones cancel in sums over many rows, and their errors
+/// do not.
 const MIXED: f64 = 1e-2;
 
 fn check(gpu: &Gpu, name: &str, case: &Case, piece: u64, precision: Precision) {
     let mut harness = build(case);
     harness.program = harness.program.with_precision(precision);
     let tolerance = if precision == Precision::Mixed { MIXED } else { PARITY };
-    let operands = Operands::of(case);
+    let operands = CaseOperands::of(case);
     let pool = Pool::new(1).unwrap();
     let plain = run(&harness, &operands, &pool, Variant::Reference);
     let arena = harness.program.gpu_arena_of(gpu, piece as usize).unwrap();
@@ -124,7 +125,7 @@ fn a_value_used_many_times_gets_the_sum_of_its_gradients() {
         let x = graph.leaf(&names[0], &shape, DType::F32).unwrap();
         let mut seeds = Vec::new();
         for name in &names[1..] {
-            let y = graph.apply1(Gelu, &[x]).unwrap();
+            let y = graph.apply1(GELU, &[x]).unwrap();
             seeds.push((y, graph.leaf(name, &shape, DType::F32).unwrap()));
         }
         let dx = graph.gradients(&seeds, &[x]).unwrap()[0].unwrap();

@@ -1,7 +1,7 @@
-//! Cheap results are computed again for the gradients that read them, and are the same to the bit.
+//! Results that are cheap to compute are recomputed for the gradients that read them, and are the same to the bit.
 
 use esvit_graph::{DType, Graph, Program, Slice, Value, Variant};
-use esvit_ops::gelu::Gelu;
+use esvit_ops::gelu::GELU;
 use esvit_ops::layer_norm::LayerNorm;
 use esvit_ops::linear::Linear;
 use esvit_simd::Pool;
@@ -21,16 +21,16 @@ fn gelu_and_layer_norm_do_not_wait_for_the_backward_pass() -> Result<(), Box<dyn
     let (gamma, beta) = (leaf("gamma", &[WIDTH])?, leaf("beta", &[WIDTH])?);
     let (first, second) = (leaf("first", &[WIDTH, WIDTH])?, leaf("second", &[WIDTH, WIDTH])?);
     let norm = || LayerNorm { eps: 1e-5 };
-    // A norm of a norm: the one that is computed again needs the other.
+    // A norm of a norm: recomputing one needs the other.
     let outer = g.apply(norm(), &[x, gamma, beta])?[0];
     let normed = g.apply(norm(), &[outer, gamma, beta])?[0];
     let wide = g.apply1(Linear, &[normed, first])?;
-    let hidden = g.apply1(Gelu, &[wide])?;
+    let hidden = g.apply1(GELU, &[wide])?;
     let y = g.apply1(Linear, &[hidden, second])?;
     let gradients: Vec<Value> = g.gradients(&[(y, seed)], &[first, second, x])?.into_iter().flatten().collect();
     let program = Program::compile(&g, &[&gradients[..], &[y]].concat());
     assert_eq!((count(&program, "gelu"), count(&program, "layer_norm")), (2, 4));
-    // Nothing is computed again when nobody asks for gradients.
+    // Without gradients nothing is recomputed.
     assert_eq!(count(&Program::compile(&g, &[y]), "gelu"), 1);
 
     // Beside the gradients, what their formulas read: the results of the forward pass.

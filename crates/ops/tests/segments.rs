@@ -1,7 +1,7 @@
-//! Segments are computed again for the backward pass, those inside others once more, and change no bit.
+//! Segments are recomputed for the backward pass, those inside others once more, and change no bit.
 
 use esvit_graph::{DType, Graph, Program, Result, Slice, Value, Variant};
-use esvit_ops::gelu::Gelu;
+use esvit_ops::gelu::GELU;
 use esvit_ops::layer_norm::LayerNorm;
 use esvit_ops::linear::Linear;
 use esvit_simd::Pool;
@@ -24,7 +24,7 @@ fn mlp(g: &mut Graph, name: &str, x: Value) -> Result<Value> {
     let (up, down) =
         (g.leaf(&format!("{name} up"), &[HIDDEN, WIDTH], DType::F32)?, g.leaf(&format!("{name} down"), &[WIDTH, HIDDEN], DType::F32)?);
     let hidden = g.apply1(Linear, &[x, up])?;
-    let hidden = g.apply1(Gelu, &[hidden])?;
+    let hidden = g.apply1(GELU, &[hidden])?;
     g.apply1(Linear, &[hidden, down])
 }
 
@@ -60,7 +60,8 @@ fn count(program: &Program, op: &str) -> usize {
 fn what_is_computed_again_is_the_same_and_takes_less_memory() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let pool = Pool::new(1)?;
     let mut seen: Vec<(usize, Vec<u32>)> = Vec::new();
-    // Layers of a block: four in the forward pass. Again: the first half, and the first layer of the second; with halves the first of those once more.
+    // Layers of a block: four in the forward pass. Again: the first half, and the first layer of the second; with halves the first of those
+    // once more.
     for (parts, layers) in [(Parts::Nothing, 4), (Parts::Blocks, 4 + 3), (Parts::BlocksAndHalves, 4 + 3 + 1)] {
         let (program, outputs) = program(parts)?;
         assert_eq!(count(&program, "linear"), BLOCKS * layers);

@@ -9,7 +9,7 @@ use esvit_graph::{Precision, Slice, Variant};
 use esvit_ops::prototype_loss::PrototypeLoss;
 use esvit_ops::{Case, Input, TABLE};
 use esvit_simd::Pool;
-use harness::{Operands, build, distance, run};
+use harness::{CaseOperands, build, distance, run};
 
 /// Adding a few hundred terms in another order moves an f32 sum by some 1e-6; exp and erf add as much again.
 const PARITY: f64 = 2e-5;
@@ -20,7 +20,7 @@ fn fast_agrees_with_plain_on_every_case() {
     for entry in TABLE {
         for case in (entry.cases)() {
             let harness = build(&case);
-            let operands = Operands::of(&case);
+            let operands = CaseOperands::of(&case);
             let plain = run(&harness, &operands, &one, Variant::Reference);
             let fast = run(&harness, &operands, &two, Variant::Fast);
             let single = run(&harness, &operands, &one, Variant::Fast);
@@ -46,8 +46,8 @@ fn fast_agrees_with_plain_on_every_case() {
     }
 }
 
-/// bf16 keeps 8 bits: each operand is off by up to 2⁻⁹. Sums of 500 waves cancel almost to nothing, which makes 6 % of it; the products themselves are held against exact sums of
-/// rounded operands in `esvit_simd`.
+/// bf16 keeps 8 bits: each operand is off by up to 2⁻⁹. Sums of 500 waves cancel almost to nothing, which makes 6 % of it; the products
+/// themselves are held against exact sums of rounded operands in `esvit_simd`.
 const MIXED: f64 = 0.1;
 
 #[test]
@@ -57,7 +57,7 @@ fn mixed_precision_stays_near_plain_on_every_case() {
     for entry in TABLE {
         for case in (entry.cases)() {
             let mut harness = build(&case);
-            let operands = Operands::of(&case);
+            let operands = CaseOperands::of(&case);
             let plain = run(&harness, &operands, &one, Variant::Reference);
             let single = run(&harness, &operands, &one, Variant::Fast);
             harness.program = harness.program.with_precision(Precision::Mixed);
@@ -77,7 +77,7 @@ fn mixed_precision_stays_near_plain_on_every_case() {
 }
 
 #[test]
-fn logits_that_were_kept_give_the_gradients_of_logits_that_were_not() {
+fn kept_logits_give_the_gradients_of_recomputed_ones() {
     let (ns, nt, k, d) = (9, 6, 2500, 16);
     let case = |keep| {
         let inputs = vec![
@@ -101,7 +101,7 @@ fn logits_that_were_kept_give_the_gradients_of_logits_that_were_not() {
         let mut harness = build(&case);
         assert_eq!(harness.results.len(), if keep > 0 { 6 } else { 5 });
         harness.program = harness.program.with_precision(precision);
-        let arena = run(&harness, &Operands::of(&case), &pool, Variant::Fast);
+        let arena = run(&harness, &CaseOperands::of(&case), &pool, Variant::Fast);
         harness.gradients.iter().flatten().map(|g| harness.value(&arena, *g).f32().to_vec()).collect()
     };
     for precision in [Precision::F32, Precision::Mixed] {
@@ -126,10 +126,10 @@ fn gradients_agree_with_finite_differences_on_every_case() {
     for entry in TABLE {
         for case in (entry.cases)() {
             let harness = build(&case);
-            let mut operands = Operands::of(&case);
+            let mut operands = CaseOperands::of(&case);
             let arena = run(&harness, &operands, &pool, Variant::Fast);
             // L = Σ seed·result, in f64 so that differences of it keep their digits.
-            let loss = |operands: &Operands| -> f64 {
+            let loss = |operands: &CaseOperands| -> f64 {
                 let arena = run(&harness, operands, &pool, Variant::Reference);
                 harness
                     .seeded

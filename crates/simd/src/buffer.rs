@@ -1,16 +1,16 @@
-//! Memory for vectors.
+//! Memory aligned to cache lines.
 
-/// A cache line: buffers begin at one, so that no vector straddles two.
+/// Cache line: buffers begin at one, so that no vector straddles two.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([f32; LINE]);
+struct CacheLine([f32; LINE]);
 
 const LINE: usize = 16;
 
-/// `len` floats that begin at a cache line.
+/// Floats that begin at a cache line.
 #[derive(Default)]
 pub struct Buffer {
-    lines: Vec<Line>,
+    lines: Vec<CacheLine>,
     len: usize,
 }
 
@@ -21,9 +21,9 @@ impl std::fmt::Debug for Buffer {
 }
 
 impl Buffer {
-    /// Zeros; pages are touched when they are first written.
+    /// A buffer of `len` zeros; pages are touched when they are first written.
     pub fn new(len: usize) -> Buffer {
-        Buffer { lines: vec![Line([0.0; LINE]); len.div_ceil(LINE)], len }
+        Buffer { lines: vec![CacheLine([0.0; LINE]); len.div_ceil(LINE)], len }
     }
 }
 

@@ -1,8 +1,8 @@
-//! The instruction set, detected once and then a load away.
+//! Detection of the instruction set, and loops built for each.
 
 use std::sync::OnceLock;
 
-/// What the loops are built for. Chosen at the first use, the widest that this CPU has.
+/// Instruction set that the loops are built for: the widest that this CPU has, chosen at the first use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
     /// x86-64 with AVX-512 (F, and AVX2 with FMA for narrow tails).
@@ -16,7 +16,7 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// Name as `esvit doctor` prints it.
+    /// Name of the instruction set as `esvit doctor` prints it.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Avx512 => "avx512",
@@ -66,8 +66,8 @@ fn detect() -> Isa {
     if cfg!(target_arch = "aarch64") { Isa::Neon } else { Isa::Plain }
 }
 
-/// `a·b + c`; fused where the build has the instruction, since a fused call without it is a slow
-/// library routine. `FMA` is the constant that [`multiversion!`](crate::multiversion) sets.
+/// Computes `a·b + c`; fused where the build has the instruction, since a fused call without it is a slow library routine. `FMA` is the
+/// constant that [`multiversion!`](crate::multiversion) sets.
 #[inline(always)]
 pub fn madd<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
@@ -75,8 +75,8 @@ pub fn madd<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 
 /// Builds one function body for AVX-512, AVX2 + FMA and the baseline, and calls the one for this CPU.
 ///
-/// Inside the body the constant `FMA` tells whether [`madd`] fuses. All callees that should be built
-/// for the same instruction set must be `#[inline(always)]`.
+/// Inside the body the constant `FMA` tells whether [`madd`] fuses. All callees that should be built for the same instruction set must be
+/// `#[inline(always)]`.
 #[macro_export]
 macro_rules! multiversion {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {

@@ -1,7 +1,7 @@
-//! GELU in its exact form, and its slope, over slices.
+//! GELU in its exact form, and its derivative, over slices.
 //!
-//! With AVX-512 both are polynomials in pieces: 32 pieces of |x|, each a quarter wide, whose coefficients stay in registers and are picked lane by
-//! lane. Elsewhere they are made of [`erf`] and [`exp`].
+//! With AVX-512 both are polynomials in pieces: 32 pieces of |x|, each a quarter wide, whose coefficients stay in registers and are picked
+//! lane by lane. Elsewhere they are made of [`erf`] and [`exp`].
 
 use crate::cpu::{Isa, isa, madd};
 use crate::math::{erf, exp};
@@ -9,7 +9,7 @@ use crate::multiversion;
 
 const FRAC_1_SQRT_2PI: f64 = 0.398_942_280_401_432_7;
 
-/// `y = x·Φ(x)`, absolute error below 2e-7 (AVX-512) or 2e-6 (elsewhere, and only for large x).
+/// GELU, `y = x·Φ(x)`, absolute error below 2e-7 (AVX-512) or 2e-6 (elsewhere, and only for large x).
 pub fn gelu(x: &[f32], y: &mut [f32]) {
     assert!(x.len() == y.len(), "{} results of {} elements", y.len(), x.len());
     #[cfg(target_arch = "x86_64")]
@@ -21,7 +21,7 @@ pub fn gelu(x: &[f32], y: &mut [f32]) {
     values(x, y);
 }
 
-/// The same in place.
+/// Replaces each element by its GELU, as [`gelu`] computes it.
 pub fn gelu_in_place(x: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if isa() == Isa::Avx512 {
@@ -32,28 +32,28 @@ pub fn gelu_in_place(x: &mut [f32]) {
     values_in_place(x);
 }
 
-/// `dx = dy·(Φ(x) + x·φ(x))`, absolute error of the slope below 3e-7.
+/// Backward pass of GELU, `dx = dy·(Φ(x) + x·φ(x))`, absolute error of the derivative below 3e-7.
 pub fn gelu_backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
     assert!(x.len() == dx.len() && dy.len() == dx.len(), "{} results of {} and {} elements", dx.len(), x.len(), dy.len());
     #[cfg(target_arch = "x86_64")]
     if isa() == Isa::Avx512 {
         // SAFETY: the CPU has AVX-512; as many elements in all.
-        unsafe { avx512::slopes(x.as_ptr(), dy.as_ptr(), dx.as_mut_ptr(), x.len()) };
+        unsafe { avx512::derivatives(x.as_ptr(), dy.as_ptr(), dx.as_mut_ptr(), x.len()) };
         return;
     }
-    slopes(x, dy, dx);
+    derivatives(x, dy, dx);
 }
 
-/// The same in place: dy becomes dx.
+/// Multiplies dy by the derivative of GELU at x, in place, as [`gelu_backward`] computes it.
 pub fn multiply_by_gelu_derivative(x: &[f32], dy: &mut [f32]) {
-    assert!(x.len() == dy.len(), "{} slopes for {} elements", x.len(), dy.len());
+    assert!(x.len() == dy.len(), "{} derivatives for {} elements", x.len(), dy.len());
     #[cfg(target_arch = "x86_64")]
     if isa() == Isa::Avx512 {
         // SAFETY: the CPU has AVX-512; as many elements in both, and each is read before it is written.
-        unsafe { avx512::slopes(x.as_ptr(), dy.as_ptr(), dy.as_mut_ptr(), x.len()) };
+        unsafe { avx512::derivatives(x.as_ptr(), dy.as_ptr(), dy.as_mut_ptr(), x.len()) };
         return;
     }
-    slopes_in_place(x, dy);
+    derivatives_in_place(x, dy);
 }
 
 #[inline(always)]
@@ -75,21 +75,21 @@ multiversion! {
 }
 
 #[inline(always)]
-fn slope<const FMA: bool>(x: f32) -> f32 {
+fn derivative<const FMA: bool>(x: f32) -> f32 {
     let cdf = madd::<FMA>(0.5, erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2), 0.5);
     let pdf = FRAC_1_SQRT_2PI as f32 * exp::<FMA>(-0.5 * x * x);
     madd::<FMA>(x, pdf, cdf)
 }
 
 multiversion! {
-    fn slopes(x: &[f32], dy: &[f32], dx: &mut [f32]) {
-        for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) { *dx = dy * slope::<FMA>(x); }
+    fn derivatives(x: &[f32], dy: &[f32], dx: &mut [f32]) {
+        for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) { *dx = dy * derivative::<FMA>(x); }
     }
 }
 
 multiversion! {
-    fn slopes_in_place(x: &[f32], dy: &mut [f32]) {
-        for (dy, &x) in dy.iter_mut().zip(x) { *dy *= slope::<FMA>(x); }
+    fn derivatives_in_place(x: &[f32], dy: &mut [f32]) {
+        for (dy, &x) in dy.iter_mut().zip(x) { *dy *= derivative::<FMA>(x); }
     }
 }
 
@@ -101,27 +101,27 @@ mod pieces {
     pub const WIDTH: f64 = 0.25;
     pub const DEGREE: usize = 4;
 
-    /// Coefficient n of piece k at `[n][k]`.
+    /// Polynomials of all pieces: coefficient n of piece k at `[n][k]`.
     #[repr(align(64))]
-    pub struct Pieces(pub [[f32; COUNT]; DEGREE + 1]);
+    pub struct PiecewisePolynomial(pub [[f32; COUNT]; DEGREE + 1]);
 
-    /// Φ(−a).
-    pub static TAIL: Pieces = pieces(false);
-    /// 1/2 − Φ(−a) + a·φ(a): what the slope is away from 1/2.
-    pub static SLOPE: Pieces = pieces(true);
+    /// Polynomials of Φ(−a).
+    pub static TAIL: PiecewisePolynomial = pieces(false);
+    /// Polynomials of 1/2 − Φ(−a) + a·φ(a), the distance of the derivative from 1/2.
+    pub static DERIVATIVE: PiecewisePolynomial = pieces(true);
 
-    /// Terms of Taylor series: the first that is left out is below 1e-11 of what f32 holds.
+    /// Number of terms of the Taylor series: the first that is left out is below 1e-11 of what f32 holds.
     const TERMS: usize = 20;
 
-    const fn pieces(slope: bool) -> Pieces {
-        let mut pieces = Pieces([[0.0; COUNT]; DEGREE + 1]);
+    const fn pieces(derivative: bool) -> PiecewisePolynomial {
+        let mut pieces = PiecewisePolynomial([[0.0; COUNT]; DEGREE + 1]);
         let (mut tail, mut density) = (0.5, FRAC_1_SQRT_2PI);
         let mut k = 0;
         while k < COUNT {
             let c = k as f64 * WIDTH;
             let taylor = taylor(c, tail, density);
             let mut terms = taylor;
-            if slope {
+            if derivative {
                 let mut n = 0;
                 while n + 1 < TERMS {
                     let a_density = -c * (n + 1) as f64 * taylor[n + 1] - n as f64 * taylor[n]; // φ is the derivative of −Φ(−a)
@@ -154,7 +154,7 @@ mod pieces {
         pieces
     }
 
-    /// The series of Φ(−a) around c: its derivatives are ±He_n(c)·φ(c), with Hermite's polynomials.
+    /// Taylor series of Φ(−a) around c: its derivatives are ±He_n(c)·φ(c), with Hermite's polynomials.
     const fn taylor(c: f64, tail: f64, density: f64) -> [f64; TERMS] {
         let mut terms = [tail; TERMS];
         let (mut hermite, mut before) = (1.0, 0.0);
@@ -170,8 +170,8 @@ mod pieces {
         terms
     }
 
-    /// A polynomial of a lower degree, nearly the best on |u| ≤ 1/8: the highest power is replaced by what is left of it below the Chebyshev polynomial of
-    /// its degree, again and again.
+    /// Polynomial of a lower degree, nearly the best on |u| ≤ 1/8: the highest power is replaced by what is left of it below the Chebyshev
+    /// polynomial of its degree, again and again.
     const fn shortened(mut terms: [f64; TERMS]) -> [f64; TERMS] {
         const HALF: f64 = WIDTH / 2.0;
         // T_m(u / HALF), row by row.
@@ -204,17 +204,18 @@ mod pieces {
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512 {
-    //! Sixteen elements at a time. Of the instructions a third each are multiplications, additions and permutations, which have pipes of their own.
+    //! Sixteen elements at a time. Of the instructions a third each are multiplications, additions and permutations, which have pipes of
+    //! their own.
 
     use std::arch::x86_64::*;
 
-    use super::pieces::{COUNT, DEGREE, Pieces, SLOPE, TAIL, WIDTH};
+    use super::pieces::{COUNT, DEGREE, DERIVATIVE, PiecewisePolynomial, TAIL, WIDTH};
     use crate::vector::x86::mask;
 
-    /// |x|, not above the last center, and its polynomial. What is not a number stays none.
+    /// Computes |x|, not above the last center, and its polynomial. NaN stays NaN.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn polynomial(pieces: &Pieces, x: __m512) -> (__m512, __m512) {
+    fn polynomial(pieces: &PiecewisePolynomial, x: __m512) -> (__m512, __m512) {
         // Adding 1.5·2²³ quarters leaves the number of the nearest center in the low bits.
         let round = _mm512_set1_ps(12_582_912.0 * WIDTH as f32);
         let a = _mm512_min_ps(_mm512_set1_ps((COUNT - 1) as f32 * WIDTH as f32), _mm512_abs_ps(x));
@@ -232,7 +233,7 @@ pub(crate) mod avx512 {
         (a, sum)
     }
 
-    /// x·Φ(x) = max(x, 0) − |x|·Φ(−|x|).
+    /// GELU of sixteen elements: x·Φ(x) = max(x, 0) − |x|·Φ(−|x|).
     #[inline]
     #[target_feature(enable = "avx512f")]
     pub fn value(x: __m512) -> __m512 {
@@ -240,15 +241,17 @@ pub(crate) mod avx512 {
         _mm512_fnmadd_ps(a, tail, _mm512_max_ps(_mm512_setzero_ps(), x))
     }
 
-    /// Φ(x) + x·φ(x), which is odd around 1/2.
+    /// Derivative of GELU at sixteen elements: Φ(x) + x·φ(x), which is odd around 1/2.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    pub fn slope(x: __m512) -> __m512 {
-        let (_, away) = polynomial(&SLOPE, x);
+    pub fn derivative(x: __m512) -> __m512 {
+        let (_, away) = polynomial(&DERIVATIVE, x);
         let sign = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(i32::MIN));
         _mm512_add_ps(_mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(away), sign)), _mm512_set1_ps(0.5))
     }
 
+    /// Writes GELU of `n` elements to y.
+    ///
     /// # Safety
     /// The CPU has AVX-512; `n` elements can be read and written, and results lie apart from elements or over them.
     #[target_feature(enable = "avx512f")]
@@ -260,16 +263,18 @@ pub(crate) mod avx512 {
         }
     }
 
+    /// Writes dy times the derivative of GELU at x to dx.
+    ///
     /// # Safety
     /// As [`values`].
     #[target_feature(enable = "avx512f")]
-    pub unsafe fn slopes(x: *const f32, dy: *const f32, dx: *mut f32, n: usize) {
+    pub unsafe fn derivatives(x: *const f32, dy: *const f32, dx: *mut f32, n: usize) {
         for at in (0..n).step_by(16) {
             let mask = mask(n - at);
             // SAFETY: the mask leaves out what does not exist.
             unsafe {
                 let (x, dy) = (_mm512_maskz_loadu_ps(mask, x.add(at)), _mm512_maskz_loadu_ps(mask, dy.add(at)));
-                _mm512_mask_storeu_ps(dx.add(at), mask, _mm512_mul_ps(dy, slope(x)));
+                _mm512_mask_storeu_ps(dx.add(at), mask, _mm512_mul_ps(dy, derivative(x)));
             }
         }
     }
@@ -279,10 +284,10 @@ pub(crate) mod avx512 {
 mod tests {
     use super::*;
 
-    /// Both versions of values and slopes, this CPU's and the one elsewhere, with the error allowed.
-    type Version = (&'static str, fn(&[f32]) -> [Vec<f32>; 2], f64);
+    /// One version of values and derivatives with the error allowed: of this CPU, or made of erf.
+    type GeluVersion = (&'static str, fn(&[f32]) -> [Vec<f32>; 2], f64);
 
-    fn versions() -> [Version; 2] {
+    fn versions() -> [GeluVersion; 2] {
         [
             (
                 "of this CPU",
@@ -299,7 +304,7 @@ mod tests {
                 |x| {
                     let (mut y, mut dx) = (vec![0.0; x.len()], vec![0.0; x.len()]);
                     values(x, &mut y);
-                    slopes(x, &vec![1.0; x.len()], &mut dx);
+                    derivatives(x, &vec![1.0; x.len()], &mut dx);
                     [y, dx]
                 },
                 3e-7,
@@ -307,7 +312,7 @@ mod tests {
         ]
     }
 
-    /// x·Φ(x) and its slope.
+    /// GELU and its derivative in double precision.
     fn exact(x: f32) -> [f64; 2] {
         let x = f64::from(x);
         let cdf = 0.5 * libm::erfc(-x / std::f64::consts::SQRT_2);
@@ -323,10 +328,13 @@ mod tests {
             let [y, dx] = version(&x);
             let mut worst = [0.0f64; 3];
             for ((&x, y), dx) in x.iter().zip(y).zip(dx) {
-                let [value, slope] = exact(x);
+                let [value, derivative] = exact(x);
                 let off = (f64::from(y) - value).abs();
-                let off =
-                    [off / f64::from(x.abs().max(1.0)), if x.abs() < 1.0 { off / value.abs() } else { 0.0 }, (f64::from(dx) - slope).abs()];
+                let off = [
+                    off / f64::from(x.abs().max(1.0)),
+                    if x.abs() < 1.0 { off / value.abs() } else { 0.0 },
+                    (f64::from(dx) - derivative).abs(),
+                ];
                 (0..3).for_each(|i| {
                     if off[i] > worst[i] {
                         worst[i] = off[i]
@@ -356,13 +364,15 @@ mod tests {
             assert_eq!(y[n], 7.0);
             let mut dx = vec![1.0; n];
             multiply_by_gelu_derivative(&x, &mut dx);
-            assert!(dx.iter().zip(&x).zip(&y).all(|((slope, x), y)| (slope * x - y).abs() < 1e-6), "{n} slopes");
+            assert!(dx.iter().zip(&x).zip(&y).all(|((derivative, x), y)| (derivative * x - y).abs() < 1e-6), "{n} derivatives");
         }
         let (mut y, mut dx) = ([0.0; 3], [0.0; 3]);
         let x = [f32::INFINITY, f32::NAN, 1e30];
         gelu(&x, &mut y);
         gelu_backward(&x, &[1.0; 3], &mut dx);
-        assert_eq!([y[0], y[2]], [x[0], x[2]]);
+        assert_eq!(y[0], x[0]);
+        // The rational erf of machines without AVX-512 ends one unit in the last place below 1.
+        assert!((y[2] - x[2]).abs() <= f32::EPSILON * x[2], "{}", y[2]);
         assert!(y[1].is_nan() && dx[1].is_nan(), "{y:?}, {dx:?}");
     }
 }

@@ -1,4 +1,5 @@
-//! Rows of f32 that wait at half the bytes: as f16, or as bf16 where products read them. Where the CPU multiplies bf16: nobody else keeps anything so.
+//! Conversion of f32 to 16 bits and back: f16 for values that are kept, bf16 for those that products read. Only where the CPU multiplies
+//! bf16.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
@@ -7,7 +8,7 @@ use crate::cpu;
 #[cfg(target_arch = "x86_64")]
 use crate::vector::x86::mask;
 
-/// Rounds to the nearest f16, ties to even.
+/// Rounds f32 to the nearest f16, ties to even.
 ///
 /// # Panics
 /// When the lengths differ or the CPU does not multiply bf16: broken invariants of the caller.
@@ -20,7 +21,7 @@ pub fn narrow(from: &[f32], to: &mut [u16]) {
     };
 }
 
-/// The reverse, exactly.
+/// Converts f16 to f32, exactly.
 ///
 /// # Panics
 /// As [`narrow`].
@@ -33,7 +34,7 @@ pub fn widen(from: &[u16], to: &mut [f32]) {
     };
 }
 
-/// Rounds to the nearest bf16, ties to even, in words of two neighbors.
+/// Rounds f32 to the nearest bf16, ties to even, in words of two neighbors.
 ///
 /// # Panics
 /// As [`narrow`]; there are two elements for each word.

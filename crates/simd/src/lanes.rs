@@ -1,13 +1,13 @@
-//! One-pass loops over slices. Sums run in a fixed number of lanes, so the order of additions, and
-//! with it the result, does not depend on the width of the machine's vectors.
+//! One-pass loops over slices. Sums run in a fixed number of lanes, so the order of additions, and with it the result, does not depend on
+//! the width of the machine's vectors.
 
 use crate::cpu::madd;
 use crate::multiversion;
 
-/// Partial sums every reduction accumulates in.
+/// Number of partial sums in which every reduction accumulates.
 pub const LANES: usize = 16;
 
-/// Sum of the partial sums: halves are added until one is left, which no lane waits long for.
+/// Sum of the partial sums: halves are added until one is left, a short chain of dependent additions.
 #[inline(always)]
 fn total(acc: [f32; LANES]) -> f32 {
     let acc: [f32; 8] = std::array::from_fn(|l| acc[l] + acc[l + 8]);
@@ -63,41 +63,41 @@ multiversion! {
 }
 
 multiversion! {
-    /// `y += a·x`.
+    /// Adds a multiple: `y += a·x`.
     pub fn axpy(a: f32, x: &[f32], y: &mut [f32]) {
         for (y, &x) in y.iter_mut().zip(x) { *y = madd::<FMA>(a, x, *y); }
     }
 }
 
 multiversion! {
-    /// `y += x`.
+    /// Adds elementwise: `y += x`.
     pub fn accumulate(x: &[f32], y: &mut [f32]) {
         for (y, &x) in y.iter_mut().zip(x) { *y += x; }
     }
 }
 
 multiversion! {
-    /// `z = x + a·y`.
+    /// Adds a multiple into a third slice: `z = x + a·y`.
     pub fn add_scaled(x: &[f32], a: f32, y: &[f32], z: &mut [f32]) {
         for ((z, &x), &y) in z.iter_mut().zip(x).zip(y) { *z = madd::<FMA>(a, y, x); }
     }
 }
 
 multiversion! {
-    /// `y = x + a·y`.
+    /// Scales in place, then adds: `y = x + a·y`.
     pub fn scale_and_add(a: f32, x: &[f32], y: &mut [f32]) {
         for (y, &x) in y.iter_mut().zip(x) { *y = madd::<FMA>(a, *y, x); }
     }
 }
 
 multiversion! {
-    /// `y = a·x`.
+    /// Scales into another slice: `y = a·x`.
     pub fn scale(a: f32, x: &[f32], y: &mut [f32]) {
         for (y, &x) in y.iter_mut().zip(x) { *y = a * x; }
     }
 }
 
-/// Rows of one piece of parallel work on rows: 32 KB, so that the last stage of one image is more than one piece.
+/// Number of rows in one piece of parallel work on rows: 32 KB, so that the last stage of one image is more than one piece.
 pub fn piece_rows(cols: usize) -> usize {
     (8192 / cols.max(1)).clamp(1, 64)
 }
@@ -117,7 +117,7 @@ multiversion! {
     }
 }
 
-/// Asks for `x` to be brought into the second-level cache while something else is computed. Changes nothing else.
+/// Prefetches `x` into the second-level cache while something else is computed. Changes nothing else.
 #[inline]
 pub fn prefetch(x: &[f32]) {
     #[cfg(target_arch = "x86_64")]

@@ -1,14 +1,15 @@
-//! Lanes, threads and GEMM: the arithmetic that every operator stands on. Slices in, slices out.
+//! Vectors, threads and GEMM: the arithmetic that every operator stands on. Slices in, slices out.
 //!
 //! - [`cpu`]: which instruction set was chosen, once, at the first use.
 //! - [`multiversion!`]: one loop body, built for each instruction set.
 //! - [`math`]: exp and erf.
-//! - [`gelu`]: GELU and its slope over slices.
+//! - [`gelu`]: GELU and its derivative over slices.
 //! - [`lanes`]: sums, dot products and other one-pass loops in a fixed order of additions.
-//! - [`gemm`]: large products, one of them packed before if it is used often.
+//! - [`gemm`]: large products with epilogues, their weights packed once where the CPU multiplies bf16.
 //! - [`panel`]: products of matrices that fit in the first-level cache (attention tiles).
-//! - [`pairs`]: the same with operands rounded to bf16, where the CPU multiplies it.
+//! - `bf16x2` (x86-64): products of attention tiles with operands rounded to bf16, where the CPU multiplies it.
 //! - [`vector`]: registers of each instruction set, for kernels that count them.
+//! - [`half`]: conversion between f32 and 16 bits.
 //! - [`pool`]: the thread pool and its reusable scratch buffers.
 
 mod affinity;

@@ -2,8 +2,8 @@
 
 use crate::cpu::madd;
 
-/// exp(x), relative error below 2e-7 on the normal range. Inputs below −87.3 give 0 (−∞ included), inputs above 88
-/// give exp(88): a softmax subtracts its maximum first, so neither end matters there.
+/// Exponential function, relative error below 2e-7 on the normal range. Inputs below −87.3 give 0 (−∞ included), inputs above 88 give
+/// exp(88): a softmax subtracts its maximum first, so neither end matters there.
 #[inline(always)]
 pub fn exp<const FMA: bool>(x: f32) -> f32 {
     const LOG2E: f32 = std::f32::consts::LOG2_E;
@@ -29,13 +29,13 @@ pub fn exp<const FMA: bool>(x: f32) -> f32 {
     if x < -87.3 { 0.0 } else { y * scale }
 }
 
-/// Coefficients of P and Q in [`erf`], highest power first.
+/// Coefficients of P in [`erf`], highest power first.
 const ERF_P: [f32; 7] = [-2.726_142_3e-10, 2.770_681_4e-8, -2.101_024e-6, -5.692_506_6e-5, -7.349_906_4e-4, -2.954_6e-3, -1.609_603_3e-2];
-/// The same of Q.
+/// Coefficients of Q in [`erf`], highest power first.
 const ERF_Q: [f32; 5] = [-1.456_607_2e-5, -2.133_740_5e-4, -1.682_827e-3, -7.373_329e-3, -1.426_474e-2];
 
-/// erf(x), absolute error below 3e-7: the rational approximation x·P(x²)/Q(x²) on |x| ≤ 4 that Eigen
-/// and XLA use; beyond, ±1 to within f32.
+/// Error function, absolute error below 3e-7: the rational approximation x·P(x²)/Q(x²) on |x| ≤ 4 that Eigen and XLA use; beyond, ±1 to
+/// within f32.
 #[inline(always)]
 pub fn erf<const FMA: bool>(x: f32) -> f32 {
     let x = x.clamp(-4.0, 4.0);

@@ -3,62 +3,62 @@
 //! Rows are given by their addresses, so that tokens are read where they lie and results are written to where they belong. Columns are
 //! padded to multiples of 8, so that no inner loop has a tail. Sums stay in registers over the whole inner dimension.
 
-use crate::vector::{Kernel, Vector, dispatch};
+use crate::vector::{Vector, VectorKernel, dispatch};
 
-/// Columns are padded to a multiple of this.
+/// Columns are padded to a multiple of this number.
 pub const PAD: usize = 8;
 
-/// `n` rounded up to [`PAD`].
+/// Number of columns for `n`, rounded up to a multiple of [`PAD`].
 pub const fn padded(n: usize) -> usize {
     n.div_ceil(PAD) * PAD
 }
 
-/// `out[i] = scale[i]·(init[i] + Σ_p a(i, p)·b[p])` with `a(i, p) = a[i][p·a_step]`, over `n` columns.
+/// Product of small matrices, `out[i] = scale[i]·(init[i] + Σ_p a(i, p)·b[p])` with `a(i, p) = a[i][p·a_step]`, over `n` columns.
 ///
-/// As many results as `a` has rows; as many terms as `b` has. A caller promises what [`Product::compute`] asks for.
+/// As many results as `a` has rows; as many terms as `b` has. A caller promises what [`PanelProduct::compute`] asks for.
 #[derive(Clone, Copy)]
-pub struct Product<'p> {
-    /// Columns, a multiple of [`PAD`].
+pub struct PanelProduct<'p> {
+    /// Number of columns, a multiple of [`PAD`].
     pub n: usize,
-    /// First factor: where each row begins.
+    /// Operand a: the address of each row.
     pub a: &'p [*const f32],
-    /// Distance of its elements.
+    /// Distance of the elements of a row of a.
     pub a_step: usize,
-    /// Rows of the second factor.
+    /// Operand b: the address of each row.
     pub b: &'p [*const f32],
-    /// What the sums begin with; zeros without.
+    /// First values of the sums; zeros without.
     pub init: Option<&'p [*const f32]>,
-    /// Factors of the results; 1 without.
+    /// Factor of each row of results; 1 without.
     pub scale: Option<&'p [f32]>,
-    /// Where each row of results goes.
+    /// Address of each row of results.
     pub out: &'p [*mut f32],
 }
 
-impl Product<'_> {
-    /// Computes it with these registers.
+impl PanelProduct<'_> {
+    /// Computes the product with these registers.
     ///
     /// # Safety
-    /// The CPU has them. Every row of `a` has an element for each row of `b`; rows of `b`, `init` and `out` have `n` floats;
-    /// `init`, `scale` and `out` have as many rows as `a`. No result overlaps an operand, except a row of `init` that is the same row.
+    /// The CPU has them. Every row of `a` has an element for each row of `b`; rows of `b`, `init` and `out` have `n` floats; `init`,
+    /// `scale` and `out` have as many rows as `a`. No result overlaps an operand, except a row of `init` that is the same row.
     #[inline(always)]
     pub unsafe fn compute<V: Vector>(self) {
         debug_assert!(self.n.is_multiple_of(PAD) && self.out.len() == self.a.len());
         // SAFETY: the caller's promise.
-        unsafe { V::call(Promised(self)) }
+        unsafe { V::call(PromisedProduct(self)) }
     }
 
-    /// The same with the widest registers of this CPU.
+    /// Computes the product with the widest registers of this CPU.
     ///
     /// # Safety
-    /// As [`Product::compute`].
+    /// As [`PanelProduct::compute`].
     pub unsafe fn dispatch(self) {
-        dispatch(Promised(self));
+        dispatch(PromisedProduct(self));
     }
 
-    /// Rows `i..i + MR`, all columns.
+    /// Computes rows `i..i + MR`, all columns.
     ///
     /// # Safety
-    /// As [`Product::compute`].
+    /// As [`PanelProduct::compute`].
     #[inline(always)]
     unsafe fn rows<V: Vector, const MR: usize>(&self, i: usize) {
         let mut j = 0;
@@ -77,16 +77,16 @@ impl Product<'_> {
         }
     }
 
-    /// Rows `i..i + MR`, `NV` registers of columns and, with `HALF`, eight more, from column `j`.
+    /// Computes rows `i..i + MR`, `NV` registers of columns and, with `HALF`, eight more, from column `j`.
     ///
     /// # Safety
-    /// As [`Product::compute`].
+    /// As [`PanelProduct::compute`].
     #[inline(always)]
     unsafe fn block<V: Vector, const MR: usize, const NV: usize, const HALF: bool>(&self, i: usize, j: usize) {
         // SAFETY: rows i..i + MR and these columns exist, by the caller's promise.
         unsafe {
             let mut sums = [[V::splat(0.0); NV]; MR];
-            let mut halves = [V::Half::splat(0.0); MR];
+            let mut halves = [V::Narrow::splat(0.0); MR];
             if let Some(init) = self.init {
                 for r in 0..MR {
                     let row = init.get_unchecked(i + r).add(j);
@@ -94,7 +94,7 @@ impl Product<'_> {
                         sums[r][v] = V::load(row.add(v * V::LANES));
                     }
                     if HALF {
-                        halves[r] = V::Half::load(row.add(NV * V::LANES));
+                        halves[r] = V::Narrow::load(row.add(NV * V::LANES));
                     }
                 }
             }
@@ -105,7 +105,7 @@ impl Product<'_> {
                 for v in 0..NV {
                     b[v] = V::load(row.add(v * V::LANES));
                 }
-                let half = if HALF { V::Half::load(row.add(NV * V::LANES)) } else { V::Half::splat(0.0) };
+                let half = if HALF { V::Narrow::load(row.add(NV * V::LANES)) } else { V::Narrow::splat(0.0) };
                 for r in 0..MR {
                     let value = *a[r].add(p * self.a_step);
                     let x = V::splat(value);
@@ -113,7 +113,7 @@ impl Product<'_> {
                         sums[r][v] = x.mul_add(b[v], sums[r][v]);
                     }
                     if HALF {
-                        halves[r] = V::Half::splat(value).mul_add(half, halves[r]);
+                        halves[r] = V::Narrow::splat(value).mul_add(half, halves[r]);
                     }
                 }
             }
@@ -124,22 +124,22 @@ impl Product<'_> {
                     sums[r][v].mul(V::splat(scale)).store(row.add(v * V::LANES));
                 }
                 if HALF {
-                    halves[r].mul(V::Half::splat(scale)).store(row.add(NV * V::LANES));
+                    halves[r].mul(V::Narrow::splat(scale)).store(row.add(NV * V::LANES));
                 }
             }
         }
     }
 }
 
-/// A product whose maker promised what [`Product::compute`] asks for.
-struct Promised<'p>(Product<'p>);
+/// Product whose maker promised what [`PanelProduct::compute`] asks for.
+struct PromisedProduct<'p>(PanelProduct<'p>);
 
-impl Kernel for Promised<'_> {
+impl VectorKernel for PromisedProduct<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Promised(product) = self;
+        let PromisedProduct(product) = self;
         let m = product.a.len();
         // Blocks of nearly equal height: 49 rows are seven blocks of seven.
         let blocks = m.div_ceil(V::ROWS);
@@ -162,7 +162,7 @@ impl Kernel for Promised<'_> {
     }
 }
 
-/// `c[m, n] (+)= a(m, k)·b[k, n]` with `a(i, p) = a[i·a_rs + p·a_cs]`; `n` a multiple of [`PAD`].
+/// Computes the product of slices `c[m, n] (+)= a(m, k)·b[k, n]` with `a(i, p) = a[i·a_rs + p·a_cs]`; `n` a multiple of [`PAD`].
 ///
 /// # Panics
 /// When a slice is too short for its strides: a broken invariant of the caller.
@@ -195,7 +195,7 @@ pub fn product(
             let out: [*mut f32; ROWS] = std::array::from_fn(|r| c[(i + r.min(rows - 1)) * ldc..].as_mut_ptr());
             let init = out.map(|row| row.cast_const());
             let init = (accumulate || p > 0).then_some(&init[..rows]);
-            let product = Product { n, a: &a_rows[..rows], a_step: a_cs, b: &b_rows[..terms], init, scale: None, out: &out[..rows] };
+            let product = PanelProduct { n, a: &a_rows[..rows], a_step: a_cs, b: &b_rows[..terms], init, scale: None, out: &out[..rows] };
             // SAFETY: the assertions cover the last element of every row; `c` is borrowed mutably, so it is neither a nor b.
             unsafe { product.dispatch() };
         }
@@ -205,7 +205,7 @@ pub fn product(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vector::Plain;
+    use crate::vector::PortableF32x8;
 
     #[test]
     fn agrees_with_three_loops_at_every_row_tail() {
@@ -238,10 +238,10 @@ mod tests {
         let run = |plain: bool| {
             let mut c = vec![0.0; m * n];
             let out: Vec<*mut f32> = c.chunks_mut(n).map(<[f32]>::as_mut_ptr).collect();
-            let product = Product { n, a: &a_rows, a_step: 1, b: &b_rows, init: Some(&init), scale: Some(&scale), out: &out };
+            let product = PanelProduct { n, a: &a_rows, a_step: 1, b: &b_rows, init: Some(&init), scale: Some(&scale), out: &out };
             match plain {
                 // SAFETY: rows of the right lengths, and plain floats exist everywhere.
-                true => unsafe { product.compute::<Plain>() },
+                true => unsafe { product.compute::<PortableF32x8>() },
                 // SAFETY: as above.
                 false => unsafe { product.dispatch() },
             }

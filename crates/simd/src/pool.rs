@@ -9,8 +9,8 @@ use rayon::prelude::*;
 use crate::affinity;
 use crate::buffer::Buffer;
 
-/// Threads and scratch buffers. One engine owns one pool; its results do not depend on the number of
-/// threads, because work is always cut into pieces by size, never by thread.
+/// Threads and scratch buffers of one engine. Results do not depend on the number of threads, because work is always divided by size, never
+/// by thread.
 pub struct Pool {
     threads: rayon::ThreadPool,
     free: Mutex<Vec<Buffer>>,
@@ -24,7 +24,7 @@ impl std::fmt::Debug for Pool {
     }
 }
 
-/// The operating system refused to start the threads.
+/// Error of a pool whose threads the operating system refused to start.
 #[derive(Debug)]
 pub struct PoolError(rayon::ThreadPoolBuildError);
 
@@ -41,7 +41,7 @@ impl Pool {
     pub fn new(threads: usize) -> Result<Pool, PoolError> {
         let threads = Pool::threads_for(threads);
         let builder = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("esvit-{i}"));
-        let threads = builder.start_handler(move |i| affinity::keep(i, threads)).build().map_err(PoolError)?;
+        let threads = builder.start_handler(move |i| affinity::pin(i, threads)).build().map_err(PoolError)?;
         Ok(Pool { threads, free: Mutex::new(Vec::new()), held: AtomicUsize::new(0), peak: AtomicUsize::new(0) })
     }
 
@@ -60,16 +60,16 @@ impl Pool {
         self.threads.install(work)
     }
 
-    /// Runs `work` once on each thread; its results by the threads' numbers.
+    /// Runs `work` once on each thread and returns the results by the threads' numbers.
     #[cfg(test)]
     pub(crate) fn broadcast<R: Send>(&self, work: impl Fn(usize) -> R + Sync) -> Vec<R> {
         self.threads.broadcast(|context| work(context.index()))
     }
 
-    /// A scratch buffer of `len` floats with unspecified contents, given back when dropped.
+    /// Takes a scratch buffer of `len` floats with unspecified contents, given back when dropped.
     pub fn scratch(&self, len: usize) -> Scratch<'_> {
         if len == 0 {
-            // Or it would take a buffer that somebody needs.
+            // Otherwise it would take a buffer that another request needs.
             return Scratch { pool: self, buffer: Buffer::default(), len };
         }
         let mut free = self.free.lock().unwrap_or_else(|e| e.into_inner());
@@ -78,8 +78,8 @@ impl Pool {
         let buffer = match best {
             Some(i) => free.swap_remove(i),
             None => {
-                // A new buffer takes the place of the largest that was too small: what is held stays near what one
-                // operator needs at a time, instead of growing with every new size.
+                // A new buffer takes the place of the largest that was too small: what is held stays near what one operator needs at a
+                // time, instead of growing with every new size.
                 let largest = free.iter().enumerate().max_by_key(|(_, b)| b.len()).map(|(i, _)| i);
                 if let Some(i) = largest {
                     self.held.fetch_sub(free.swap_remove(i).len() * 4, Ordering::Relaxed);
@@ -98,11 +98,11 @@ impl Pool {
         self.peak.load(Ordering::Relaxed)
     }
 
-    /// Calls `f(piece, rows, out)` for pieces of `out`, each of `rows_per_piece` rows of `width` (the last may be
-    /// shorter); `rows` is the first row. Pieces run in parallel.
+    /// Calls `f(piece, rows, out)` for pieces of `out`, each of `rows_per_piece` rows of `width` (the last may be shorter); `rows` is the
+    /// first row. Pieces run in parallel.
     pub fn for_rows(&self, out: &mut [f32], width: usize, rows_per_piece: usize, f: impl Fn(usize, &mut [f32]) + Sync + Send) {
         if out.len() <= 4096 {
-            // Not worth waking anybody.
+            // Not worth waking the threads.
             for (i, piece) in out.chunks_mut((rows_per_piece * width).max(1)).enumerate() {
                 f(i * rows_per_piece, piece);
             }
@@ -112,7 +112,7 @@ impl Pool {
     }
 }
 
-/// A borrowed scratch buffer.
+/// Scratch buffer borrowed from a pool, given back when dropped.
 pub struct Scratch<'p> {
     pool: &'p Pool,
     buffer: Buffer,
@@ -145,6 +145,24 @@ impl Drop for Scratch<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn as_many_threads_as_processors_have_one_each() {
+        use std::collections::HashSet;
+
+        use rustix::thread::{sched_getaffinity, sched_getcpu};
+        let here = sched_getaffinity(None).unwrap();
+        let threads = here.count() as usize;
+        let pool = Pool::new(threads).unwrap();
+        let processors = pool.broadcast(|_| (sched_getcpu(), sched_getaffinity(None).unwrap().count()));
+        assert_eq!(processors.iter().map(|(cpu, _)| cpu).collect::<HashSet<_>>().len(), threads);
+        assert!(processors.iter().all(|(_, allowed)| *allowed == 1), "{processors:?}");
+        // No other thread is pinned: neither the caller nor a pool of another size.
+        assert_eq!(sched_getaffinity(None).unwrap().count(), here.count());
+        let more = Pool::new(threads + 1).unwrap();
+        assert!(more.broadcast(|_| sched_getaffinity(None).unwrap().count()).iter().all(|allowed| *allowed == here.count()));
+    }
 
     #[test]
     fn scratch_is_reused() {

@@ -7,12 +7,12 @@
 //! Sources: Fowler, Noll and Vo, FNV-1a 64 bit; Steele, Lea and Flood 2014, "Fast splittable
 //! pseudorandom number generators".
 
-/// How `v`, uniform in [-1, 1), becomes a value.
+/// Rule by which `v`, uniform in [-1, 1), becomes a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FillKind {
     /// 0: counters.
     Zero,
-    /// 1: gains of weight normalization.
+    /// 1: magnitudes of weight normalization.
     One,
     /// 0.1·v: biases, running means.
     Bias,

@@ -17,7 +17,7 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
     /// The JSON file does not parse.
@@ -25,7 +25,7 @@ pub enum Error {
     Json {
         /// The file.
         path: PathBuf,
-        /// What the parser said.
+        /// Error of the parser.
         source: serde_json::Error,
     },
     /// The safetensors file does not parse.
@@ -33,7 +33,7 @@ pub enum Error {
     SafeTensors {
         /// The fixture.
         fixture: String,
-        /// What the parser said.
+        /// Error of the parser.
         source: safetensors::SafeTensorError,
     },
     /// An entry is missing or has the wrong form.
@@ -43,7 +43,7 @@ pub enum Error {
         fixture: String,
         /// The tensor, group, array or field.
         entry: String,
-        /// What is wrong with it.
+        /// Description of the problem.
         problem: &'static str,
     },
 }
@@ -92,7 +92,7 @@ fn say_skipped(path: &Path) {
 }
 
 impl Fixture {
-    /// What stands in front of every name when its values are computed; empty in most sets.
+    /// Prefix of every name when its values are computed; empty in most sets.
     pub fn prefix(&self) -> &str {
         self.json["prefix"].as_str().unwrap_or_default()
     }

@@ -12,7 +12,7 @@ pub struct Noise {
     pub rel_l2: Option<f64>,
 }
 
-/// What is stored of an array.
+/// Values that are stored of an array.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Values {
     /// Every element, row-major.
@@ -36,7 +36,7 @@ pub struct GoldenTensor {
     pub l2: f64,
     /// Largest magnitude.
     pub absmax: f64,
-    /// How exact the stored values are.
+    /// Exactness of the stored values.
     pub noise: Noise,
 }
 

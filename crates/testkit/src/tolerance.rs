@@ -1,11 +1,11 @@
-//! How near is near enough, in one place.
+//! Tolerances of the golden tests, in one place.
 //!
 //! A golden value is itself a float32 result. Its `noise`, the distance from the same computation in
 //! float64, bounds what can be asked: a correct implementation lies within a small multiple of it.
 
 use std::ops::Range;
 
-/// How many times its own noise a golden value may be missed by.
+/// Multiple of its own noise that a golden value may be missed by.
 const NOISE_FACTOR: f64 = 20.0;
 
 /// Smallest relative L2 tolerance of forward outputs; also the relative one of a digest's `l2`, and of its

@@ -1,5 +1,5 @@
 /**
- * The training script's checkpoint, in the reference's layout: one dict with the keys
+ * The training script's checkpoint, in the original's layout: one dict with the keys
  *
  * - `student`, `teacher`: state dicts. A net that was wrapped for several GPUs has `module.` before each name;
  *   the student always is, the teacher only with batch norm
@@ -8,7 +8,7 @@
  * - `args`: the options of the run, an argparse namespace
  * - `dino_loss`: `center` and, with the region loss, `center_grid`
  * - `fp16_scaler`: only after mixed precision on a GPU
- * - `esvit`: our own facts, which the reference ignores
+ * - `esvit`: our own facts, which the original ignores
  *
  * Plain state dicts (a dict of tensors, alone or under `model` or `state_dict`) are read too.
  */
@@ -31,7 +31,7 @@ export interface OptimizerSection {
   groups: Map<string, Value>[];
 }
 
-/** What a checkpoint holds. Names of tensors are the file's, prefixes included. */
+/** Contents of a checkpoint, each part that is there. Names of tensors are the file's, prefixes included. */
 export interface CheckpointContents {
   student?: StateDict;
   teacher?: StateDict;
@@ -114,7 +114,7 @@ const FILE_KEYS: { [K in keyof CheckpointContents]?: string } = { loss: "dino_lo
  * The weights of one net, with the names of the net alone, floats as f32 and integers as i64. A plain state dict stands for either net.
  *
  * `module.` is removed, and so is `backbone.` where a wrapper put it: every name but the heads' begins with it.
- * A second `backbone.` behind it belongs to the net (the reference's ResNet has one), and then both stay.
+ * A second `backbone.` behind it belongs to the net (the original's ResNet has one), and then both stay.
  */
 export function weightsFor(checkpoint: Checkpoint, net: "teacher" | "student"): TensorData[] {
   const weights = checkpoint.weights ?? section(checkpoint, net);

@@ -1,5 +1,5 @@
 /**
- * What went wrong with a checkpoint file:
+ * Kinds of failures with a checkpoint file:
  *
  * - `io`: the file could not be opened or read
  * - `format`: the bytes are not what their format promises (cut off, damaged, not a checkpoint)

@@ -185,14 +185,14 @@ export function toFloat32(tensor: Tensor): Float32Array {
   }
 }
 
-/** The same values as f32; itself when it is f32 already. */
+/** Converts a tensor to f32; gives the tensor itself when it is f32 already. */
 export function asF32(tensor: Tensor): Tensor {
   if (tensor.dtype === "f32") return tensor;
   const values = toFloat32(tensor);
   return new Tensor("f32", tensor.shape, new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
 }
 
-/** The same whole numbers as i64. For integer and bool tensors only. */
+/** Converts an integer or bool tensor to i64. */
 export function asI64(tensor: Tensor): Tensor {
   if (tensor.dtype === "i64") return tensor;
   if (tensor.dtype === "f32" || tensor.dtype === "f16" || tensor.dtype === "bf16" || tensor.dtype === "f64") {

@@ -1,5 +1,5 @@
 /**
- * Between a trainer's state and a checkpoint in the reference's layout, both ways.
+ * Between a trainer's state and a checkpoint in the original's layout, both ways.
  *
  * PyTorch's optimizers know parameters by number: those with weight decay first, in the order of the state dict,
  * then those without. A checkpoint of ours also lists their names; for any other they follow from the student.
@@ -10,11 +10,11 @@ import { CheckpointError } from "./errors.js";
 import { elementCount, f32Tensor, isFloat, Tensor, toFloat32 } from "./tensor.js";
 import { fromPlain, Tuple, type Key, type Plain, type Value } from "./value.js";
 
-/** What a checkpoint says about a run beside its tensors. */
+/** Facts of a run that a checkpoint keeps beside its tensors. */
 export interface RunFacts {
   /** The epoch to go on with. */
   epoch: number;
-  /** Options, as the reference names them. */
+  /** Options, as the original names them. */
   args: Readonly<Record<string, Plain>>;
   /** Values of the last step. */
   learningRate: number;
@@ -36,7 +36,7 @@ const SLOTS: Record<Kind, readonly string[]> = {
   lars: ["mu"],
 };
 
-/** Options beside `lr` and `weight_decay`, as PyTorch (2.9) and the reference's LARS write them. */
+/** Options beside `lr` and `weight_decay`, as PyTorch (2.9) and the original's LARS write them. */
 const OPTIONS: Record<Kind, readonly (readonly [string, Value])[]> = {
   adamw: [
     ["betas", new Tuple([0.9, 0.999])], ["eps", 1e-8], ["amsgrad", false], ["maximize", false], ["foreach", null],
@@ -55,7 +55,7 @@ const SCALER: readonly (readonly [string, keyof LossScaler])[] = [
   ["growth_interval", "growthInterval"], ["_growth_tracker", "growthTracker"],
 ];
 
-/** What a tensor of a state can be. */
+/** A tensor of a state: in memory, or stored elsewhere until it is written. */
 export type StateTensor = TensorData | StoredTensor;
 
 /** The checkpoint of a trainer's state. The tensors are shared with it, not copied: those that are stored elsewhere are read when it is written. */
@@ -78,7 +78,7 @@ export function fromTrainerState(state: TrainerState<StateTensor>, run: RunFacts
   };
 }
 
-/** The reference wraps the teacher for several GPUs only to synchronize its batch norms. */
+/** The original wraps the teacher for several GPUs only to synchronize its batch norms. */
 function hasBatchNorm(tensors: readonly StateTensor[]): boolean {
   return tensors.some(({ name }) => name.endsWith(".running_mean"));
 }
@@ -116,7 +116,7 @@ function optimizerSection(optimizer: OptimizerState<StateTensor>, names: readonl
 }
 
 /**
- * The trainer's state in a checkpoint, of this project or of the reference (either optimizer layout).
+ * The trainer's state in a checkpoint, of this project or of the original (either optimizer layout).
  * Throws `CheckpointError`: a section is missing, or the optimizer does not fit the student.
  */
 export function toTrainerState(checkpoint: Checkpoint): TrainerState {
@@ -173,7 +173,7 @@ function optimizerState(checkpoint: Checkpoint, student: readonly [string, Tenso
       }
       slots.push(tensorData(`${slot}/${name}`, tensor));
     }
-    // SGD's and LARS's updates do not depend on the count; the reference does not keep it.
+    // SGD's and LARS's updates do not depend on the count; the original does not keep it.
     const kept = keptSteps instanceof Map ? keptSteps.get(name) : undefined;
     steps.push([name, kind === "adamw" ? stepOf(checkpoint, entry.get("step"), path) : typeof kept === "number" ? kept : 1]);
   }
@@ -231,7 +231,7 @@ function parameterNames(
 }
 
 /**
- * The reference's rule: biases and one-dimensional tensors are not decayed, all other parameters are. Buffers are
+ * The original's rule: biases and one-dimensional tensors are not decayed, all other parameters are. Buffers are
  * no parameters, and a tensor under two names counts once, under the first.
  */
 function namesByRule(student: readonly [string, Tensor][], decayedCount: number): { decayed: string[]; notDecayed: string[] } {
@@ -249,9 +249,9 @@ function namesByRule(student: readonly [string, Tensor][], decayedCount: number)
   const isDecayed = ([name, tensor]: [string, Tensor]): boolean => !name.endsWith(".bias") && tensor.shape.length !== 1;
   const decayed = parameters.filter(isDecayed).map(([name]) => name);
   const notDecayed = parameters.filter((entry) => !isDecayed(entry)).map(([name]) => name);
-  // `norm_last_layer` freezes the gains of the last layers, and the optimizer then does not know them.
-  const withoutGains = decayed.filter((name) => !name.endsWith("last_layer.weight_g"));
-  return { decayed: decayed.length === decayedCount ? decayed : withoutGains, notDecayed };
+  // `norm_last_layer` freezes the magnitudes of the last layers, and the optimizer then does not know them.
+  const withoutMagnitudes = decayed.filter((name) => !name.endsWith("last_layer.weight_g"));
+  return { decayed: decayed.length === decayedCount ? decayed : withoutMagnitudes, notDecayed };
 }
 
 function mismatch(checkpoint: Checkpoint, detail: string): CheckpointError {

@@ -1,5 +1,5 @@
 /**
- * What a checkpoint can hold besides tensors: Python's plain values, as JavaScript ones.
+ * Values of a checkpoint beside tensors: Python's plain values, as JavaScript ones.
  *
  * | Python                | here                                                        |
  * |-----------------------|-------------------------------------------------------------|
@@ -27,7 +27,7 @@ export type Value =
 /** A key of a dict. */
 export type Key = string | number | bigint | boolean | null;
 
-/** What can be written: any `Value`, and `Float` where a whole number must stay a float in Python. */
+/** A value that can be written: any `Value`, and `Float` where a whole number must stay a float in Python. */
 export type Writable =
   | null | boolean | number | bigint | string
   | Uint8Array | Float | Tensor | Namespace | Tuple<Writable>
@@ -82,7 +82,7 @@ export function toPlain(value: Value): Plain | undefined {
   return object;
 }
 
-/** What a value is, in Python's words, for messages. */
+/** Names the kind of a value in Python's words, for messages. */
 export function kindOf(value: unknown): string {
   if (value === null) return "None";
   if (value instanceof Tensor) return "a tensor";

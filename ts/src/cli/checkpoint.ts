@@ -8,7 +8,7 @@ export function addCheckpoint(program: Command, { io }: Context): void {
   checkpoint
     .command("digest")
     .description("one number for all tensors of a checkpoint: equal for equal runs, whatever the file format")
-    .argument("<file>", "a checkpoint of this program or of the reference")
+    .argument("<file>", "a checkpoint of this program or of microsoft/esvit")
     .option("--json", "print one JSON object")
     .action((file: string, options: { json?: true }) => {
       const digest = digestCheckpoint(file);

@@ -1,6 +1,6 @@
 import type { Io } from "./io.js";
 
-/** What the commands share. */
+/** State that all commands share. */
 export interface Context {
   io: Io;
   /** Set by the command that ran. */

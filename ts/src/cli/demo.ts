@@ -29,7 +29,7 @@ function imageCount(text: string): number {
 export function addDemo(program: Command, context: Context): void {
   const command = program
     .command("demo")
-    .description("make a small set of images, pre-train on it for three minutes, and show what was learned; again goes on")
+    .description("make a small set of images, pre-train on it (a minute and a half on two fast cores, at most three), and show what was learned; again goes on")
     .usage("[--output-dir FOLDER] [settings]")
     .argument("[words...]", "settings, over those of configs/nano.yaml")
     .option("--images-per-class <n>", "training images in each of the eight classes", imageCount, 128)
@@ -46,7 +46,7 @@ export function addDemo(program: Command, context: Context): void {
     io.stderr(`${isNew ? "wrote" : "found"} ${patterns.length * (options.trainPerClass + options.valPerClass)} images in ${images}\n`);
 
     context.exitCode = await withSignals(io, async (signal) => {
-      const split = await openLabeledSplit(images);
+      const split = await openLabeledSplit(images, { maxFileMiB: config.data.maxFileMiB });
       if (!split) throw new Error(`${images}: the demo's images have no classes`);
       const measure = (features: FeatureKind): Promise<KnnReport> => knn({ split, config, features, signal }, engine);
       const pixels = await untilSignal(signal, () => measure("pixels"));
@@ -57,8 +57,8 @@ export function addDemo(program: Command, context: Context): void {
       const after = result.knn;
       const chance = 100 / patterns.length;
       if (flags.json) {
-        const floors = { chance, pixels: knnReport(pixels), before: knnReport(before) };
-        io.stdout(`${JSON.stringify({ ...floors, after: after ? knnReport(after) : null, run: runReport(result) })}\n`);
+        const baselines = { chance, pixels: knnReport(pixels), before: knnReport(before) };
+        io.stdout(`${JSON.stringify({ ...baselines, after: after ? knnReport(after) : null, run: runReport(result) })}\n`);
       } else {
         const ks = before.results.map(({ k }) => k);
         const row = (name: string, report: KnnReport): string[] => [name, ...report.results.map(({ top1 }) => top1.toFixed(1))];

@@ -24,7 +24,7 @@ export function addDoctor(program: Command, { io }: Context): void {
         instructions: engine.cpuFeatures(),
         bf16: engine.cpuMultipliesBf16(),
         memory: memoryLimit(),
-        /** Of this process, with the engine loaded and nothing done. */
+        /** Memory of this process, with the engine loaded and nothing done. */
         baseMemory: peakMemory(),
         gflops: await engine.gemmPeak(threads),
         adapters: engine.adapters(),

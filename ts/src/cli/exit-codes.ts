@@ -1,4 +1,4 @@
-/** How the program ends; described for users in `docs/exit-codes.md`. */
+/** Exit codes of the program; described for users in `docs/exit-codes.md`. */
 import { CommanderError } from "commander";
 import { CheckpointError } from "../checkpoint/index.js";
 import { ConfigError } from "../config/index.js";

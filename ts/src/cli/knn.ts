@@ -37,8 +37,8 @@ export function addKnn(program: Command, context: Context): void {
     .option("--batch <images>", "images encoded at a time")
     .addOption(new Option("--net <name>", "which net of the checkpoint").choices(["teacher", "student"]).default("teacher"))
     .option("--gray", "take the color from the query images")
-    .option("--random", "the same network with random weights instead: the floor (the checkpoint may be left out)")
-    .option("--pixels", "pictures of 16 x 16 pixels instead of features (the checkpoint may be left out)")
+    .option("--random", "the same network with random weights instead, as a baseline (the checkpoint may be left out)")
+    .option("--pixels", "pictures of 16 x 16 pixels instead of features, as a baseline (the checkpoint may be left out)")
     .option("--json", "print one JSON object");
   takesSettings(command).action(async () => {
     const { io } = context;
@@ -46,7 +46,7 @@ export function addKnn(program: Command, context: Context): void {
     const words = [...command.args, ...evaluationWords(flags)];
     const { config, features, images, notes } = chooseFeatures(words, flags);
     for (const note of notes) io.stderr(`note: ${note}\n`);
-    const split = await openLabeledSplit(images, flags.val);
+    const split = await openLabeledSplit(images, { maxFileMiB: config.data.maxFileMiB, val: flags.val });
     if (!split) throw new DataError(`${images}: k-NN needs images in at least two classes (one folder each), several of them in each class`);
     context.exitCode = await withSignals(io, async (signal) => {
       let report: KnnReport;
@@ -76,16 +76,16 @@ function evaluationWords({ k, resize, crop, batch }: KnnFlags): string[] {
 function chooseFeatures(words: readonly string[], flags: KnnFlags): { config: Config; features: FeatureKind; images: string; notes: string[] } {
   if (flags.random && flags.pixels) throw new ConfigError("--random and --pixels exclude each other");
   const positional = positionalWords(words);
-  const isFloor = flags.random === true || flags.pixels === true;
-  if (positional.length > 2 || positional.length < (isFloor ? 1 : 2)) {
-    throw new ConfigError(`${isFloor ? "a folder of images is" : "a checkpoint and a folder of images are"} expected, got ${positional.join(", ") || "nothing"}`);
+  const isBaseline = flags.random === true || flags.pixels === true;
+  if (positional.length > 2 || positional.length < (isBaseline ? 1 : 2)) {
+    throw new ConfigError(`${isBaseline ? "a folder of images is" : "a checkpoint and a folder of images are"} expected, got ${positional.join(", ") || "nothing"}`);
   }
-  const floor = (config: Config): FeatureKind => (flags.pixels ? "pixels" : { random: { seed: config.seed } });
+  const baseline = (config: Config): FeatureKind => (flags.pixels ? "pixels" : { random: { seed: config.seed } });
   const [first = "", images] = positional;
   if (images === undefined) {
     const { config, notes } = resolveConfig(words);
-    return { config, features: floor(config), images: first, notes };
+    return { config, features: baseline(config), images: first, notes };
   }
   const { config, weights, notes } = networkOf(readCheckpoint(first), flags.net, words);
-  return { config, features: isFloor ? floor(config) : { weights }, images, notes };
+  return { config, features: isBaseline ? baseline(config) : { weights }, images, notes };
 }

@@ -55,8 +55,8 @@ export function addPlan(program: Command, context: Context): void {
 /** Steps of an epoch and of the run, where its images are named. */
 async function stepsOf(config: Config): Promise<{ epoch: number; run: number } | undefined> {
   if (config.data.path === null) return undefined;
-  const { files } = await openTrainingImages(config);
-  const epoch = stepsPerEpoch(files.length, imagesPerStep(config));
+  const { length } = await openTrainingImages(config);
+  const epoch = stepsPerEpoch(length, imagesPerStep(config));
   return { epoch, run: Math.min(epoch * config.epochs, config.maxSteps ?? Infinity) };
 }
 

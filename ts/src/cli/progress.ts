@@ -4,7 +4,7 @@ import { warn, type Io } from "./io.js";
 import { mebibytes } from "./table.js";
 
 /** Shows how a run goes on, on stderr: a bar on a terminal, otherwise a line every few seconds. */
-export interface Progress {
+export interface ProgressDisplay {
   begin(plan: RunPlan): void;
   step(event: StepEvent): void;
   /** A sentence between the bar's states. */
@@ -40,11 +40,11 @@ class Rate {
 }
 
 /** The display for runs with batches of this size. */
-export function openProgress(io: Io, batchSize: number): Progress {
+export function openProgress(io: Io, batchSize: number): ProgressDisplay {
   return io.isTerminal ? new Bar(io, batchSize) : new Lines(io, batchSize);
 }
 
-class Lines implements Progress {
+class Lines implements ProgressDisplay {
   private readonly rate = new Rate();
   private total = 0;
   private last = -Infinity;
@@ -78,7 +78,7 @@ class Lines implements Progress {
   }
 }
 
-class Bar implements Progress {
+class Bar implements ProgressDisplay {
   private readonly rate = new Rate();
   private total = 0;
   private bar: cliProgress.SingleBar | undefined;

@@ -23,14 +23,14 @@ export function positionalWords(words: readonly string[]): string[] {
   return parseArguments(words).positional;
 }
 
-/** Lets a command take all settings of a configuration: as flags, ours and the reference's, and as `KEY VALUE`. */
+/** Lets a command take all settings of a configuration: as flags, ours and the original's, and as `KEY VALUE`. */
 export function takesSettings(command: Command): Command {
   return command.allowUnknownOption().allowExcessArguments().addHelpText("after", settingsHelp);
 }
 
 const settingsHelp = `
 Settings, over those of the file:
-  --config FILE          a file such as configs/nano.yaml, or one of the reference's (also --cfg)
+  --config FILE          a file such as configs/nano.yaml, or one of microsoft/esvit's (also --cfg)
   --arch NAME            swin_tiny, vil_2262, deit_small …: an unknown one lists them all
   --output-dir FOLDER    where checkpoint.pth and log.txt are, or will be
   --seed N               --epochs N  --batch-size N
@@ -39,5 +39,5 @@ Settings, over those of the file:
   --save-every N         writes the checkpoint every N steps, not only after each epoch
   --threads N            threads of the engine; 0 for all cores
 Every field of the configuration is a setting too (--optimizer.lr 0.001, or optimizer.lr 0.001), and so are the
-flags and keys of the reference (--batch_size_per_gpu 32, MODEL.SPEC.WINDOW_SIZE 14).
+flags and keys of microsoft/esvit (--batch_size_per_gpu 32, MODEL.SPEC.WINDOW_SIZE 14).
 `;

@@ -1,4 +1,4 @@
-/** What `pretrain` and `demo` share: a run with its display, its signals and its report. */
+/** A run with its display, its signals and its report, for `pretrain` and `demo`. */
 import { imagesPerStep, type Config } from "../config/index.js";
 import type { KnnReport } from "../evaluate/index.js";
 import { pretrain, type PretrainResult, type RunPlan } from "../train/index.js";

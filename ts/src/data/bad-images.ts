@@ -2,10 +2,11 @@ import { BadImageError, DataError } from "./error.js";
 
 /** An image that was left out, and why. */
 export interface BadImage {
-  /** Index of the file in its set. */
+  /** Index of the image in its set. */
   index: number;
-  path: string;
-  /** One sentence that begins with the path. */
+  /** Name of the image in its set: for an image file its path. */
+  name: string;
+  /** One sentence that begins with the name. */
   message: string;
 }
 
@@ -35,7 +36,7 @@ export class BadImages {
   add(index: number, error: BadImageError): BadImage {
     const known = this.byIndex.get(index);
     if (known) return known;
-    const bad = { index, path: error.path, message: error.message };
+    const bad = { index, name: error.image, message: error.message };
     this.byIndex.set(index, bad);
     if (this.byIndex.size > this.limit) {
       const named = this.all.slice(0, 5).map(({ message }) => `\n  ${message}`).join("");

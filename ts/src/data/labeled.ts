@@ -1,25 +1,25 @@
-import { copyCenter, drawLinearCrop, evaluationPlan, type EvaluationPlan } from "../augment/index.js";
+import { drawLinearCrop, evaluationPlan } from "../augment/index.js";
 import { stream } from "../random/index.js";
 import { BadImages, type BadImage } from "./bad-images.js";
 import { BadImageError } from "./error.js";
-import type { ImageFile, ImageFolder } from "./image-folder.js";
-import { renderFile, type ImageEngine } from "./image-file.js";
+import type { Dataset } from "./dataset.js";
 import { Limiter, readAhead, settleAll } from "./pipeline.js";
+import { renderImage, type ImageEngine, type PlanCrops } from "./render.js";
 
 /** Some images of an ordered pass. */
 export interface LabeledBatch {
   /** `[count, crop, crop, 3]`. */
   pixels: Uint8Array;
   count: number;
-  /** Of each image; 0 where the folder has no classes. */
+  /** Class of each image; 0 where the set has no classes. */
   labels: Uint32Array;
-  /** Which file each image came from. */
+  /** Index of each image in its set. */
   indices: Uint32Array;
   /** Images that were left out; nothing takes their places. */
   bad: BadImage[];
 }
 
-/** How images are brought to a common size. */
+/** Settings of a pass, among them how images are brought to a common size. */
 export interface LabeledOptions {
   batchSize: number;
   /** Length of the shorter side before the center is cut, in pixels. */
@@ -28,7 +28,6 @@ export interface LabeledOptions {
   crop: number;
   workers: number;
   maxBadImages: number;
-  maxFileMiB: number;
   /** Instead of the center, random resized crops in shuffled order: the training transform of linear evaluation. */
   random?: { seed: number; epoch: number };
 }
@@ -37,38 +36,28 @@ export interface LabeledOptions {
 const depth = 2;
 
 /**
- * Passes once over a folder, in order, with the evaluation transform; a batch is short when images are unusable, and at the end.
+ * Passes once over a data set, in order, with the evaluation transform; a batch is short when images are unusable, and at the end.
  * @throws {DataError} from the iterator, when too many images are unusable.
  */
 export async function* labeledImages(
-  folder: ImageFolder, options: LabeledOptions, engine: ImageEngine,
+  dataset: Dataset, options: LabeledOptions, engine: ImageEngine,
 ): AsyncGenerator<LabeledBatch, void, undefined> {
-  const { files } = folder;
   const { batchSize, crop, random } = options;
-  const order = random && stream(random.seed, "linear-shuffle", random.epoch).permutation(files.length);
-  const bad = new BadImages(files.length, options.maxBadImages);
+  const order = random && stream(random.seed, "linear-shuffle", random.epoch).permutation(dataset.length);
+  const bad = new BadImages(dataset.length, options.maxBadImages);
   const limiter = new Limiter(options.workers);
   const bytes = crop * crop * 3;
-  const maxFileBytes = options.maxFileMiB * 2 ** 20;
 
   /** Writes one image to `offset`. */
-  async function render(file: ImageFile, position: number, into: Uint8Array, offset: number): Promise<void> {
-    if (random) {
-      const draws = stream(random.seed, "linear-crops", random.epoch, position);
-      into.set(await renderFile(file.path, maxFileBytes, engine, (size) => [drawLinearCrop(size, crop, draws)]), offset);
-      return;
-    }
-    let center: EvaluationPlan | undefined;
-    const rendered = await renderFile(file.path, maxFileBytes, engine, (size) => {
-      center = evaluationPlan(size, options);
-      return [center.plan];
-    });
-    if (center) copyCenter(rendered, center, into, offset);
+  async function render(index: number, position: number, into: Uint8Array, offset: number): Promise<void> {
+    const draws = random && stream(random.seed, "linear-crops", random.epoch, position);
+    const plan: PlanCrops = (size) => [draws ? drawLinearCrop(size, crop, draws) : evaluationPlan(size, options)];
+    into.set(await renderImage(dataset, index, engine, plan), offset);
   }
 
   async function make(batchIndex: number): Promise<LabeledBatch> {
     const start = batchIndex * batchSize;
-    const places = Math.min(batchSize, files.length - start);
+    const places = Math.min(batchSize, dataset.length - start);
     const pixels = new Uint8Array(places * bytes);
     const usable = new Array<boolean>(places).fill(false);
     const left: BadImage[] = [];
@@ -77,7 +66,7 @@ export async function* labeledImages(
       limiter.run(async () => {
         const index = indexOf(place);
         try {
-          await render(files[index]!, start + place, pixels, place * bytes);
+          await render(index, start + place, pixels, place * bytes);
           usable[place] = true;
         } catch (error) {
           if (!(error instanceof BadImageError)) throw error;
@@ -94,11 +83,11 @@ export async function* labeledImages(
     return {
       pixels: pixels.subarray(0, kept.length * bytes),
       count: kept.length,
-      labels: Uint32Array.from(kept, (place) => files[indexOf(place)]!.label ?? 0),
+      labels: Uint32Array.from(kept, (place) => dataset.label(indexOf(place)) ?? 0),
       indices: Uint32Array.from(kept, indexOf),
       bad: left.sort((a, b) => a.index - b.index),
     };
   }
 
-  yield* readAhead(Math.ceil(files.length / batchSize), depth, new AbortController().signal, make);
+  yield* readAhead(Math.ceil(dataset.length / batchSize), depth, new AbortController().signal, make);
 }

@@ -1,4 +1,4 @@
-import { labeledImages, type BadImage, type ImageEngine, type ImageFolder } from "../data/index.js";
+import { labeledImages, type BadImage, type Dataset, type ImageEngine } from "../data/index.js";
 import type { Config } from "../config/index.js";
 
 /** Rows of features, one for each image that could be read. */
@@ -19,7 +19,7 @@ export interface FeatureSource {
   encode(pixels: Uint8Array, count: number): Promise<Float32Array>;
 }
 
-/** What a pass needs of the configuration. */
+/** Part of the configuration that a pass needs. */
 export type PassConfig = Pick<Config, "evaluate" | "data">;
 
 /** An engine that sees every image in gray: color is taken away after the resize. */
@@ -32,21 +32,21 @@ export function grayEngine(engine: ImageEngine): ImageEngine {
 }
 
 /**
- * Features of all images of a folder, in order, with the evaluation transform.
+ * Features of all images of a data set, in order, with the evaluation transform.
  * @param signal ends the pass early, by the signal's reason.
  * @throws {DataError} when more images are unusable than `data.maxBadImages` allows.
  */
 export async function extractFeatures(
-  folder: ImageFolder, source: FeatureSource, config: PassConfig, engine: ImageEngine, signal?: AbortSignal,
+  dataset: Dataset, source: FeatureSource, config: PassConfig, engine: ImageEngine, signal?: AbortSignal,
 ): Promise<Features> {
   const { width } = source;
   const { batchSize, resize, crop } = config.evaluate;
-  const { workers, maxBadImages, maxFileMiB } = config.data;
-  const values = new Float32Array(folder.files.length * width);
-  const labels = new Uint32Array(folder.files.length);
+  const { workers, maxBadImages } = config.data;
+  const values = new Float32Array(dataset.length * width);
+  const labels = new Uint32Array(dataset.length);
   const bad: BadImage[] = [];
   let rows = 0;
-  for await (const batch of labeledImages(folder, { batchSize, resize, crop, workers, maxBadImages, maxFileMiB }, engine)) {
+  for await (const batch of labeledImages(dataset, { batchSize, resize, crop, workers, maxBadImages }, engine)) {
     signal?.throwIfAborted();
     bad.push(...batch.bad);
     if (batch.count === 0) continue;

@@ -1,6 +1,6 @@
 /**
  * Weighted k-nearest-neighbor classification of frozen features, as the reference's `eval_knn.py` does it: the images
- * of `train` are the bank, those of `val` the queries, votes are exp(cosine / temperature).
+ * of `train` are the bank, those of `val` the query set, votes are exp(cosine / temperature).
  */
 import { DataError, type BadImage } from "../data/index.js";
 import { toEncoderSpec, type Config } from "../config/index.js";
@@ -8,10 +8,10 @@ import { chooseDevice, type KnnResult, type Native, type TensorData } from "../n
 import { extractFeatures, grayEngine, type Features, type FeatureSource } from "./features.js";
 import type { LabeledSplit } from "./split.js";
 
-/** What an evaluation needs of the configuration. */
+/** Part of the configuration that an evaluation needs. */
 export type KnnConfig = Pick<Config, "backbone" | "evaluate" | "data" | "device" | "precision" | "threads">;
 
-/** How well neighbors tell the classes. */
+/** Accuracy of the neighbors' votes. */
 export interface KnnReport {
   /** One for each k, in per cent. A k above the size of the bank is cut to it. */
   results: KnnResult[];
@@ -27,7 +27,7 @@ export interface KnnReport {
   bad: BadImage[];
 }
 
-/** Where features come from: weights, a network drawn at random, or the pixels themselves. */
+/** Source of features: weights, a network drawn at random, or the pixels themselves. */
 export type FeatureKind = { weights: TensorData[] } | { random: { seed: number } } | "pixels";
 
 /** Side of the pictures that stand for their own features. */
@@ -55,7 +55,7 @@ export async function knn(
     if (bank.rows === 0) throw new DataError(`${split.bank.root}: none of the images can be read`);
     if (queries.rows === 0) throw new DataError(`${split.queries.root}: none of the images can be read`);
     if (pixels) removeMean(bank, queries);
-    const classes = split.bank.classes.length;
+    const classes = split.bank.classes?.length ?? 0;
     const wanted = [...new Set(ks.map((k) => Math.min(k, bank.rows)))];
     const results = await engine.knn(bank.values, bank.labels, queries.values, queries.labels, bank.width, classes, wanted, temperature);
     return {
@@ -83,7 +83,7 @@ export function backboneOf<T extends { name: string }>(weights: readonly T[]): T
   return weights.filter(({ name }) => !/^head(_dense)?\./.test(name));
 }
 
-/** The floor under every network: pictures of 16 x 16 pixels compared as they are, without the bank's mean picture. */
+/** The baseline under every network: pictures of 16 x 16 pixels compared as they are, without the bank's mean picture. */
 const rawPixels: FeatureSource = {
   width: pixelSide * pixelSide * 3,
   encode: (pixels) => Promise.resolve(Float32Array.from(pixels)),
@@ -93,7 +93,7 @@ function atPixelSize(config: KnnConfig): KnnConfig {
   return { ...config, evaluate: { ...config.evaluate, resize: pixelSide, crop: pixelSide } };
 }
 
-/** Without it all pictures look alike to the cosine: they share their brightness. */
+/** Subtracts the bank's mean: without that all pictures look alike to the cosine, for they share their brightness. */
 function removeMean(bank: Features, queries: Features): void {
   const { width } = bank;
   const mean = new Float64Array(width);

@@ -1,4 +1,4 @@
-/** Which network a checkpoint holds: its own record, what the reference wrote beside it, or what the user says. */
+/** The network a checkpoint holds: its own record, what the reference wrote beside it, or what the user says. */
 import { parseConfigText, presets, resolveConfig, type Config } from "../config/index.js";
 import { CheckpointError, toPlain, weightsFor, type Checkpoint } from "../checkpoint/index.js";
 import type { TensorData } from "../native/index.js";
@@ -7,7 +7,7 @@ import type { TensorData } from "../native/index.js";
 export interface Network {
   config: Config;
   weights: TensorData[];
-  /** What was assumed; to be shown to the user. */
+  /** Assumptions that were made; to be shown to the user. */
   notes: string[];
 }
 

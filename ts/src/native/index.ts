@@ -138,18 +138,36 @@ export interface ProfileRow {
   gflop: number;
 }
 
+/** Numbers that decide where each crop of a batch lies. */
+export interface BatchLayout {
+  batch: number;
+  passes: number;
+  globalSize: number;
+  localSize: number;
+  localCount: number;
+}
+
+/** Pixels of one step in the engine's memory: a place for each image, with all its crops. */
+export interface Batch {
+  /** Decodes an image and renders crop i by `crops[i]` into the place `image`, which is free again after a failure. */
+  renderInto(encoded: Uint8Array, image: number, crops: CropPlan[]): Promise<void>;
+  /** Makes all places free again. Throws while a trainer has the batch or an image is being rendered. */
+  clear(): void;
+  /** Frees the memory, as soon as no task uses it. */
+  dispose(): void;
+}
+
 export interface Trainer {
   readonly plan: TrainerPlan;
   /** Shapes and names of the state dict, in order, without values. */
   describe(): { name: string; shape: number[]; dtype: "f32" | "i64" }[];
   /**
-   * One step. `globalCrops` holds 2·B images of globalSize², all images of crop 0 first;
-   * `localCrops` holds localCount·B images (empty when there are none).
-   * With `mixup`, the student's crops are mixed and matched with soft targets; the teacher's stay as they are.
+   * One step. With `mixup`, the student's crops are mixed and matched with soft targets; the teacher's stay as they are.
+   * The batch is the trainer's until the promise settles.
    */
-  step(crops: { global: Uint8Array; local: Uint8Array; mixup?: Mixup }, parameters: StepParameters): Promise<StepStats>;
+  step(batch: Batch, parameters: StepParameters, mixup?: Mixup): Promise<StepStats>;
   /** The same, with the time of every operator. */
-  profile(crops: { global: Uint8Array; local: Uint8Array }, parameters: StepParameters): Promise<ProfileRow[]>;
+  profile(batch: Batch, parameters: StepParameters, mixup?: Mixup): Promise<ProfileRow[]>;
   /** A copy of everything. */
   state(): Promise<TrainerState>;
   /** The state without values, each `data` empty; `storedState` gives it with values that are read when they are needed. */
@@ -208,6 +226,8 @@ export interface Native {
     train: Float32Array, trainLabels: Uint32Array, test: Float32Array, testLabels: Uint32Array,
     width: number, classes: number, ks: number[], temperature: number,
   ): Promise<KnnResult[]>;
+  /** Makes a batch whose places are free. */
+  createBatch(layout: BatchLayout): Batch;
   /** Decodes once, renders every crop; the crops' pixels follow each other in the result. Rejects with `code: "IMAGE"`. */
   renderCrops(encoded: Uint8Array, crops: CropPlan[]): Promise<Uint8Array>;
   /** Size of an encoded image without decoding its pixels. */
@@ -230,15 +250,19 @@ function asEngineError(cause: unknown): unknown {
   return match ? new EngineError(match[1] as EngineError["code"], match[2] as string, { cause }) : cause;
 }
 
+/** Objects of the addon behind those that {@link guarded} made: the addon takes no others as arguments. */
+const unguarded = new WeakMap<object, object>();
+
 /** An object of the addon whose calls fail with {@link EngineError}, at once or in their promise. */
 function guarded<T extends object>(object: T): T {
-  return new Proxy(object, {
+  const proxy = new Proxy(object, {
     get(target, key) {
       const member: unknown = Reflect.get(target, key, target);
       if (typeof member !== "function") return member;
       return (...args: unknown[]): unknown => {
         try {
-          const result: unknown = Reflect.apply(member, target, args);
+          const plain = args.map((arg) => (typeof arg === "object" && arg !== null && unguarded.get(arg)) || arg);
+          const result: unknown = Reflect.apply(member, target, plain);
           if (!(result instanceof Promise)) return result;
           return result.catch((cause: unknown) => {
             throw asEngineError(cause);
@@ -249,6 +273,8 @@ function guarded<T extends object>(object: T): T {
       };
     },
   });
+  unguarded.set(proxy, object);
+  return proxy;
 }
 
 /** The addon's file, from `dist/native` as from `ts/src/native`; `ESVIT_ADDON` names another one. */
@@ -280,6 +306,7 @@ export function native(): Native {
   loaded = {
     ...Object.fromEntries(Object.keys(addon).map((name) => [name, Reflect.get(functions, name)])),
     createTrainer: (spec, device) => guarded(functions.createTrainer(spec, device)),
+    createBatch: (layout) => guarded(functions.createBatch(layout)),
     createEncoder: (spec, device) => guarded(functions.createEncoder(spec, device)),
     bench: async (request, device) => JSON.parse(await functions.bench(request, device)) as BenchReport,
   } as Native;

@@ -1,5 +1,6 @@
-/** Values of a run over its steps, as the reference's schedules give them. */
+/** Values of a run over its steps, as the original's schedules give them. */
 import { imagesPerStep, type Config } from "../config/index.js";
+import type { StepParameters } from "../native/index.js";
 
 /** A value for each step or epoch, counted from 0. */
 export type Schedule = (index: number) => number;
@@ -13,8 +14,8 @@ function linspace(start: number, stop: number, count: number): Schedule {
 }
 
 /**
- * Linear from `start` to `base` over the warm-up's steps, both ends included, then half a cosine towards `final`, which
- * it does not reach within the last step (the reference's `cosine_scheduler`). Behind the last step it stays at `final`.
+ * Linear from `start` to `base` over the warm-up's steps, both ends included, then half a cosine toward `final`, which
+ * it does not reach within the last step (the original's `cosine_scheduler`). Behind the last step it stays at `final`.
  */
 export function cosine(options: {
   base: number;
@@ -51,27 +52,15 @@ export function scaledLearningRate(lr: number, batchSize: number, devices: numbe
   return (lr * (batchSize * devices)) / 256;
 }
 
-/** Learning rate of linear evaluation by epoch: half a cosine from `lr` towards 0 (PyTorch's `CosineAnnealingLR`). */
+/** Learning rate of linear evaluation by epoch: half a cosine from `lr` toward 0 (PyTorch's `CosineAnnealingLR`). */
 export function linearEvaluationRate(lr: number, epochs: number): Schedule {
   return (epoch) => (lr * (1 + Math.cos((Math.PI * epoch) / epochs))) / 2;
-}
-
-/** What the schedules say about one step; the engine's `StepParameters`. */
-export interface ScheduledParameters {
-  step: number;
-  /** Share of the run that is done, from 0 to 1. */
-  progress: number;
-  learningRate: number;
-  weightDecay: number;
-  momentum: number;
-  teacherTemperature: number;
-  freezeLastLayer: boolean;
 }
 
 /** All schedules of a pre-training run of `stepsPerEpoch` steps an epoch, as one function of the global step. */
 export function trainingSchedule(
   config: Pick<Config, "optimizer" | "loss" | "epochs" | "batchSize" | "accumulate">, stepsPerEpoch: number, devices = 1,
-): (step: number) => ScheduledParameters {
+): (step: number) => StepParameters {
   const { optimizer, epochs } = config;
   const learningRate = cosine({
     base: scaledLearningRate(optimizer.lr, imagesPerStep(config), devices),

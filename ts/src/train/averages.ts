@@ -42,7 +42,7 @@ export function addStep(sums: EpochSums, stats: StepStats, parameters: StepParam
   sums.seconds += seconds;
 }
 
-/** One line of `log.txt`. The reference's keys come first; all but the last four are means over the epoch's steps. */
+/** One line of `log.txt`. The original's keys come first; all but the last four are means over the epoch's steps. */
 export interface LogLine {
   train_loss: number;
   train_lr: number;

@@ -4,9 +4,9 @@ import { planLoader, type LoaderPlan } from "../data/index.js";
 import type { Device, MemoryPlan, Native } from "../native/index.js";
 import { MemoryError } from "./errors.js";
 
-/** What a run will need of the machine's memory, in bytes, known before its first step. */
+/** Memory a run will need, in bytes, known before its first step. */
 export interface RunMemory extends Omit<MemoryPlan, "largestTensor"> {
-  /** What it will need of the GPU's memory: activations, parameters, moments. 0 on the CPU. */
+  /** Memory of the GPU: activations, parameters, moments. 0 on the CPU. */
   gpu: number;
   /** Batches kept ready, and the one the engine reads. */
   loader: number;

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { drawMixup } from "../augment/index.js";
 import { saveCheckpoint, CHECKPOINT_NAME, Tensor, writeCheckpoint } from "../checkpoint/index.js";
 import { imagesPerStep, toTrainerSpec, type Config } from "../config/index.js";
-import { DataError, findSplits, openImageFolder, openLoader, type BadImage, type ImageFolder, type Loader } from "../data/index.js";
+import { DataError, findSplits, openDataset, openLoader, type BadImage, type Dataset, type Loader } from "../data/index.js";
 import { backboneOf, knn, openLabeledSplit, type KnnReport } from "../evaluate/index.js";
 import {
   chooseDevice, type ChosenDevice, native, type Native, type StepParameters, type StepStats, storedState, type TensorData, type Trainer,
@@ -19,7 +19,7 @@ import { memoryLimit, requireMemory, type RunMemory } from "./memory.js";
 import { toCheckpoint, type Position, type Progress } from "./snapshot.js";
 import { checkpointToResume, prepareStart } from "./start.js";
 
-/** What is known before the first step. */
+/** Facts of a run that are known before its first step. */
 export interface RunPlan {
   memory: RunMemory;
   device: ChosenDevice;
@@ -47,7 +47,7 @@ export interface StepEvent {
   seconds: number;
 }
 
-/** How a run is watched, ended, and tested. All optional. */
+/** Hooks to watch, end and test a run. All optional. */
 export interface PretrainHooks {
   /** The engine; the addon unless a test brings another. */
   engine?: Native;
@@ -66,7 +66,7 @@ export interface PretrainHooks {
   onWarning?(sentence: string): void;
 }
 
-/** How a run ended. */
+/** Result of a run. */
 export interface PretrainResult {
   /** `finished`: all epochs are done; `stopped`: `maxSteps` or `maxMinutes`; `interrupted`: the signal. */
   status: "finished" | "stopped" | "interrupted";
@@ -120,10 +120,10 @@ export async function pretrain(config: Config, hooks: PretrainHooks = {}): Promi
 }
 
 /** The images of `config.data.path`: its `train` folder when it has parts. @throws {DataError} */
-export async function openTrainingImages(config: Pick<Config, "data">): Promise<ImageFolder> {
-  const { path } = config.data;
+export async function openTrainingImages(config: Pick<Config, "data">): Promise<Dataset> {
+  const { path, maxFileMiB } = config.data;
   if (path === null) throw new DataError("there are no images to train on: name their folder");
-  return openImageFolder((await findSplits(path)).train);
+  return openDataset((await findSplits(path)).train, { maxFileMiB });
 }
 
 /** @throws {OutputError} before any work is done for results that could not be kept. */
@@ -142,7 +142,7 @@ interface Trained {
   teacher: TensorData[] | undefined;
 }
 
-async function train(trainer: Trainer, where: Pick<RunPlan, "memory" | "device">, loader: Loader, images: ImageFolder, config: Config, hooks: PretrainHooks): Promise<Trained> {
+async function train(trainer: Trainer, where: Pick<RunPlan, "memory" | "device">, loader: Loader, images: Dataset, config: Config, hooks: PretrainHooks): Promise<Trained> {
   const { stepsPerEpoch } = loader;
   const start = await prepareStart(trainer, config, stepsPerEpoch);
   const { progress } = start;
@@ -153,8 +153,8 @@ async function train(trainer: Trainer, where: Pick<RunPlan, "memory" | "device">
   const plan: RunPlan = {
     ...where,
     parameterCount: trainer.plan.parameterCount,
-    images: images.files.length,
-    classes: images.classes.length,
+    images: images.length,
+    classes: images.classes?.length ?? 0,
     stepsPerEpoch,
     totalSteps: Math.min(lastStep, config.maxSteps ?? lastStep),
     firstStep: globalStep(progress),
@@ -221,9 +221,9 @@ class Run {
       const parameters = this.schedule(globalStep(this.progress));
       const { epoch, index } = batch;
       const mixup = this.config.mixup.enabled
-        ? { mixup: drawMixup(this.config.mixup, 2 + this.config.crops.localCount, stream(this.config.seed, "mixup", epoch, index)) }
-        : {};
-      const stats = await this.trainer.step({ global: batch.global, local: batch.local, ...mixup }, parameters);
+        ? drawMixup(this.config.mixup, 2 + this.config.crops.localCount, stream(this.config.seed, "mixup", epoch, index))
+        : undefined;
+      const stats = await this.trainer.step(batch.pixels, parameters, mixup);
       batch.release();
       this.reportBad(loader.bad);
       if (!stats.finite) await this.diverged(stats, parameters);
@@ -298,7 +298,7 @@ class Run {
 
 /** Adds the accuracy of the teacher's neighbors, when the images have classes. */
 async function evaluate(result: PretrainResult, teacher: TensorData[], config: Config, engine: Native, hooks: PretrainHooks): Promise<void> {
-  const split = config.data.path === null ? undefined : await openLabeledSplit(config.data.path);
+  const split = config.data.path === null ? undefined : await openLabeledSplit(config.data.path, { maxFileMiB: config.data.maxFileMiB });
   if (!split) {
     hooks.onNote?.("the images have no classes, so k-NN accuracy is not measured");
     return;

@@ -1,4 +1,4 @@
-/** What a checkpoint of ours says beside its tensors: where the run is, and how it was configured. */
+/** Facts of a run in its checkpoint: where the run is, and how it was configured. */
 import { CheckpointError, fromTrainerState, toPlain, type Checkpoint, type CheckpointContents, type Plain, type StateTensor } from "../checkpoint/index.js";
 import { presets, referenceFlags, type Config } from "../config/index.js";
 import { CONFIG_KEY, recordedConfig } from "../evaluate/index.js";
@@ -16,7 +16,7 @@ export interface Position {
 export interface Progress {
   position: Position;
   stepsPerEpoch: number;
-  /** Of the epoch that is under way. */
+  /** Sums over the epoch that is under way. */
   sums: EpochSums;
   /** The log's line of the last complete epoch. */
   lastLine: LogLine | undefined;
@@ -29,7 +29,7 @@ export function toCheckpoint(
   const { position, stepsPerEpoch, sums, lastLine } = progress;
   return fromTrainerState(state, {
     epoch: position.epoch,
-    args: referenceArguments(config),
+    args: originalArguments(config),
     learningRate: parameters.learningRate,
     weightDecay: parameters.weightDecay,
     progress: {
@@ -45,7 +45,7 @@ export function toCheckpoint(
   });
 }
 
-/** Reads the facts of a run back. A checkpoint of the reference stands at the beginning of its `epoch`. */
+/** Reads the facts of a run back. A checkpoint of the original stands at the beginning of its `epoch`. */
 export function readProgress(checkpoint: Checkpoint): { progress: Omit<Progress, "stepsPerEpoch"> & { stepsPerEpoch?: number }; config?: string } {
   const { esvit } = checkpoint;
   if (!esvit) {
@@ -80,8 +80,8 @@ export function readProgress(checkpoint: Checkpoint): { progress: Omit<Progress,
   };
 }
 
-/** The options of the run under the reference's names, which its own evaluation reads. */
-export function referenceArguments(config: Config): Record<string, Plain> {
+/** The options of the run under the original's names, which its own evaluation reads. */
+export function originalArguments(config: Config): Record<string, Plain> {
   const args: Record<string, Plain> = { arch: archOf(config), rank: 0, world_size: 1 };
   for (const [name, flag] of Object.entries(referenceFlags)) {
     if (flag.kind !== "field") continue;

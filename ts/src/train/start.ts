@@ -12,7 +12,7 @@ export interface Start {
   progress: Progress;
   /** The checkpoint the run goes on from. */
   resumedFrom: string | undefined;
-  /** What differs from the run that was interrupted, or from what might be expected; to be shown to the user. */
+  /** Differences from the run that was interrupted, or from what might be expected; to be shown to the user. */
   notes: string[];
 }
 

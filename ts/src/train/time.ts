@@ -1,4 +1,4 @@
-/** How long a run will take, before it is started. */
+/** Time of a run, estimated before it is started. */
 
 /** Seconds of a run, estimated. */
 export interface RunTime {

@@ -46,11 +46,11 @@ impl StepInputs {
     }
 
     /// Slices of the leaves that change from pass to pass.
-    pub fn leaves<'a>(&'a self, step: &'a CompiledStep, pixels: &'a PassPixels) -> Vec<(Leaf, Slice<'a>)> {
+    pub fn leaves<'a>(&'a self, step: &'a CompiledStep, pixels: PassPixels<'a>) -> Vec<(Leaf, Slice<'a>)> {
         let handles = &step.leaves;
         let mut leaves = vec![
-            (handles.student_pixels, pixels.student()),
-            (handles.teacher_pixels, pixels.teacher(step.pixels)),
+            (handles.student_pixels, pixels.student),
+            (handles.teacher_pixels, pixels.teacher),
             (handles.temperature, Slice::F32(&self.temperature)),
             (handles.view_weights, Slice::F32(self.view_weights.as_ref().unwrap_or(&step.view_pairs.weight))),
         ];

@@ -10,14 +10,14 @@ use esvit_ops::region_match::GLOBAL_CROPS;
 use self::inputs::StepInputs;
 use crate::executor::{self, Executor, StepContext};
 use crate::network::{self, CompiledStep};
-use crate::pixels::{PassPixels, Pixels};
+use crate::pixels::{PixelMemory, Pixels};
 use crate::plan::TrainerPlan;
 use crate::profile::{self, ProfileRow};
 use crate::spec::TrainerSpec;
 use crate::state::{StatePart, TrainerState, TrainingState};
 use crate::step::{StepParameters, StepStats};
 use crate::tensor::{Tensor, TensorView};
-use crate::{Device, Error, LoadReport, Result, Store};
+use crate::{BatchLayout, Device, Error, LoadReport, Result, Store};
 
 /// The engine of a training run.
 ///
@@ -30,7 +30,7 @@ pub struct Trainer {
     step: CompiledStep,
     state: TrainingState,
     executor: Box<dyn Executor>,
-    pixels: PassPixels,
+    pixels: PixelMemory,
     /// Neighbors of the next step, where they are not to be sampled.
     next_neighbors: Option<Vec<Vec<u32>>>,
 }
@@ -55,7 +55,7 @@ impl Trainer {
         let plan = TrainerPlan::of(&spec, dtype, &step, kind);
         let state = TrainingState::new(&spec, &step, kind);
         let executor = executor::open(device, &spec, &step, &state)?;
-        let pixels = PassPixels::new(dtype, step.pixels);
+        let pixels = PixelMemory::new(dtype, step.pixels);
         Ok(Trainer { spec, plan, step, state, executor, pixels, next_neighbors: None })
     }
 
@@ -115,9 +115,9 @@ impl Trainer {
         let context = StepContext { spec, step, parameters };
         executor.begin(&context, state);
         for pass in 0..spec.accumulate {
-            self.pixels.fill(spec, step.pixels, &pixels, mixup, pass);
+            let pixels = self.pixels.pass(spec, pixels, mixup, pass);
             let inputs = inputs.of_pass(spec, pass);
-            if !executor.run_pass(&context, state, pass, &inputs.leaves(step, &self.pixels), times.as_deref_mut())? {
+            if !executor.run_pass(&context, state, pass, &inputs.leaves(step, pixels), times.as_deref_mut())? {
                 break; // nothing of this step will count
             }
         }
@@ -128,12 +128,18 @@ impl Trainer {
     fn check(&self, pixels: &Pixels, mixup: Option<&[f32]>) -> Result<()> {
         let (counts, passes) = (self.step.pixels, self.spec.accumulate);
         let check = |what, want, got| if want == got { Ok(()) } else { Err(Error::Input { what, want, got }) };
-        let (global, local) = match pixels {
-            Pixels::U8 { global, local } => (global.len(), local.len()),
-            Pixels::F32 { global, local } => (global.len(), local.len()),
-        };
-        check("the global crops", passes * counts.global, global)?;
-        check("the local crops", passes * counts.local, local)?;
+        match pixels {
+            Pixels::U8(batch) => {
+                let (want, got) = (BatchLayout::of(&self.spec), batch.layout());
+                if *got != want {
+                    return Err(Error::Batch(format!("this trainer reads batches of {want:?}, got one of {got:?}")));
+                }
+            }
+            Pixels::F32 { global, local } => {
+                check("the global crops", passes * counts.global, global.len())?;
+                check("the local crops", passes * counts.local, local.len())?;
+            }
+        }
         let crops = GLOBAL_CROPS + self.spec.crops.local_count;
         match (self.spec.loss.mixup, mixup) {
             (true, Some(lambda)) => check("the mixup factors", crops, lambda.len())?,
@@ -142,7 +148,7 @@ impl Trainer {
             (false, None) => {}
         }
         match (&self.pixels, pixels) {
-            (PassPixels::U8(_), Pixels::F32 { .. }) => Err(Error::Spec("this trainer was built for 8-bit pixels".into())),
+            (PixelMemory::Bytes, Pixels::F32 { .. }) => Err(Error::Spec("this trainer was built for 8-bit pixels".into())),
             _ => Ok(()),
         }
     }

@@ -30,14 +30,14 @@ fn noise(len: usize, salt: u32) -> Vec<f32> {
 }
 
 /// Distance from the plain product of all four layouts, with a bias and with a sum, relative to its length.
-fn worst(gpu: &Gpu, limit: u64, tiled: Tiled, [m, n, k]: [usize; 3]) -> f64 {
+fn worst(gpu: &Gpu, limit: u64, tiled: TiledKernel, [m, n, k]: [usize; 3]) -> f64 {
     let mut worst = 0.0f64;
     let (a, b, bias, before) = (noise(m * k, 1), noise(k * n, 2), noise(n, 3), noise(m * n, 4));
     for layout in 0..4 {
         let (at, bt) = (layout & 1 == 1, layout & 2 == 2);
-        let of = |view, transposed| Operand { view, transposed };
+        let of = |view, transposed| GpuOperand { view, transposed };
         let (va, vb, vbias, c) = (upload(gpu, &a), upload(gpu, &b), upload(gpu, &bias), upload(gpu, &before));
-        let product = Product::new(of(&va, at), of(&vb, bt), &c, [m, n, k]).bias(Some(&vbias)).adding(layout == 2);
+        let product = GpuProduct::new(of(&va, at), of(&vb, bt), &c, [m, n, k]).bias(Some(&vbias)).adding(layout == 2);
         let mut rec = Recorder::with_bindings(gpu, limit);
         product.record_with(&mut rec, tiled).unwrap();
         rec.finish().unwrap().run(gpu).unwrap();
@@ -64,9 +64,9 @@ fn products_agree_with_the_plain_one() {
     let Some(gpu) = gpu() else { return };
     // Smaller than a tile; no multiple of anything; an inner axis that is cut; operands and results that are cut.
     for (limit, size) in [(1 << 26, [3, 5, 7]), (1 << 26, [130, 67, 33]), (1 << 26, [40, 20, 700]), (80 << 10, [150, 300, 170])] {
-        let off = worst(&gpu, limit, Half::Absent.kernel(), size);
+        let off = worst(&gpu, limit, HalfProduct::Absent.kernel(), size);
         assert!(off < 1e-5, "{size:?}: off by {off:e}");
-        if gpu.adapter().half() != Half::Absent {
+        if gpu.adapter().half() != HalfProduct::Absent {
             let off = worst(&gpu, limit, gpu.adapter().half().kernel(), size);
             assert!(off < 1e-3 && off > 1e-5, "{size:?} in half precision: off by {off:e}");
         }
@@ -76,7 +76,7 @@ fn products_agree_with_the_plain_one() {
 /// The cooperative kernel with its matrix operations written out for adapters without matrix units: a thread of a subgroup computes eight
 /// elements of each block. What is left to hardware is how it does the same.
 fn written_out() -> &'static Kernel {
-    let mut source = COOPERATIVE.source.replace("enable wgpu_cooperative_matrix;\n", "");
+    let mut source = COOPERATIVE.source().replace("enable wgpu_cooperative_matrix;\n", "");
     for (from, to) in [
         ("coopLoadT<coop_mat16x16<f16, A>>(&tile_a[", "of_rows("),
         ("coopLoad<coop_mat16x16<f16, A>>(&tile_a[", "of_cols("),
@@ -114,18 +114,19 @@ fn written_out() -> &'static Kernel {
             for (var i = 0u; i < 8u; i++) { blocks[first + 8u * lane + i] = sums.v[i]; }
         }
     ";
-    let kernel = Kernel::new::<Params>("matmul_cooperative, written out", source.leak(), "main", 4).needing(Needs::HalfPrecision);
+    let files: &[&str] = Box::leak(Box::new([&*source.leak()]));
+    let kernel = Kernel::new::<Params>("matmul_cooperative, written out", files, "main", 4).needing(Needs::HalfPrecision);
     Box::leak(Box::new(kernel))
 }
 
 #[test]
 fn the_cooperative_kernel_finds_its_blocks() {
     let Some(gpu) = gpu() else { return };
-    if gpu.adapter().half() == Half::Absent {
+    if gpu.adapter().half() == HalfProduct::Absent {
         eprintln!("skipped: {} does not compute in half precision", gpu.adapter().name);
         return;
     }
-    let tiled = (written_out(), Half::Cooperative.kernel().1);
+    let tiled = (written_out(), HalfProduct::Cooperative.kernel().1);
     for (limit, size) in [(1 << 26, [130, 67, 33]), (1 << 26, [20, 140, 600])] {
         let off = worst(&gpu, limit, tiled, size);
         assert!(off < 1e-3 && off > 1e-5, "{size:?}: off by {off:e}");

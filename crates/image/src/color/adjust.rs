@@ -6,12 +6,12 @@
 //!
 //! Source: Pillow, `Blend.c`, `Convert.c`, `ImageEnhance.py`, `ImageOps.py`.
 
-use crate::color::block::{BlockOperation, LANES, Lanes, for_each_block};
+use crate::color::block::{BlockOperation, ChannelBlock, LANES, for_each_block};
 use crate::raster::CHANNELS;
 
 /// Pillow's `L` of each pixel.
 #[inline(always)]
-fn luma([red, green, blue]: &[Lanes; CHANNELS]) -> Lanes {
+fn luma([red, green, blue]: &[ChannelBlock; CHANNELS]) -> ChannelBlock {
     let mut gray = [0; LANES];
     for lane in 0..LANES {
         let (r, g, b) = (u32::from(red[lane]), u32::from(green[lane]), u32::from(blue[lane]));
@@ -22,7 +22,7 @@ fn luma([red, green, blue]: &[Lanes; CHANNELS]) -> Lanes {
 
 /// `degenerate + factor · (sample − degenerate)`, truncated and clipped.
 #[inline(always)]
-fn blend(degenerate: &Lanes, samples: &mut Lanes, factor: f32) {
+fn blend(degenerate: &ChannelBlock, samples: &mut ChannelBlock, factor: f32) {
     for lane in 0..LANES {
         let from = f32::from(degenerate[lane]);
         let mixed = from + factor * (f32::from(samples[lane]) - from);
@@ -41,7 +41,7 @@ struct BlendWith {
 
 impl BlockOperation for BlendWith {
     #[inline(always)]
-    fn apply(&self, rgb: &mut [Lanes; CHANNELS]) {
+    fn apply(&self, rgb: &mut [ChannelBlock; CHANNELS]) {
         for samples in rgb {
             blend(&[self.level; LANES], samples, self.factor);
         }
@@ -55,7 +55,7 @@ struct BlendWithLuma {
 
 impl BlockOperation for BlendWithLuma {
     #[inline(always)]
-    fn apply(&self, rgb: &mut [Lanes; CHANNELS]) {
+    fn apply(&self, rgb: &mut [ChannelBlock; CHANNELS]) {
         let gray = luma(rgb);
         for samples in rgb {
             blend(&gray, samples, self.factor);
@@ -68,7 +68,7 @@ struct ReplaceByLuma;
 
 impl BlockOperation for ReplaceByLuma {
     #[inline(always)]
-    fn apply(&self, rgb: &mut [Lanes; CHANNELS]) {
+    fn apply(&self, rgb: &mut [ChannelBlock; CHANNELS]) {
         *rgb = [luma(rgb); CHANNELS];
     }
 }

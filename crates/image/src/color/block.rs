@@ -10,7 +10,7 @@ use crate::raster::CHANNELS;
 pub(crate) const LANES: usize = 32;
 
 /// One channel of a block.
-pub(crate) type Lanes = [u8; LANES];
+pub(crate) type ChannelBlock = [u8; LANES];
 
 /// Samples of a block.
 const SAMPLES: usize = LANES * CHANNELS;
@@ -18,7 +18,7 @@ const SAMPLES: usize = LANES * CHANNELS;
 /// What to do to a block, whatever its place in the picture.
 pub(crate) trait BlockOperation {
     /// Changes red, green and blue. Implementations are `#[inline(always)]`.
-    fn apply(&self, rgb: &mut [Lanes; CHANNELS]);
+    fn apply(&self, rgb: &mut [ChannelBlock; CHANNELS]);
 }
 
 /// Applies `operation` to all pixels, compiled for the best instruction set of this CPU.
@@ -61,7 +61,7 @@ fn apply_to_samples<O: BlockOperation>(block: &mut [u8; SAMPLES], operation: &O)
 
 /// Red, green and blue of a block, each on its own.
 #[inline(always)]
-fn channels(block: &[u8; SAMPLES]) -> [Lanes; CHANNELS] {
+fn channels(block: &[u8; SAMPLES]) -> [ChannelBlock; CHANNELS] {
     let mut rgb = [[0; LANES]; CHANNELS];
     for lane in 0..LANES {
         rgb[0][lane] = block[CHANNELS * lane];

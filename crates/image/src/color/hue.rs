@@ -7,7 +7,7 @@
 //! Source: Pillow, `Convert.c` (`rgb2hsv_row`, `hsv2rgb`), after Python's `colorsys`; torchvision,
 //! `_functional_pil.adjust_hue`.
 
-use crate::color::block::{BlockOperation, LANES, Lanes, for_each_block};
+use crate::color::block::{BlockOperation, ChannelBlock, LANES, for_each_block};
 use crate::raster::CHANNELS;
 
 /// Shifts the hue by `turns` of the circle, cut to 255ths: `uint8(turns · 255)`, wrapping.
@@ -22,7 +22,7 @@ struct ShiftHue {
 
 impl BlockOperation for ShiftHue {
     #[inline(always)]
-    fn apply(&self, rgb: &mut [Lanes; CHANNELS]) {
+    fn apply(&self, rgb: &mut [ChannelBlock; CHANNELS]) {
         let [mut hue, saturation, value] = to_hsv(rgb);
         for lane in 0..LANES {
             hue[lane] = hue[lane].wrapping_add(self.steps);
@@ -40,7 +40,7 @@ fn cut(value: f64) -> u8 {
 
 /// Hue, saturation and value; hue counts 255ths of a turn, cut off.
 #[inline(always)]
-fn to_hsv([r, g, b]: &[Lanes; CHANNELS]) -> [Lanes; CHANNELS] {
+fn to_hsv([r, g, b]: &[ChannelBlock; CHANNELS]) -> [ChannelBlock; CHANNELS] {
     let (mut hue, mut saturation, mut value) = ([0; LANES], [0; LANES], [0; LANES]);
     for i in 0..LANES {
         let (r, g, b) = (i32::from(r[i]), i32::from(g[i]), i32::from(b[i]));
@@ -82,7 +82,7 @@ fn to_hsv([r, g, b]: &[Lanes; CHANNELS]) -> [Lanes; CHANNELS] {
 
 /// Red, green and blue, rounded.
 #[inline(always)]
-fn to_rgb([h, s, v]: &[Lanes; CHANNELS]) -> [Lanes; CHANNELS] {
+fn to_rgb([h, s, v]: &[ChannelBlock; CHANNELS]) -> [ChannelBlock; CHANNELS] {
     let (mut red, mut green, mut blue) = ([0; LANES], [0; LANES], [0; LANES]);
     for i in 0..LANES {
         let sixths = i32::from(h[i]) * 6;

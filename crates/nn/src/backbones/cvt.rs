@@ -13,9 +13,9 @@
 use esvit_graph::{Error, Graph, Result, Value};
 use esvit_ops::batch_norm::BatchNorm as Groups;
 use esvit_ops::depthwise_conv::DepthwiseConv;
-use esvit_ops::quick_gelu::QuickGelu;
+use esvit_ops::quick_gelu::QUICK_GELU;
 use esvit_ops::regrid::Regrid;
-use esvit_ops::relu::Relu;
+use esvit_ops::relu::RELU;
 use esvit_ops::token_mean::TokenMean;
 use esvit_ops::window_attention::{AttentionMap, WindowAttention};
 use esvit_ops::zeros::Zeros;
@@ -160,7 +160,7 @@ impl CvtEmbedding {
                 for (conv, norm) in steps {
                     (x, layout) = conv.forward(g, x, &layout)?;
                     x = norm.forward(g, x, Groups::by_segment(&layout), pass.mode, &mut pass.statistics)?;
-                    x = g.apply1(Relu, &[x])?;
+                    x = g.apply1(RELU, &[x])?;
                 }
                 Ok((x, layout))
             }
@@ -258,7 +258,7 @@ impl CvtBlock {
         let x = residual(g, x, y, layout, pass.next_factor())?;
         let normed = self.norm2.forward(g, x)?;
         let (hidden, _) = self.mlp[0].forward(g, normed, layout)?;
-        let hidden = g.apply1(QuickGelu, &[hidden])?;
+        let hidden = g.apply1(QUICK_GELU, &[hidden])?;
         let (y, _) = self.mlp[1].forward(g, hidden, layout)?;
         Ok((residual(g, x, y, layout, pass.next_factor())?, map))
     }

@@ -9,7 +9,7 @@
 use esvit_graph::{Error, Graph, Result, Value};
 use esvit_ops::batch_norm::BatchNorm as Groups;
 use esvit_ops::max_pool::MaxPool;
-use esvit_ops::relu::Relu;
+use esvit_ops::relu::RELU;
 use esvit_ops::residual::Residual;
 use esvit_ops::token_mean::TokenMean;
 use esvit_ops::{Filter, Layout};
@@ -104,7 +104,7 @@ impl ResnetBlock {
         let (mut y, mut grids) = (x, layout.clone());
         for (i, step) in self.steps.iter().enumerate() {
             if i > 0 {
-                y = g.apply1(Relu, &[y])?;
+                y = g.apply1(RELU, &[y])?;
             }
             (y, grids) = step.forward(g, y, &grids, pass)?;
         }
@@ -113,7 +113,7 @@ impl ResnetBlock {
             None => x,
         };
         let sum = g.apply1(Residual { layout: grids.clone() }, &[skip, y])?;
-        Ok((g.apply1(Relu, &[sum])?, grids))
+        Ok((g.apply1(RELU, &[sum])?, grids))
     }
 }
 
@@ -164,7 +164,7 @@ impl Backbone for Resnet {
         let mut pass = ResnetPass { mode: input.mode, statistics: Vec::new() };
         let x = g.apply1(input.crops.clone(), &[input.pixels])?; // [pixels, 3]
         let (x, layout) = self.stem.forward(g, x, &input.crops.tokens(), &mut pass)?;
-        let x = g.apply1(Relu, &[x])?;
+        let x = g.apply1(RELU, &[x])?;
         let pool = MaxPool { layout, filter: filter(3, 2) };
         let mut layout = pool.output();
         let mut x = g.apply(pool, &[x])?[0];

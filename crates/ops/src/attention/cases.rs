@@ -1,3 +1,5 @@
+//! Cases of attention.
+
 use super::{Attention, Border, ImageAttentionMap, Neighbors, SlidingWindows};
 use crate::Input::{Index, Wave};
 use crate::{Case, Layout, Segment};

@@ -2,41 +2,15 @@
 
 use esvit_graph::Io;
 
-use super::Operands;
-use super::geometry::{Geometry, Group, Image, PADDING};
-
-/// One image's rows of one head.
-pub(super) struct Head<'a> {
-    pub from: Operands<'a>,
-    pub image: Image<'a>,
-    /// First column of the head's q, k and v.
-    pub columns: [usize; 3],
-    pub d: usize,
-}
-
-impl<'a> Head<'a> {
-    pub fn new(from: Operands<'a>, image: Image<'a>, h: usize) -> Head<'a> {
-        let d = from.c / from.heads;
-        Head { columns: [h * d, from.key_column + h * d, from.value_column + h * d], from, image, d }
-    }
-
-    pub fn query(&self, row: u32) -> &'a [f32] {
-        &self.from.q[(self.image.first_query + row as usize) * self.from.q_width + self.columns[0]..][..self.d]
-    }
-
-    /// k (part 1) or v (part 2) of a row, or nothing for padding.
-    pub fn key(&self, part: usize, row: u32) -> Option<&'a [f32]> {
-        let at = || (self.image.first_key + row as usize) * self.from.kv_width + self.columns[part];
-        (row != PADDING).then(|| &self.from.kv[at()..][..self.d])
-    }
-}
+use super::geometry::{AttentionGeometry, PADDING, QueryGroup};
+use super::operands::{AttentionHead, AttentionOperands};
 
 fn dot(x: &[f32], y: Option<&[f32]>) -> f32 {
     y.map_or(0.0, |y| x.iter().zip(y).map(|(x, y)| x * y).sum())
 }
 
-/// P of a query as the formula has it, and the logarithm of its sum.
-fn probabilities(head: &Head, group: &Group, i: usize, h: usize) -> (Vec<f32>, f32) {
+/// Probabilities of a query as the formula has them, and the logarithm of its sum.
+fn probabilities(head: &AttentionHead, group: &QueryGroup, i: usize, h: usize) -> (Vec<f32>, f32) {
     let q = head.query(group.queries[i]);
     let scale = 1.0 / (head.d as f32).sqrt();
     let bias = |j| head.from.bias.map_or(0.0, |b| b[group.slot(i, j) * head.from.heads + h]);
@@ -49,11 +23,15 @@ fn probabilities(head: &Head, group: &Group, i: usize, h: usize) -> (Vec<f32>, f
 }
 
 /// Calls `f(head, h, group, i, row of the query)` for every query of every image and head.
-fn for_each_query(geometry: &Geometry, from: Operands, mut f: impl FnMut(&Head, usize, &Group, usize, usize)) {
+fn for_each_query(
+    geometry: &AttentionGeometry,
+    from: AttentionOperands,
+    mut f: impl FnMut(&AttentionHead, usize, &QueryGroup, usize, usize),
+) {
     for n in 0..geometry.images() {
         let image = geometry.image(n, from.draws);
         for h in 0..from.heads {
-            let head = Head::new(from, image, h);
+            let head = AttentionHead::new(from, image, h);
             for group in image.groups {
                 for (i, &query) in group.queries.iter().enumerate() {
                     f(&head, h, group, i, image.first_query + query as usize);
@@ -63,7 +41,7 @@ fn for_each_query(geometry: &Geometry, from: Operands, mut f: impl FnMut(&Head, 
     }
 }
 
-pub(super) fn reference(geometry: &Geometry, from: Operands, io: &mut Io) {
+pub(super) fn reference(geometry: &AttentionGeometry, from: AttentionOperands, io: &mut Io) {
     let [y, stats] = io.outs::<2>();
     y.fill(0.0);
     stats.fill(0.0);
@@ -77,14 +55,14 @@ pub(super) fn reference(geometry: &Geometry, from: Operands, io: &mut Io) {
     });
 }
 
-pub(super) fn maps(geometry: &Geometry, from: Operands, io: &mut Io) {
+pub(super) fn maps(geometry: &AttentionGeometry, from: AttentionOperands, io: &mut Io) {
     let out = io.out();
     out.fill(0.0);
     let mut at = 0;
     for n in 0..geometry.images() {
         let image = geometry.image(n, from.draws);
         for h in 0..from.heads {
-            let head = Head::new(from, image, h);
+            let head = AttentionHead::new(from, image, h);
             for group in image.groups {
                 for (i, &query) in group.queries.iter().enumerate() {
                     for (p, &key) in probabilities(&head, group, i, h).0.iter().zip(&group.keys).filter(|(_, key)| **key != PADDING) {
@@ -97,7 +75,7 @@ pub(super) fn maps(geometry: &Geometry, from: Operands, io: &mut Io) {
     }
 }
 
-pub(super) fn gradient_reference(geometry: &Geometry, from: Operands, io: &mut Io) {
+pub(super) fn gradient_reference(geometry: &AttentionGeometry, from: AttentionOperands, io: &mut Io) {
     let dy = io.f32(io.inputs.len() - 1);
     let fused = from.is_fused();
     let mut outputs = io.outputs.iter_mut().map(|o| o.f32());

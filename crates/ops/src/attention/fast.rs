@@ -9,36 +9,35 @@ use esvit_simd::lanes;
 use esvit_simd::panel::padded;
 use rayon::prelude::*;
 
-use super::cpu::Head;
-use super::geometry::{Geometry, Group, PADDING};
+use super::block::{BLOCK, BlockSizes, QueryBlock};
+use super::geometry::{AttentionGeometry, PADDING, QueryGroup};
 #[cfg(target_arch = "x86_64")]
-use super::mixed;
-use super::{Operands, single};
+use super::mixed::Bf16Block;
+use super::operands::{AttentionHead, AttentionOperands};
+use super::single::F32Block;
 #[cfg(target_arch = "x86_64")]
 use crate::precision::rounds;
 
-/// Queries of a block: their scores with all keys stay in the second-level cache.
-pub(super) const BLOCK: usize = 64;
-/// Pieces of images that each add up a bias gradient of their own.
+/// Pieces of images that each add up a bias gradient.
 const PIECES: usize = 16;
 
 /// A pointer that parallel work writes disjoint rows and columns through.
 #[derive(Clone, Copy)]
-struct RowsMut {
+struct HeadRowsMut {
     base: *mut f32,
     len: usize,
     width: usize,
 }
 
-// SAFETY: units own different images or different heads, so what they write through copies of this pointer never overlaps;
-// nobody reads it before the loop ends.
-unsafe impl Send for RowsMut {}
+// SAFETY: units have different images or different heads, so what they write through copies of this pointer never overlaps;
+// no thread reads it before the loop ends.
+unsafe impl Send for HeadRowsMut {}
 // SAFETY: as above.
-unsafe impl Sync for RowsMut {}
+unsafe impl Sync for HeadRowsMut {}
 
-impl RowsMut {
-    fn new(values: &mut [f32], width: usize) -> RowsMut {
-        RowsMut { base: values.as_mut_ptr(), len: values.len(), width }
+impl HeadRowsMut {
+    fn new(values: &mut [f32], width: usize) -> HeadRowsMut {
+        HeadRowsMut { base: values.as_mut_ptr(), len: values.len(), width }
     }
 
     /// `from.len()` columns from `column` of a row become `factor·from`.
@@ -54,75 +53,15 @@ impl RowsMut {
     }
 }
 
-/// Sizes of the largest groups' tiles.
-#[derive(Clone, Copy)]
-pub(super) struct Sizes {
-    /// Queries of a block.
-    pub rows: usize,
-    pub keys: usize,
-    /// Scores of a block with padded keys: one group has many queries, another (a global token's) many keys.
-    pub scores: usize,
-    pub d: usize,
-}
-
-impl Sizes {
-    fn of(geometry: &Geometry, d: usize) -> Sizes {
-        let rows = |g: &Group| g.queries.len().min(BLOCK);
-        let scores = geometry.most(|g| rows(g) * padded(g.keys.len()));
-        Sizes { rows: geometry.most(rows), keys: geometry.most(|g| g.keys.len()), scores, d }
-    }
-}
-
-/// What a block of queries leaves, rows of `D` padded to whole half registers.
-pub(super) struct Results<'t> {
-    /// `[queries, Dp]`, forward.
-    pub y: &'t [f32],
-    /// `[queries, Dp]`, and what it is still to be multiplied with.
-    pub dq: &'t [f32],
-    pub dq_factor: f32,
-    /// `[keys, Dp]`, added up over the blocks since [`Block::keys`].
-    pub dk: &'t [f32],
-    pub dv: &'t [f32],
-}
-
-/// The tiles of a block of queries and all keys of their group, in one precision.
-pub(super) trait Block<'s> {
-    /// Floats of them.
-    fn floats(sizes: &Sizes, backward: bool) -> usize;
-
-    fn new(scratch: &'s mut [f32], sizes: &Sizes, backward: bool) -> Self;
-
-    /// Gathers keys and values of a group.
-    fn keys(&mut self, head: &Head, group: &Group, backward: bool);
-
-    /// Computes `y`, and the logarithm of each query's sum.
-    fn forward(&mut self, head: &Head, group: &Group, block: Range<usize>, bias: Option<&[f32]>, log_sums: &mut [f32]);
-
-    /// Computes `dq` from `dy` (with its first column), adds to `dk` and `dv`, and to the gradient of the head's bias where there is one.
-    #[allow(clippy::too_many_arguments)]
-    fn backward(
-        &mut self,
-        head: &Head,
-        group: &Group,
-        block: Range<usize>,
-        bias: Option<&[f32]>,
-        dy: (&[f32], usize),
-        log_sums: &[f32],
-        dbias: &mut [f32],
-    );
-
-    fn results(&self, d: usize) -> Results<'_>;
-}
-
-/// The tiles of a precision.
+/// Precision of the products, with its tiles.
 trait Precise {
-    type Tiles<'s>: Block<'s>;
+    type Block<'s>: QueryBlock<'s>;
 }
 
 struct Single;
 
 impl Precise for Single {
-    type Tiles<'s> = single::Tiles<'s>;
+    type Block<'s> = F32Block<'s>;
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -130,7 +69,7 @@ struct Mixed;
 
 #[cfg(target_arch = "x86_64")]
 impl Precise for Mixed {
-    type Tiles<'s> = mixed::Tiles<'s>;
+    type Block<'s> = Bf16Block<'s>;
 }
 
 /// The bias with each head's column in one piece, `[H, R]`.
@@ -143,30 +82,31 @@ fn by_heads(bias: &[f32], heads: usize, to: &mut [f32]) {
     }
 }
 
-/// Bytes of scratch memory a call takes: the bias by heads, each thread's tiles, and the sums of the backward pass.
-pub(super) fn scratch(geometry: &Geometry, heads: usize, c: usize, threads: usize, backward: bool) -> usize {
+/// Scratch bytes of one call: the bias by heads, each thread's tiles, and the sums of the backward pass.
+pub(super) fn scratch(geometry: &AttentionGeometry, heads: usize, c: usize, threads: usize, backward: bool) -> usize {
     let d = c / heads;
     let bias = heads * geometry.bias_rows;
-    let sizes = Sizes::of(geometry, d);
-    let tiles = single::Tiles::floats(&sizes, backward);
+    let sizes = BlockSizes::of(geometry, d);
+    let tiles = F32Block::floats(&sizes, backward);
     #[cfg(target_arch = "x86_64")]
-    let tiles = if rounds(Precision::Mixed) { tiles.max(mixed::Tiles::floats(&sizes, backward)) } else { tiles };
+    let tiles = if rounds(Precision::Mixed) { tiles.max(Bf16Block::floats(&sizes, backward)) } else { tiles };
     let tiles = tiles + if backward { 2 * most_keys(geometry) * padded(d) } else { 0 };
     let sums = if backward { geometry.images().min(PIECES) * bias } else { 0 };
     4 * (bias + threads.min(geometry.images() * heads) * (tiles + BLOCK) + sums)
 }
 
-fn most_keys(geometry: &Geometry) -> usize {
+/// Rows of the keys of an image at most.
+fn most_keys(geometry: &AttentionGeometry) -> usize {
     geometry.grids.iter().map(|g| g.key_rows).max().unwrap_or(0)
 }
 
-/// Blocks of at most [`BLOCK`] queries.
-fn blocks(group: &Group) -> impl Iterator<Item = Range<usize>> {
+/// Splits the queries of a group into blocks of at most [`BLOCK`] queries.
+fn blocks(group: &QueryGroup) -> impl Iterator<Item = Range<usize>> {
     let queries = group.queries.len();
     (0..queries.div_ceil(BLOCK)).map(move |b| b * BLOCK..((b + 1) * BLOCK).min(queries))
 }
 
-pub(super) fn forward(geometry: &Geometry, from: Operands, io: &mut Io) {
+pub(super) fn forward(geometry: &AttentionGeometry, from: AttentionOperands, io: &mut Io) {
     #[cfg(target_arch = "x86_64")]
     if rounds(io.precision) {
         return forward_of::<Mixed>(geometry, from, io);
@@ -174,7 +114,7 @@ pub(super) fn forward(geometry: &Geometry, from: Operands, io: &mut Io) {
     forward_of::<Single>(geometry, from, io);
 }
 
-pub(super) fn gradient(geometry: &Geometry, from: Operands, io: &mut Io) {
+pub(super) fn gradient(geometry: &AttentionGeometry, from: AttentionOperands, io: &mut Io) {
     #[cfg(target_arch = "x86_64")]
     if rounds(io.precision) {
         return gradient_of::<Mixed>(geometry, from, io);
@@ -182,10 +122,10 @@ pub(super) fn gradient(geometry: &Geometry, from: Operands, io: &mut Io) {
     gradient_of::<Single>(geometry, from, io);
 }
 
-fn forward_of<P: Precise>(geometry: &Geometry, from: Operands, io: &mut Io) {
+fn forward_of<P: Precise>(geometry: &AttentionGeometry, from: AttentionOperands, io: &mut Io) {
     let (pool, heads, rows) = (io.pool, from.heads, geometry.bias_rows);
     let d = from.c / heads;
-    let sizes = Sizes::of(geometry, d);
+    let sizes = BlockSizes::of(geometry, d);
     let mut by_head = pool.scratch(heads * rows);
     if let Some(bias) = from.bias {
         by_heads(bias, heads, &mut by_head);
@@ -196,14 +136,14 @@ fn forward_of<P: Precise>(geometry: &Geometry, from: Operands, io: &mut Io) {
         y.fill(0.0);
         stats.fill(0.0);
     }
-    let (y, stats) = (RowsMut::new(y, from.c), RowsMut::new(stats, heads));
+    let (y, stats) = (HeadRowsMut::new(y, from.c), HeadRowsMut::new(stats, heads));
     (0..geometry.images() * heads).into_par_iter().for_each(|unit| {
         let (n, h) = (unit / heads, unit % heads);
         let image = geometry.image(n, from.draws);
-        let head = Head::new(from, image, h);
+        let head = AttentionHead::new(from, image, h);
         let bias = from.bias.map(|_| &by_head[h * rows..][..rows]);
-        let mut scratch = pool.scratch(P::Tiles::floats(&sizes, false));
-        let mut tiles = P::Tiles::new(&mut scratch, &sizes, false);
+        let mut scratch = pool.scratch(P::Block::floats(&sizes, false));
+        let mut tiles = P::Block::new(&mut scratch, &sizes, false);
         let mut log_sums = [0.0; BLOCK];
         for group in image.groups {
             tiles.keys(&head, group, false);
@@ -225,16 +165,16 @@ fn forward_of<P: Precise>(geometry: &Geometry, from: Operands, io: &mut Io) {
     });
 }
 
-/// Images are cut into this many pieces, whatever the threads; each adds up its bias gradient.
+/// Number of pieces of the images, whatever the threads, and the images of each: a piece adds up one bias gradient.
 fn pieces(images: usize, biased: bool) -> (usize, impl Fn(usize) -> Range<usize>) {
     let pieces = if biased { images.min(PIECES) } else { images };
     (pieces, move |i| i * images / pieces..(i + 1) * images / pieces)
 }
 
-fn gradient_of<P: Precise>(geometry: &Geometry, from: Operands, io: &mut Io) {
+fn gradient_of<P: Precise>(geometry: &AttentionGeometry, from: AttentionOperands, io: &mut Io) {
     let (pool, heads, rows) = (io.pool, from.heads, geometry.bias_rows);
     let d = from.c / heads;
-    let (dp, sizes) = (padded(d), Sizes::of(geometry, d));
+    let (dp, sizes) = (padded(d), BlockSizes::of(geometry, d));
     let count = io.inputs.len();
     let (stats, dy) = (io.f32(count - 2), io.f32(count - 1));
     let mut by_head = pool.scratch(heads * rows);
@@ -248,8 +188,8 @@ fn gradient_of<P: Precise>(geometry: &Geometry, from: Operands, io: &mut Io) {
     if !geometry.is_complete() {
         dq.fill(0.0);
     }
-    let dq = RowsMut::new(dq, from.q_width);
-    let dkv = if from.is_fused() { dq } else { RowsMut::new(outputs.next().expect("dkv"), from.kv_width) };
+    let dq = HeadRowsMut::new(dq, from.q_width);
+    let dkv = if from.is_fused() { dq } else { HeadRowsMut::new(outputs.next().expect("dkv"), from.kv_width) };
     let dbias = outputs.next();
 
     let (count, range) = pieces(geometry.images(), dbias.is_some());
@@ -258,12 +198,12 @@ fn gradient_of<P: Precise>(geometry: &Geometry, from: Operands, io: &mut Io) {
         let (piece, h) = (unit / heads, unit % heads);
         sums.fill(0.0);
         let bias = from.bias.map(|_| &by_head[h * rows..][..rows]);
-        let mut scratch = pool.scratch(P::Tiles::floats(&sizes, true));
-        let mut tiles = P::Tiles::new(&mut scratch, &sizes, true);
+        let mut scratch = pool.scratch(P::Block::floats(&sizes, true));
+        let mut tiles = P::Block::new(&mut scratch, &sizes, true);
         let mut totals = pool.scratch(2 * most_keys(geometry) * dp);
         for n in range(piece) {
             let image = geometry.image(n, from.draws);
-            let head = Head::new(from, image, h);
+            let head = AttentionHead::new(from, image, h);
             let key_rows = image.grid.key_rows;
             let (all_dk, all_dv) = totals[..2 * key_rows * dp].split_at_mut(key_rows * dp);
             all_dk.fill(0.0);

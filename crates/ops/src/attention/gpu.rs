@@ -1,11 +1,13 @@
+//! Kernels of attention, and their dispatches over pieces of the images.
+
 use bytemuck::{Pod, Zeroable};
 use esvit_gpu::{Grid, Kernel, Recorder, View, reduce};
 use esvit_graph::{GpuIo, Result};
 
 use super::Attention;
-use super::geometry;
+use super::geometry::{AttentionGrid, PADDING};
 
-/// Mirrors `Params` in all files of this folder.
+/// Mirrors `Params` in `params.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Params {
@@ -34,23 +36,27 @@ struct Params {
     pad: [u32; 2],
 }
 
-static FORWARD: Kernel = Kernel::new::<Params>("attention", include_str!("forward.wgsl"), "main", 7);
-static PREPARE: Kernel = Kernel::new::<Params>("attention_prepare", include_str!("prepare.wgsl"), "main", 5);
-static QUERIES: Kernel = Kernel::new::<Params>("attention_dq", include_str!("queries.wgsl"), "main", 8);
-static KEYS: Kernel = Kernel::new::<Params>("attention_dkv", include_str!("keys.wgsl"), "main", 7);
-static MAP: Kernel = Kernel::new::<Params>("image_attention_map", include_str!("map.wgsl"), "main", 6);
+const OPERANDS: &str = include_str!("operands.wgsl");
+const PARAMS: &str = include_str!("params.wgsl");
 
-pub(crate) static KERNELS: &[&Kernel] = &[&FORWARD, &PREPARE, &QUERIES, &KEYS, &MAP];
+static FORWARD: Kernel = Kernel::new::<Params>("attention", &[include_str!("forward.wgsl"), OPERANDS, PARAMS], "main", 7);
+static ROW_STATS: Kernel = Kernel::new::<Params>("attention_row_stats", &[include_str!("row_stats.wgsl"), PARAMS], "main", 5);
+static QUERIES: Kernel = Kernel::new::<Params>("attention_dq", &[include_str!("queries.wgsl"), OPERANDS, PARAMS], "main", 8);
+static KEYS: Kernel = Kernel::new::<Params>("attention_dkv", &[include_str!("keys.wgsl"), OPERANDS, PARAMS], "main", 7);
+static MAP: Kernel = Kernel::new::<Params>("image_attention_map", &[include_str!("map.wgsl"), OPERANDS, PARAMS], "main", 6);
+
+pub(crate) static KERNELS: &[&Kernel] = &[&FORWARD, &ROW_STATS, &QUERIES, &KEYS, &MAP];
 
 /// Workgroups of the queries' backward dispatch, where each leaves a sum of the bias gradient.
 const BUSY: usize = 2048;
 /// Bytes of those sums at most.
 const SUMS: usize = 64 << 20;
 
-/// The groups of a segment as words: for every variant where its queries and its keys begin; for every query where its keys begin, how many
-/// there are, its slot and how many of them have slots of their own; those keys as (row, slot); for every key where its groups begin and how
-/// many there are; those as (first query, queries, slot, whether it is its own); their queries as (row, slot). Places count from the first word.
-fn words(grid: &geometry::Grid) -> Vec<u32> {
+/// Groups of a segment as words: for every variant where its queries and its keys begin; for every query where its keys begin, how many
+/// there are, its slot and how many of them have absolute slots; those keys as (row, slot); for every key where its groups begin and how
+/// many there are; those as (first query, queries, slot, whether it is absolute); their queries as (row, slot). Places count from the first
+/// word.
+fn words(grid: &AttentionGrid) -> Vec<u32> {
     let mut words = vec![0; 2 * grid.variants.len()];
     for (v, groups) in grid.variants.iter().enumerate() {
         let queries = words.len();
@@ -69,8 +75,7 @@ fn words(grid: &geometry::Grid) -> Vec<u32> {
                 let at = queries + 4 * row as usize;
                 words[at..at + 4].copy_from_slice(&[key_list, group.keys.len() as u32, slot, group.absolute as u32]);
             }
-            for (k, (&row, &slot)) in group.keys.iter().zip(&group.key_slots).enumerate().filter(|(_, (row, _))| **row != geometry::PADDING)
-            {
+            for (k, (&row, &slot)) in group.keys.iter().zip(&group.key_slots).enumerate().filter(|(_, (row, _))| **row != PADDING) {
                 of_key[row as usize].push([query_list, group.queries.len() as u32, slot, u32::from(k < group.absolute)]);
             }
         }
@@ -83,10 +88,10 @@ fn words(grid: &geometry::Grid) -> Vec<u32> {
     words
 }
 
-/// Some images of one segment.
-struct Piece<'g> {
+/// Images of one segment that a dispatch takes.
+struct AttentionPiece<'g> {
     params: Params,
-    grid: &'g geometry::Grid,
+    grid: &'g AttentionGrid,
     table: View,
     /// First row of the queries and of the keys.
     first: [usize; 2],
@@ -94,7 +99,7 @@ struct Piece<'g> {
     image: usize,
 }
 
-impl Piece<'_> {
+impl AttentionPiece<'_> {
     fn images(&self) -> usize {
         self.params.images as usize
     }
@@ -104,14 +109,14 @@ impl Piece<'_> {
         rec.aligned(view, self.first[0] * cols, self.images() * self.grid.query_rows * cols)
     }
 
-    /// The same for every key.
+    /// The images' rows in a matrix with a row for every key.
     fn keys(&self, rec: &Recorder, view: &View, cols: usize) -> (View, u32) {
         rec.aligned(view, self.first[1] * cols, self.images() * self.grid.key_rows * cols)
     }
 }
 
-/// The operands as the kernels bind them: bias and draws are the queries where there are none, and not read.
-struct Bound<'a> {
+/// Operands as the kernels bind them: bias and draws are the queries where there are none, and not read.
+struct BoundOperands<'a> {
     q: &'a View,
     kv: &'a View,
     bias: &'a View,
@@ -121,21 +126,34 @@ struct Bound<'a> {
     c: usize,
 }
 
-fn bound<'a>(op: &Attention, io: &'a GpuIo) -> Bound<'a> {
+fn bound<'a>(op: &Attention, io: &'a GpuIo) -> BoundOperands<'a> {
     let q_width = io.matrix(0).1;
     let kv = usize::from(!op.fused);
     let q = &io.inputs[0];
     let bias = if op.geometry.bias_rows > 0 { &io.inputs[kv + 1] } else { q };
     let draws = if op.geometry.is_drawn() { &io.inputs[op.arity() - 1] } else { q };
-    Bound { q, kv: &io.inputs[kv], bias, draws, q_width, kv_width: io.matrix(kv).1, c: if op.fused { q_width / 3 } else { q_width } }
+    BoundOperands {
+        q,
+        kv: &io.inputs[kv],
+        bias,
+        draws,
+        q_width,
+        kv_width: io.matrix(kv).1,
+        c: if op.fused { q_width / 3 } else { q_width },
+    }
 }
 
-fn pieces<'g>(op: &'g Attention, b: &Bound, image_words: impl Fn(&geometry::Grid) -> usize, rec: &Recorder) -> Result<Vec<Piece<'g>>> {
+fn pieces<'g>(
+    op: &'g Attention,
+    b: &BoundOperands,
+    image_words: impl Fn(&AttentionGrid) -> usize,
+    rec: &Recorder,
+) -> Result<Vec<AttentionPiece<'g>>> {
     let d = b.c / op.heads;
     let mut pieces = Vec::new();
     let mut image = 0;
     for (segment, grid) in op.geometry.grids.iter().enumerate() {
-        let table = crate::constant(rec, "who attends to whom", &words(grid))?;
+        let table = crate::constant(rec, "queries and their keys", &words(grid))?;
         let image_words = (grid.query_rows * b.q_width).max(grid.key_rows * b.kv_width).max(image_words(grid));
         for images in rec.image_pieces(grid.images, 4 * image_words) {
             let params = Params {
@@ -157,7 +175,7 @@ fn pieces<'g>(op: &'g Attention, b: &Bound, image_words: impl Fn(&geometry::Grid
                 ..Params::zeroed()
             };
             let first = [grid.first_query + images.start * grid.query_rows, grid.first_key + images.start * grid.key_rows];
-            pieces.push(Piece { params, grid, table: table.clone(), first, image: image + images.start });
+            pieces.push(AttentionPiece { params, grid, table: table.clone(), first, image: image + images.start });
         }
         image += grid.images;
     }
@@ -180,7 +198,7 @@ pub(super) fn forward(op: &Attention, io: &GpuIo, rec: &mut Recorder) -> Result<
 
 pub(super) fn maps(op: &Attention, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
     let b = bound(op, io);
-    let map_words = |grid: &geometry::Grid| op.heads * grid.query_rows * grid.key_rows;
+    let map_words = |grid: &AttentionGrid| op.heads * grid.query_rows * grid.key_rows;
     for piece in pieces(op, &b, map_words, rec)? {
         let (q, q_first) = piece.queries(rec, b.q, b.q_width);
         let (kv, kv_first) = piece.keys(rec, b.kv, b.kv_width);
@@ -209,7 +227,7 @@ pub(super) fn gradient(op: &Attention, io: &GpuIo, rec: &mut Recorder) -> Result
 
     // Each workgroup takes some queries of a head, one after the other, and leaves a sum of the bias gradient.
     let sum_words = op.geometry.bias_rows * op.heads;
-    let blocks = |piece: &Piece| {
+    let blocks = |piece: &AttentionPiece| {
         let units = piece.images() * piece.grid.query_rows;
         if sum_words == 0 {
             return (1, units);
@@ -221,14 +239,14 @@ pub(super) fn gradient(op: &Attention, io: &GpuIo, rec: &mut Recorder) -> Result
     let total: usize = if sum_words == 0 { 0 } else { pieces.iter().map(|p| blocks(p).1).sum() };
     let sums = rec.scratch((4 * total * sum_words) as u64);
     let most_rows = pieces.iter().map(|p| p.images() * p.grid.query_rows).max().unwrap_or(0);
-    let prepacked = rec.scratch((4 * (1 + 2 * most_rows * op.heads)) as u64);
+    let row_stats = rec.scratch((4 * (1 + 2 * most_rows * op.heads)) as u64);
 
     let mut done = 0;
     for piece in &pieces {
         let (each, count) = blocks(piece);
         let (q, q_first) = piece.queries(rec, b.q, b.q_width);
         let (kv, kv_first) = piece.keys(rec, b.kv, b.kv_width);
-        let (y, y_own_first) = piece.queries(rec, y, b.c);
+        let (y, out_first) = piece.queries(rec, y, b.c);
         let (dy, y_first) = piece.queries(rec, dy, b.c);
         let (stats, stats_first) = piece.queries(rec, stats, op.heads);
         let (dq, dq_first) = piece.queries(rec, dq, b.q_width);
@@ -238,13 +256,13 @@ pub(super) fn gradient(op: &Attention, io: &GpuIo, rec: &mut Recorder) -> Result
         let params =
             Params { units_each: each as u32, q_first, kv_first, y_first, dq_first, dkv_first, stats_first, partial_first, ..piece.params };
         let rows = piece.images() * piece.grid.query_rows;
-        // In prepare.wgsl, which writes no dq, that is where y begins.
-        let prepare = Params { dq_first: y_own_first, ..params };
-        rec.dispatch(&PREPARE, &[&stats, &y, &dy, b.draws, &prepacked], &prepare, Grid::elements(rows * op.heads, 64))?;
-        let bindings = [&q, &kv, b.bias, &piece.table, &prepacked, &dy, &dq, &part];
+        // row_stats.wgsl, which writes no dq, finds the beginning of y there.
+        let with_y = Params { dq_first: out_first, ..params };
+        rec.dispatch(&ROW_STATS, &[&stats, &y, &dy, b.draws, &row_stats], &with_y, Grid::elements(rows * op.heads, 64))?;
+        let bindings = [&q, &kv, b.bias, &piece.table, &row_stats, &dy, &dq, &part];
         rec.dispatch(&QUERIES, &bindings, &params, Grid::fold(count * op.heads))?;
         let groups = piece.images() * op.heads * piece.grid.key_rows;
-        rec.dispatch(&KEYS, &[&q, &kv, b.bias, &piece.table, &prepacked, &dy, &dkv], &params, Grid::fold(groups))?;
+        rec.dispatch(&KEYS, &[&q, &kv, b.bias, &piece.table, &row_stats, &dy, &dkv], &params, Grid::fold(groups))?;
         if sum_words > 0 {
             done += count;
         }

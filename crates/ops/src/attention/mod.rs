@@ -1,19 +1,20 @@
 //! Attention among the tokens of an image: all of them, or sliding windows with global tokens.
 //!
-//! For each head, `P = softmax_j(q_i·k_j/√D + bias[slot(i, j)])` over the keys j that query i sees, `y_i = Σ_j P_ij·v_j`. Who sees whom, and
-//! which row of the bias belongs to a pair, is fixed when the program is built ([`Attention::full`], [`Attention::sliding`]).
+//! For each head, `P = softmax_j(q_i·k_j/√D + bias[slot(i, j)])` over the keys j that query i sees, `y_i = Σ_j P_ij·v_j`. The visible keys
+//! of a query, and the row of the bias for a pair, are fixed when the program is built ([`Attention::full`], [`Attention::sliding`]).
 //!
-//! - either `qkv` `[N, 3·C]`: q, k, v of all heads side by side, head h in columns h·D..(h+1)·D of each third;
-//!   or `q` `[N, C]` and `kv` `[M, 2·C]`, where an image may have more rows of keys than of queries
+//! - either `qkv` `[N, 3·C]`: q, k, v of all heads side by side, head h in columns h·D..(h+1)·D of each third; or `q` `[N, C]` and `kv`
+//!   `[M, 2·C]`, where an image may have more rows of keys than of queries
 //! - `bias` `[R, H]` (optional): a value for every slot
 //! - `draws` `[segments]`, u32 (only for neighbors drawn at run time): 0 for all neighbors, 1 to 8 for one of them
-//! - `y` `[N, C]`, zero where a query sees nobody; `stats` `[N, H]`: logarithm of each query's sum, kept for the backward pass
+//! - `y` `[N, C]`, zero where a query has no visible keys; `stats` `[N, H]`: logarithm of each query's sum, kept for the backward pass
 //!
-//! Scores live in blocks of 64 queries, never as a whole; the backward pass makes them again. In mixed precision q, k, v, dy, P and dS are
+//! Scores live in blocks of 64 queries, never as a whole; the backward pass recomputes them. In mixed precision q, k, v, dy, P and dS are
 //! rounded for the products.
 //!
 //! Sources: Vaswani et al. 2017, eq. 1; Zhang et al. 2021, <https://arxiv.org/abs/2103.15358>; Dao et al. 2022 for recomputing.
 
+mod block;
 mod cases;
 mod cpu;
 mod fast;
@@ -21,6 +22,7 @@ mod geometry;
 pub(crate) mod gpu;
 #[cfg(target_arch = "x86_64")]
 mod mixed;
+mod operands;
 mod single;
 mod sliding;
 
@@ -33,52 +35,31 @@ use esvit_gpu::Recorder;
 use esvit_graph::{DType, Error, GpuIo, Graph, Io, Node, Op, Result, Shape, Slice, Value};
 
 use crate::{Layout, check};
-use geometry::Geometry;
+use geometry::AttentionGeometry;
+use operands::AttentionOperands;
 
-/// The operator.
+/// Attention among the tokens of an image, the operator.
 #[derive(Clone, Debug)]
 pub struct Attention {
     heads: usize,
-    /// One operand with q, k and v, or two.
+    /// Whether q, k and v are one operand, or two.
     fused: bool,
-    geometry: Arc<Geometry>,
-}
-
-/// The operands on the CPU.
-#[derive(Clone, Copy)]
-pub(crate) struct Operands<'a> {
-    q: &'a [f32],
-    kv: &'a [f32],
-    q_width: usize,
-    kv_width: usize,
-    /// First columns of k and v in `kv`.
-    key_column: usize,
-    value_column: usize,
-    c: usize,
-    heads: usize,
-    bias: Option<&'a [f32]>,
-    draws: Option<&'a [u32]>,
-}
-
-impl Operands<'_> {
-    fn is_fused(&self) -> bool {
-        self.key_column > 0
-    }
+    geometry: Arc<AttentionGeometry>,
 }
 
 impl Attention {
-    /// Every token of an image sees every one, of one operand `qkv`. With `bias` the slot of pair (i, j) in an image of T tokens is
-    /// `i·T + j`, behind those of the segments before.
+    /// Full attention: every token of an image sees every one, of one operand `qkv`. With `bias` the slot of pair (i, j) in an image of T
+    /// tokens is `i·T + j`, behind those of the segments before.
     pub fn full(layout: &Layout, heads: usize, bias: bool) -> Attention {
-        Attention { heads, fused: true, geometry: Geometry::full(layout, bias).into() }
+        Attention { heads, fused: true, geometry: AttentionGeometry::full(layout, bias).into() }
     }
 
-    /// Sliding windows, of two operands.
+    /// Attention in sliding windows, of two operands.
     pub fn sliding(windows: &SlidingWindows, heads: usize, bias: bool) -> Attention {
         Attention { heads, fused: false, geometry: windows.geometry(bias).into() }
     }
 
-    /// Operands without those of the gradient.
+    /// Number of operands, without those of the gradient.
     fn arity(&self) -> usize {
         1 + usize::from(!self.fused) + usize::from(self.geometry.bias_rows > 0) + usize::from(self.geometry.is_drawn())
     }
@@ -106,13 +87,13 @@ impl Attention {
         Ok(c)
     }
 
-    fn operands<'a>(&self, io: &Io<'a>) -> Operands<'a> {
+    fn operands<'a>(&self, io: &Io<'a>) -> AttentionOperands<'a> {
         let q_width = io.matrix(0).1;
         let (kv, c) = if self.fused { (0, q_width / 3) } else { (1, q_width) };
         let (key_column, value_column) = if self.fused { (c, 2 * c) } else { (0, c) };
         let bias = (self.geometry.bias_rows > 0).then(|| io.f32(kv + 1));
         let draws = self.geometry.is_drawn().then(|| io.inputs[self.arity() - 1]).map(Slice::u32);
-        Operands {
+        AttentionOperands {
             q: io.f32(0),
             kv: io.f32(kv),
             q_width,
@@ -170,10 +151,10 @@ impl Op for Attention {
     }
 }
 
-/// The attention itself, to look at: P of every image and head, from the same operands.
+/// Attention maps, to look at: P of every image and head, from the operands of [`Attention`].
 ///
-/// - result `[images, H, T, T']` where all images have the same rows, one after the other in a vector where not; zeros between tokens that do
-///   not see each other
+/// - result `[images, H, T, T']` where all images have the same rows, one after the other in a vector where not; zeros between tokens that
+///   do not see each other
 /// - no gradient, and no fast version: nothing is trained through it
 #[derive(Debug, Clone)]
 pub struct ImageAttentionMap(pub Attention);
@@ -203,7 +184,7 @@ impl Op for ImageAttentionMap {
     }
 }
 
-/// The gradient: that of every float operand, from the operands, `y`, `stats` and `dy`.
+/// Gradient of attention: that of every float operand, from the operands, `y`, `stats` and `dy`.
 #[derive(Debug)]
 struct AttentionGradient(Attention);
 

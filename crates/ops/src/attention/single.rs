@@ -6,12 +6,12 @@ use esvit_simd::cpu::madd;
 use esvit_simd::panel::{self, padded};
 use esvit_simd::{math, multiversion};
 
-use super::cpu::Head;
-use super::fast::{Block, Results, Sizes};
-use super::geometry::{Group, PADDING};
+use super::block::{BlockResults, BlockSizes, QueryBlock};
+use super::geometry::{PADDING, QueryGroup};
+use super::operands::AttentionHead;
 
 /// Tiles of a block of queries and all keys of their group. `Tk` keys (padded to Tp), `D` channels (padded to Dp).
-pub(super) struct Tiles<'s> {
+pub(super) struct F32Block<'s> {
     q: &'s mut [f32],  // [BLOCK, Dp], scaled by 1/√D
     p: &'s mut [f32],  // [BLOCK, Tp]
     y: &'s mut [f32],  // [BLOCK, Dp]; in the backward pass the incoming gradient
@@ -26,9 +26,9 @@ pub(super) struct Tiles<'s> {
     dv: &'s mut [f32], // [Tk, Dp]
 }
 
-impl Tiles<'_> {
+impl F32Block<'_> {
     /// Gathers a block of queries and leaves their biased scores in `p`, −∞ in the padding columns.
-    fn scores(&mut self, head: &Head, group: &Group, block: Range<usize>, bias: Option<&[f32]>) {
+    fn scores(&mut self, head: &AttentionHead, group: &QueryGroup, block: Range<usize>, bias: Option<&[f32]>) {
         let (tk, dp, d) = (group.keys.len(), padded(head.d), head.d);
         let tp = padded(tk);
         let queries = &group.queries[block.clone()];
@@ -43,22 +43,22 @@ impl Tiles<'_> {
     }
 }
 
-impl<'s> Block<'s> for Tiles<'s> {
-    fn floats(sizes: &Sizes, backward: bool) -> usize {
+impl<'s> QueryBlock<'s> for F32Block<'s> {
+    fn floats(sizes: &BlockSizes, backward: bool) -> usize {
         let (tp, dp, scores) = (padded(sizes.keys), padded(sizes.d), sizes.scores);
         let forward = 2 * sizes.rows * dp + scores + sizes.d * tp + sizes.keys * dp;
         if backward { forward + 3 * sizes.keys * dp + sizes.d * tp + scores + sizes.rows * dp } else { forward }
     }
 
-    fn new(mut scratch: &'s mut [f32], sizes: &Sizes, backward: bool) -> Tiles<'s> {
-        let &Sizes { rows, keys, d, .. } = sizes;
+    fn new(mut scratch: &'s mut [f32], sizes: &BlockSizes, backward: bool) -> F32Block<'s> {
+        let &BlockSizes { rows, keys, d, .. } = sizes;
         let (tp, dp, scores, on) = (padded(keys), padded(d), sizes.scores, usize::from(backward));
         let mut take = |n: usize| {
             let (head, tail) = std::mem::take(&mut scratch).split_at_mut(n);
             scratch = tail;
             head
         };
-        Tiles {
+        F32Block {
             q: take(rows * dp),
             p: take(scores),
             y: take(rows * dp),
@@ -73,7 +73,7 @@ impl<'s> Block<'s> for Tiles<'s> {
         }
     }
 
-    fn keys(&mut self, head: &Head, group: &Group, backward: bool) {
+    fn keys(&mut self, head: &AttentionHead, group: &QueryGroup, backward: bool) {
         let (tp, dp, d) = (padded(group.keys.len()), padded(head.d), head.d);
         let gather = |part, to: &mut [f32]| {
             gather(head.from.kv, head.from.kv_width, head.columns[part], head.image.first_key, &group.keys, 1.0, to, dp, d)
@@ -91,7 +91,7 @@ impl<'s> Block<'s> for Tiles<'s> {
         }
     }
 
-    fn forward(&mut self, head: &Head, group: &Group, block: Range<usize>, bias: Option<&[f32]>, log_sums: &mut [f32]) {
+    fn forward(&mut self, head: &AttentionHead, group: &QueryGroup, block: Range<usize>, bias: Option<&[f32]>, log_sums: &mut [f32]) {
         let (nq, tk, dp) = (block.len(), group.keys.len(), padded(head.d));
         let tp = padded(tk);
         self.scores(head, group, block, bias);
@@ -101,8 +101,8 @@ impl<'s> Block<'s> for Tiles<'s> {
 
     fn backward(
         &mut self,
-        head: &Head,
-        group: &Group,
+        head: &AttentionHead,
+        group: &QueryGroup,
         block: Range<usize>,
         bias: Option<&[f32]>,
         dy: (&[f32], usize),
@@ -112,7 +112,7 @@ impl<'s> Block<'s> for Tiles<'s> {
         let (queries, tk, d) = (&group.queries[block.clone()], group.keys.len(), head.d);
         let (nq, tp, dp) = (queries.len(), padded(tk), padded(d));
         self.scores(head, group, block.clone(), bias);
-        softmax_again(&mut self.p[..nq * tp], tp, log_sums);
+        softmax_from_sums(&mut self.p[..nq * tp], tp, log_sums);
         gather(dy.0, head.from.c, dy.1, head.image.first_query, queries, 1.0, self.y, dp, d);
         // dP = dY·Vᵀ, then dS
         panel::product(nq, tp, d, self.y, dp, 1, self.vt, tp, self.ds, tp, false);
@@ -128,15 +128,15 @@ impl<'s> Block<'s> for Tiles<'s> {
         panel::product(tk, dp, nq, self.ds, 1, tp, self.q, dp, self.dk, dp, true);
     }
 
-    fn results(&self, d: usize) -> Results<'_> {
-        Results { y: self.y, dq: self.dq, dq_factor: 1.0 / (d as f32).sqrt(), dk: self.dk, dv: self.dv }
+    fn results(&self, d: usize) -> BlockResults<'_> {
+        BlockResults { y: self.y, dq: self.dq, dq_factor: 1.0 / (d as f32).sqrt(), dk: self.dk, dv: self.dv }
     }
 }
 
-fn add_bias(row: &mut [f32], bias: &[f32], group: &Group, i: usize) {
+fn add_bias(row: &mut [f32], bias: &[f32], group: &QueryGroup, i: usize) {
     let (absolute, relative) = row.split_at_mut(group.absolute);
-    let (own, slots) = group.key_slots.split_at(group.absolute);
-    for (s, &slot) in absolute.iter_mut().zip(own) {
+    let (fixed, slots) = group.key_slots.split_at(group.absolute);
+    for (s, &slot) in absolute.iter_mut().zip(fixed) {
         *s += bias[slot as usize];
     }
     let bias = &bias[group.query_slots[i] as usize..];
@@ -145,10 +145,10 @@ fn add_bias(row: &mut [f32], bias: &[f32], group: &Group, i: usize) {
     }
 }
 
-fn add_bias_gradient(ds: &[f32], dbias: &mut [f32], group: &Group, i: usize) {
-    let (own, slots) = group.key_slots.split_at(group.absolute);
+fn add_bias_gradient(ds: &[f32], dbias: &mut [f32], group: &QueryGroup, i: usize) {
+    let (fixed, slots) = group.key_slots.split_at(group.absolute);
     let (absolute, relative) = ds.split_at(group.absolute);
-    for (ds, &slot) in absolute.iter().zip(own) {
+    for (ds, &slot) in absolute.iter().zip(fixed) {
         dbias[slot as usize] += ds;
     }
     let dbias = &mut dbias[group.query_slots[i] as usize..];
@@ -171,7 +171,7 @@ multiversion! {
 }
 
 multiversion! {
-    /// The same, transposed: `to[c, t]`.
+    /// `to[c, t] = from[first + row t]` for `d` columns from `column`, [`gather`] transposed.
     fn transpose(from: &[f32], width: usize, column: usize, first: usize, rows: &[u32], to: &mut [f32], ld: usize, d: usize) {
         for c in 0..d { to[c * ld + rows.len()..(c + 1) * ld].fill(0.0); }
         for (t, &row) in rows.iter().enumerate() {
@@ -212,7 +212,7 @@ multiversion! {
 
 multiversion! {
     /// Rows of scores become probabilities, whose sums are known.
-    fn softmax_again(p: &mut [f32], tp: usize, stats: &[f32]) {
+    fn softmax_from_sums(p: &mut [f32], tp: usize, stats: &[f32]) {
         for (row, &stat) in p.chunks_exact_mut(tp).zip(stats) {
             for s in row.iter_mut() { *s = math::exp::<FMA>(*s - stat); }
         }

@@ -1,11 +1,11 @@
 //! Sliding windows: a window sees itself, its neighbors and the global tokens; a global token sees everything.
 //!
-//! Source: Zhang et al. 2021 (Vision Longformer), <https://arxiv.org/abs/2103.15358>; `Long2DSCSelfAttention` of the reference.
+//! Source: Zhang et al. 2021 (Vision Longformer), <https://arxiv.org/abs/2103.15358>; `Long2DSCSelfAttention` of microsoft/esvit.
 
-use super::geometry::{Geometry, Group, PADDING};
+use super::geometry::{AttentionGeometry, PADDING, QueryGroup};
 use crate::{Layout, Segment};
 
-/// Which of the eight neighbors a window sees.
+/// Neighbors, of the eight, that a window sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Neighbors {
     /// All of them.
@@ -18,19 +18,19 @@ pub enum Neighbors {
     Global,
 }
 
-/// What is beyond the last token.
+/// Keys beyond the last token of a grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Border {
     /// Nothing.
     Open,
-    /// The other end of the grid. Padding of the last windows, reached that way, takes part with key and value zero, as in the reference.
+    /// The other end of the grid. Padding of the last windows, reached that way, takes part with key and value zero, as in microsoft/esvit.
     Cyclic,
     /// Nothing; and a token sees the tokens at most a window's side away, not whole windows. With all neighbors only.
     Exact,
 }
 
-/// Geometry of a sliding window over grids of tokens. In queries and keys an image is its `globals` global tokens, then its grid; in the keys
-/// also `pooled` rows behind, one for each window.
+/// Geometry of a sliding window over grids of tokens. In queries and keys an image is its `globals` global tokens, then its grid; in the
+/// keys also `pooled` rows behind, one for each window.
 #[derive(Clone, Debug)]
 pub struct SlidingWindows {
     /// The grids, without global tokens.
@@ -39,13 +39,13 @@ pub struct SlidingWindows {
     pub globals: usize,
     /// w: side of a window.
     pub window: usize,
-    /// Who is seen.
+    /// Neighbors that a window sees.
     pub neighbors: Neighbors,
-    /// What is beyond the grid.
+    /// Keys beyond the grid.
     pub border: Border,
-    /// Queries of the grid's tokens.
+    /// Whether the grid's tokens are queries.
     pub local_queries: bool,
-    /// Queries of the global tokens.
+    /// Whether the global tokens are queries.
     pub global_queries: bool,
     /// Whether there is a row of pooled keys for every window.
     pub pooled: bool,
@@ -88,11 +88,12 @@ impl SlidingWindows {
         self.globals + s.tokens_per_image() + if self.pooled { rows * cols } else { 0 }
     }
 
-    pub(super) fn geometry(&self, bias: bool) -> Geometry {
+    /// Queries and keys, with a row of the bias for each pair if there is one.
+    pub(super) fn geometry(&self, bias: bool) -> AttentionGeometry {
         let segments = self.layout.segments();
         let rows = |n: usize| (self.globals + segments[n].tokens_per_image(), self.key_rows(&segments[n]));
         let bias_rows = if bias { self.bias_rows() } else { 0 };
-        Geometry::new(&self.layout, bias_rows, rows, |n| match self.neighbors {
+        AttentionGeometry::new(&self.layout, bias_rows, rows, |n| match self.neighbors {
             Neighbors::All => vec![self.groups(n, &[0, 1, 2, 3, 4, 5, 6, 7, 8])],
             Neighbors::Own => vec![self.groups(n, &[4])],
             Neighbors::Global => vec![self.groups(n, &[])],
@@ -104,7 +105,7 @@ impl SlidingWindows {
     }
 
     /// Groups of an image of segment `n`; `seen` counts the 3 × 3 windows around, row by row.
-    fn groups(&self, n: usize, seen: &[usize]) -> Vec<Group> {
+    fn groups(&self, n: usize, seen: &[usize]) -> Vec<QueryGroup> {
         let s = &self.layout.segments()[n];
         let mut groups = Vec::new();
         if self.local_queries {
@@ -121,7 +122,7 @@ impl SlidingWindows {
             let tokens = self.globals + s.tokens_per_image();
             for query in 0..self.globals {
                 let first = (self.global_row(n) + query * tokens) as u32;
-                groups.push(Group {
+                groups.push(QueryGroup {
                     queries: vec![query as u32],
                     query_slots: vec![0],
                     keys: (0..tokens as u32).collect(),
@@ -134,12 +135,12 @@ impl SlidingWindows {
     }
 
     /// The window at (row, col): its queries, and global, pooled and neighboring keys.
-    fn window_group(&self, n: usize, row: usize, col: usize, seen: &[usize]) -> Group {
+    fn window_group(&self, n: usize, row: usize, col: usize, seen: &[usize]) -> QueryGroup {
         let (s, w, globals) = (&self.layout.segments()[n], self.window, self.globals);
         let (rows, cols) = self.windows(s);
         let span = 4 * w - 1;
         // Query (r, c) of the window and key (r', c') of the 3 × 3 windows, whose corner is at (−w, −w): Δrow = r' − w − r.
-        let mut group = Group::default();
+        let mut group = QueryGroup::default();
         for (r, c) in (0..w * w).map(|t| (t / w, t % w)).filter(|(r, c)| row * w + r < s.height && col * w + c < s.width) {
             group.queries.push((globals + (row * w + r) * s.width + col * w + c) as u32);
             group.query_slots.push(((w - 1 - r) * span + w - 1 - c) as u32);
@@ -166,7 +167,7 @@ impl SlidingWindows {
             for (r, c) in (0..w * w).map(|t| (t / w, t % w)) {
                 let (token_row, token_col) = (near_row * w + r, near_col * w + c);
                 let inside = token_row < s.height && token_col < s.width;
-                // The reference masks padding where the last windows are reached without wrapping around.
+                // The original masks padding where the last windows are reached without wrapping around.
                 let beyond =
                     (row + down == rows && (rows - 1) * w + r >= s.height) || (col + right == cols && (cols - 1) * w + c >= s.width);
                 if if self.border == Border::Cyclic { beyond } else { !inside } {
@@ -179,8 +180,8 @@ impl SlidingWindows {
         group
     }
 
-    /// A group for each query, with the keys at most w rows and columns away.
-    fn split_exactly(&self, s: &Segment, group: Group, groups: &mut Vec<Group>) {
+    /// Splits a group into one for each query, with the keys at most w rows and columns away.
+    fn split_exactly(&self, s: &Segment, group: QueryGroup, groups: &mut Vec<QueryGroup>) {
         let at = |row: u32| ((row as usize - self.globals) / s.width, (row as usize - self.globals) % s.width);
         for (&query, &slot) in group.queries.iter().zip(&group.query_slots) {
             let (r, c) = at(query);
@@ -189,7 +190,7 @@ impl SlidingWindows {
                 row.abs_diff(r) <= self.window && col.abs_diff(c) <= self.window
             };
             let kept: Vec<usize> = (0..group.keys.len()).filter(|&k| k < group.absolute || near(k)).collect();
-            groups.push(Group {
+            groups.push(QueryGroup {
                 queries: vec![query],
                 query_slots: vec![slot],
                 keys: kept.iter().map(|&k| group.keys[k]).collect(),

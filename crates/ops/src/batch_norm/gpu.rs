@@ -1,7 +1,7 @@
 use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
-use esvit_gpu::reduce::column_sum;
+use esvit_gpu::reduce::{self, column_sum};
 use esvit_gpu::{Grid, Kernel, Recorder, View};
 use esvit_graph::{GpuIo, Result, sum};
 
@@ -44,7 +44,7 @@ struct ForwardParams {
 /// Mirrors `Params` in `scale_gradient.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct ScaleParams {
+struct BatchNormScaleParams {
     rows: u32,
     cols: u32,
     piece: u32,
@@ -69,11 +69,13 @@ struct InputParams {
     pad: u32,
 }
 
-static MOMENTS: Kernel = Kernel::new::<MomentsParams>("batch_norm_moments", include_str!("moments.wgsl"), "main", 2);
-static STATISTICS: Kernel = Kernel::new::<StatisticsParams>("batch_norm_statistics", include_str!("statistics.wgsl"), "main", 3);
-static FORWARD: Kernel = Kernel::new::<ForwardParams>("batch_norm", include_str!("forward.wgsl"), "main", 6);
-static SCALE_GRADIENT: Kernel = Kernel::new::<ScaleParams>("batch_norm_dscale", include_str!("scale_gradient.wgsl"), "main", 6);
-static INPUT_GRADIENT: Kernel = Kernel::new::<InputParams>("batch_norm_dx", include_str!("input_gradient.wgsl"), "main", 8);
+static MOMENTS: Kernel =
+    Kernel::new::<MomentsParams>("batch_norm_moments", &[include_str!("moments.wgsl"), reduce::OVER_COLUMNS], "main", 2);
+static STATISTICS: Kernel = Kernel::new::<StatisticsParams>("batch_norm_statistics", &[include_str!("statistics.wgsl")], "main", 3);
+static FORWARD: Kernel = Kernel::new::<ForwardParams>("batch_norm", &[include_str!("forward.wgsl")], "main", 6);
+static SCALE_GRADIENT: Kernel =
+    Kernel::new::<BatchNormScaleParams>("batch_norm_dscale", &[include_str!("scale_gradient.wgsl"), reduce::OVER_COLUMNS], "main", 6);
+static INPUT_GRADIENT: Kernel = Kernel::new::<InputParams>("batch_norm_dx", &[include_str!("input_gradient.wgsl")], "main", 8);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&MOMENTS, &STATISTICS, &FORWARD, &SCALE_GRADIENT, &INPUT_GRADIENT];
 
@@ -184,7 +186,7 @@ fn scale_gradient(
         let [(x, x0), (dy, dy0)] = [x, dy].map(|view| part(rec, view, group, &range, cols));
         let count = range.len().div_ceil(piece);
         let size = [range.len(), cols, piece, first].map(|v| v as u32);
-        let params = ScaleParams { rows: size[0], cols: size[1], piece: size[2], first: size[3], eps: EPS, x0, dy0, pad: 0 };
+        let params = BatchNormScaleParams { rows: size[0], cols: size[1], piece: size[2], first: size[3], eps: EPS, x0, dy0, pad: 0 };
         let grid = Grid([cols.div_ceil(COLUMNS) as u32, count as u32, 1]);
         rec.dispatch(&SCALE_GRADIENT, &[&x, mean, variance, &dy, &gammas, &betas], &params, grid)?;
         first += count;

@@ -4,7 +4,7 @@
 //!
 //! - `x`, `y` `[rows, C]`; `gamma`, `beta` `[C]`
 //! - training ([`BatchNorm`]): each group of rows has its own mean and biased variance, returned after `y`, group by group (`[C]`
-//!   each): crops of one size are a group, since the reference passes each size through the network by itself. The running statistics
+//!   each): crops of one size are a group, since the original passes each size through the network by itself. The running statistics
 //!   are the engine's to update, group by group, with momentum 0.1 and the unbiased variance
 //! - evaluation ([`BatchNormEval`]): the running mean and variance are two more operands, constants of the gradient
 //!
@@ -27,7 +27,7 @@ pub const EPS: f32 = 1e-5;
 /// Weight of the newest batch in the running statistics.
 pub const MOMENTUM: f32 = 0.1;
 
-/// With the statistics of the batch.
+/// Batch normalization with the statistics of the batch.
 #[derive(Clone, Debug)]
 pub struct BatchNorm {
     /// Rows of each group, in order.
@@ -100,7 +100,7 @@ impl Op for BatchNorm {
     }
 }
 
-/// With given statistics: operands `x, gamma, beta, running_mean, running_var`.
+/// Batch normalization with given statistics: operands `x, gamma, beta, running_mean, running_var`.
 #[derive(Debug)]
 pub struct BatchNormEval;
 

@@ -18,8 +18,8 @@ struct Params {
     pad: u32,
 }
 
-static FORWARD: Kernel = Kernel::new::<Params>("channel_gate", include_str!("forward.wgsl"), "main", 3);
-static BACKWARD: Kernel = Kernel::new::<Params>("channel_gate_dz", include_str!("backward.wgsl"), "main", 4);
+static FORWARD: Kernel = Kernel::new::<Params>("channel_gate", &[include_str!("forward.wgsl")], "main", 3);
+static BACKWARD: Kernel = Kernel::new::<Params>("channel_gate_dz", &[include_str!("backward.wgsl")], "main", 4);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&FORWARD, &BACKWARD];
 

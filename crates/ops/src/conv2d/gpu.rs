@@ -1,7 +1,7 @@
 use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
-use esvit_gpu::matmul::{Operand, Product};
+use esvit_gpu::matmul::{GpuOperand, GpuProduct};
 use esvit_gpu::{Grid, Kernel, Recorder, View};
 use esvit_graph::{GpuIo, Result, sum};
 
@@ -49,8 +49,8 @@ struct ScatterParams {
     pad: [u32; 2],
 }
 
-static PATCHES: Kernel = Kernel::new::<PatchesParams>("conv2d_patches", include_str!("patches.wgsl"), "main", 2);
-static SCATTER: Kernel = Kernel::new::<ScatterParams>("conv2d_scatter", include_str!("scatter.wgsl"), "main", 2);
+static PATCHES: Kernel = Kernel::new::<PatchesParams>("conv2d_patches", &[include_str!("patches.wgsl")], "main", 2);
+static SCATTER: Kernel = Kernel::new::<ScatterParams>("conv2d_scatter", &[include_str!("scatter.wgsl")], "main", 2);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&PATCHES, &SCATTER];
 
@@ -115,8 +115,8 @@ pub(super) fn forward(op: &Conv2d, io: &GpuIo, rec: &mut Recorder) -> Result<()>
         let matrix = matrix.rows(0, rows.len(), patch);
         patches(op, &io.inputs[0], channels, &rows, &matrix, rec)?;
         let y = io.outputs[0].rows(rows.start, rows.len(), out);
-        let (a, b) = (Operand::plain(&matrix), Operand::transposed(&io.inputs[1]));
-        let product = Product::new(a, b, &y, [rows.len(), out, patch]).bias(io.inputs.get(2)).half(io.half());
+        let (a, b) = (GpuOperand::plain(&matrix), GpuOperand::transposed(&io.inputs[1]));
+        let product = GpuProduct::new(a, b, &y, [rows.len(), out, patch]).bias(io.inputs.get(2)).half(io.half());
         rec.scoped(|rec| product.record(rec))?;
     }
     Ok(())
@@ -130,8 +130,8 @@ pub(super) fn input_gradient(op: &Conv2d, io: &GpuIo, rec: &mut Recorder) -> Res
     for rows in pieces {
         let matrix = matrix.rows(0, rows.len(), cols);
         let dy = io.inputs[0].rows(rows.start, rows.len(), out);
-        let (a, b) = (Operand::plain(&dy), Operand::plain(&io.inputs[1]));
-        rec.scoped(|rec| Product::new(a, b, &matrix, [rows.len(), cols, out]).half(io.half()).record(rec))?;
+        let (a, b) = (GpuOperand::plain(&dy), GpuOperand::plain(&io.inputs[1]));
+        rec.scoped(|rec| GpuProduct::new(a, b, &matrix, [rows.len(), cols, out]).half(io.half()).record(rec))?;
         let mut y0 = 0;
         for (s, part) in shares(op, &rows) {
             let elements = s.rows(channels);
@@ -172,8 +172,8 @@ pub(super) fn weight_gradient(op: &Conv2d, io: &GpuIo, rec: &mut Recorder) -> Re
         patches(op, &io.inputs[1], channels, &rows, &matrix, rec)?;
         let part = if one { io.outputs[0].clone() } else { rec.scratch((4 * out * patch) as u64) };
         let dy = io.inputs[0].rows(rows.start, rows.len(), out);
-        let (a, b) = (Operand::transposed(&dy), Operand::plain(&matrix));
-        rec.scoped(|rec| Product::new(a, b, &part, [out, patch, rows.len()]).half(io.half()).record(rec))?;
+        let (a, b) = (GpuOperand::transposed(&dy), GpuOperand::plain(&matrix));
+        rec.scoped(|rec| GpuProduct::new(a, b, &part, [out, patch, rows.len()]).half(io.half()).record(rec))?;
         parts.push(part);
     }
     if one { Ok(()) } else { sum(rec, &parts, &io.outputs[0]) }

@@ -66,13 +66,13 @@ impl Op for Conv2d {
         let (x, weight) = (node.inputs[0], node.inputs[1]);
         let mut grads = vec![None; node.inputs.len()];
         if wants[1] {
-            grads[1] = Some(g.apply1(WeightGradient(self.clone()), &[dy, x])?);
+            grads[1] = Some(g.apply1(Conv2dWeightGradient(self.clone()), &[dy, x])?);
         }
         if wants.get(2) == Some(&true) {
             grads[2] = Some(g.apply1(ColumnSum, &[dy])?);
         }
         if wants[0] {
-            grads[0] = Some(g.apply1(InputGradient(self.clone()), &[dy, weight])?);
+            grads[0] = Some(g.apply1(Conv2dInputGradient(self.clone()), &[dy, weight])?);
         }
         Ok(grads)
     }
@@ -102,11 +102,11 @@ impl Op for Conv2d {
     }
 }
 
-/// `dx` from `dy` and `W`.
+/// Gradient of the operand: `dx` from `dy` and `W`.
 #[derive(Debug)]
-struct InputGradient(Conv2d);
+struct Conv2dInputGradient(Conv2d);
 
-impl Op for InputGradient {
+impl Op for Conv2dInputGradient {
     fn name(&self) -> &'static str {
         "conv2d_dx"
     }
@@ -139,11 +139,11 @@ impl Op for InputGradient {
     }
 }
 
-/// `dW` from `dy` and `x`.
+/// Gradient of the weight: `dW` from `dy` and `x`.
 #[derive(Debug)]
-struct WeightGradient(Conv2d);
+struct Conv2dWeightGradient(Conv2d);
 
-impl Op for WeightGradient {
+impl Op for Conv2dWeightGradient {
     fn name(&self) -> &'static str {
         "conv2d_dw"
     }

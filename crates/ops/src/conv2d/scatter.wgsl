@@ -1,6 +1,6 @@
-// dx from the gradients of some rows of the matrix of patches: each token adds up what the outputs that looked at it send back, in the order
-// of the taps. One thread owns one element of dx, of the images those rows belong to. An image whose first row is among them begins at zero;
-// one that an earlier dispatch has begun is added to.
+// dx from the gradients of some rows of the matrix of patches: each token adds up what the outputs that looked at it send back, in the
+// order of the taps. One thread owns one element of dx, of the images those rows belong to. An image whose first row is among them begins
+// at zero; one that an earlier dispatch has begun is added to.
 
 // len: elements of dx; row, rows: those of the patches, counted from the first image in the binding of dx.
 struct Params {

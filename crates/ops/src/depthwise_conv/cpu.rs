@@ -3,8 +3,8 @@ use esvit_simd::cpu::madd;
 use esvit_simd::multiversion;
 
 use super::DepthwiseConv;
+use crate::column_sums::column_sums;
 use crate::filter::Span;
-use crate::partial::column_sums;
 
 // ---------------------------------------------------------------- reference
 

@@ -29,7 +29,7 @@ impl DepthwiseConv {
         DepthwiseConv { layout: layout.clone(), output: filter.output(layout), filter }
     }
 
-    /// As if every grid of `layout` were extended by zeros to that of `extended`.
+    /// The convolution of grids that are extended by zeros, each of `layout` to that of `extended`.
     pub fn extended(layout: &Layout, extended: &Layout, filter: Filter) -> DepthwiseConv {
         DepthwiseConv { layout: layout.clone(), output: filter.output(extended), filter }
     }
@@ -74,8 +74,8 @@ impl Op for DepthwiseConv {
     fn gradient(&self, g: &mut Graph, node: &Node, dys: &[Option<Value>], wants: &[bool]) -> Result<Vec<Option<Value>>> {
         let Some(dy) = dys[0] else { return Ok(vec![None; 2]) };
         let (x, weight) = (node.inputs[0], node.inputs[1]);
-        let dw = if wants[1] { Some(g.apply1(WeightGradient(self.clone()), &[dy, x])?) } else { None };
-        let dx = if wants[0] { Some(g.apply1(InputGradient(self.clone()), &[dy, weight])?) } else { None };
+        let dw = if wants[1] { Some(g.apply1(DepthwiseConvWeightGradient(self.clone()), &[dy, x])?) } else { None };
+        let dx = if wants[0] { Some(g.apply1(DepthwiseConvInputGradient(self.clone()), &[dy, weight])?) } else { None };
         Ok(vec![dx, dw])
     }
 
@@ -98,9 +98,9 @@ impl Op for DepthwiseConv {
 
 /// `dx` from `dy` and `W`.
 #[derive(Debug)]
-struct InputGradient(DepthwiseConv);
+struct DepthwiseConvInputGradient(DepthwiseConv);
 
-impl Op for InputGradient {
+impl Op for DepthwiseConvInputGradient {
     fn name(&self) -> &'static str {
         "depthwise_conv_dx"
     }
@@ -131,9 +131,9 @@ impl Op for InputGradient {
 
 /// `dW` from `dy` and `x`.
 #[derive(Debug)]
-struct WeightGradient(DepthwiseConv);
+struct DepthwiseConvWeightGradient(DepthwiseConv);
 
-impl Op for WeightGradient {
+impl Op for DepthwiseConvWeightGradient {
     fn name(&self) -> &'static str {
         "depthwise_conv_dw"
     }
@@ -160,7 +160,7 @@ impl Op for WeightGradient {
 
     fn scratch(&self, inputs: &[&Shape], _threads: usize) -> usize {
         let width = inputs[0][1] * self.0.filter.taps();
-        4 * width + crate::partial::scratch(inputs[0][0], width)
+        4 * width + crate::column_sums::scratch(inputs[0][0], width)
     }
 }
 

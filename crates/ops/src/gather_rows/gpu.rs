@@ -2,7 +2,7 @@ use bytemuck::{Pod, Zeroable};
 use esvit_gpu::{Grid, Kernel, Recorder};
 use esvit_graph::{GpuIo, Result};
 
-use super::Part;
+use super::GatherSegment;
 
 /// Mirrors `Params` in `gather_rows.wgsl`.
 #[repr(C)]
@@ -17,11 +17,11 @@ struct Params {
     pad: [u32; 2],
 }
 
-static GATHER_ROWS: Kernel = Kernel::new::<Params>("gather_rows", include_str!("gather_rows.wgsl"), "main", 3);
+static GATHER_ROWS: Kernel = Kernel::new::<Params>("gather_rows", &[include_str!("gather_rows.wgsl")], "main", 3);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&GATHER_ROWS];
 
-pub(super) fn record(parts: &[Part], width: usize, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+pub(super) fn record(parts: &[GatherSegment], width: usize, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
     let (mut from, mut to) = (0, 0);
     for part in parts {
         let (rows_from, rows_to) = (part.rows, part.index.len());

@@ -18,9 +18,9 @@ use crate::{Case, Layout, Segment, check};
 /// The index of a row of zeros.
 pub const NONE: u32 = u32::MAX;
 
-/// The images of one segment.
+/// The images of one segment and the rows they give.
 #[derive(Clone, Debug)]
-pub(crate) struct Part {
+pub(crate) struct GatherSegment {
     pub images: usize,
     /// Rows of an image of `x`.
     pub rows: usize,
@@ -31,7 +31,7 @@ pub(crate) struct Part {
 /// The operator.
 #[derive(Clone, Debug)]
 pub struct GatherRows {
-    parts: Arc<[Part]>,
+    parts: Arc<[GatherSegment]>,
     /// Gathered rows in a row of `x`, and in a row of `y`.
     together: [usize; 2],
 }
@@ -39,7 +39,7 @@ pub struct GatherRows {
 impl GatherRows {
     /// `index(segment)` gives the rows of its images.
     fn new(layout: &Layout, together: [usize; 2], index: impl Fn(&Segment) -> Vec<u32>) -> GatherRows {
-        let part = |s: &Segment| Part { images: s.images, rows: s.tokens_per_image(), index: index(s) };
+        let part = |s: &Segment| GatherSegment { images: s.images, rows: s.tokens_per_image(), index: index(s) };
         GatherRows { parts: layout.segments().iter().map(part).collect(), together }
     }
 
@@ -58,12 +58,12 @@ impl GatherRows {
         GatherRows::surrounded(layout, before, &vec![after; layout.segments().len()])
     }
 
-    /// The same with a number of rows behind for each segment.
+    /// `before` rows of zeros in front of every image's tokens, and as many behind them as `after` says for the segment.
     pub fn surrounded(layout: &Layout, before: usize, after: &[usize]) -> GatherRows {
         let none = |n| std::iter::repeat_n(NONE, n);
         let part = |(s, &after): (&Segment, &usize)| {
             let index = none(before).chain(0..s.tokens_per_image() as u32).chain(none(after)).collect();
-            Part { images: s.images, rows: s.tokens_per_image(), index }
+            GatherSegment { images: s.images, rows: s.tokens_per_image(), index }
         };
         GatherRows { parts: layout.segments().iter().zip(after).map(part).collect(), together: [1, 1] }
     }
@@ -82,17 +82,17 @@ impl GatherRows {
     }
 
     fn inverse(&self) -> GatherRows {
-        let part = |p: &Part| {
+        let part = |p: &GatherSegment| {
             let mut index = vec![NONE; p.rows];
             for (r, &from) in p.index.iter().enumerate().filter(|(_, from)| **from != NONE) {
                 index[from as usize] = r as u32;
             }
-            Part { images: p.images, rows: p.index.len(), index }
+            GatherSegment { images: p.images, rows: p.index.len(), index }
         };
         GatherRows { parts: self.parts.iter().map(part).collect(), together: [self.together[1], self.together[0]] }
     }
 
-    fn total(&self, rows: impl Fn(&Part) -> usize) -> usize {
+    fn total(&self, rows: impl Fn(&GatherSegment) -> usize) -> usize {
         self.parts.iter().map(|p| p.images * rows(p)).sum()
     }
 }

@@ -68,15 +68,15 @@ pub(super) fn weight_gradient_reference(op: &GroupedConv, io: &mut Io) {
 // ---------------------------------------------------------------- fast
 
 // As in conv2d: products over a matrix of patches. A product of one narrow group would leave most of a register empty, so some groups are
-// bundled: their weights become the blocks on the diagonal of a matrix that is zero elsewhere. The channels of a bundle are copied out of their
-// rows first, and its results into theirs.
+// bundled: their weights become the blocks on the diagonal of a matrix that is zero elsewhere. The channels of a bundle are copied out of
+// their rows first, and its results into theirs.
 
 /// Columns that a product should have at least: those of a register.
 const COLUMNS: usize = 16;
 
-/// How groups share products.
+/// Bundles of groups that share products.
 struct Bundles {
-    /// How many there are.
+    /// Number of bundles.
     count: usize,
     /// Channels of a group before and after.
     group: [usize; 2],

@@ -27,9 +27,11 @@ struct Params {
     pad: u32,
 }
 
-static FORWARD: Kernel = Kernel::new::<Params>("grouped_conv", include_str!("forward.wgsl"), "main", 3);
-static INPUT_GRADIENT: Kernel = Kernel::new::<Params>("grouped_conv_dx", include_str!("input_gradient.wgsl"), "main", 3);
-static WEIGHT_GRADIENT: Kernel = Kernel::new::<Params>("grouped_conv_dw", include_str!("weight_gradient.wgsl"), "main", 3);
+const PARAMS: &str = include_str!("params.wgsl");
+
+static FORWARD: Kernel = Kernel::new::<Params>("grouped_conv", &[include_str!("forward.wgsl"), PARAMS], "main", 3);
+static INPUT_GRADIENT: Kernel = Kernel::new::<Params>("grouped_conv_dx", &[include_str!("input_gradient.wgsl"), PARAMS], "main", 3);
+static WEIGHT_GRADIENT: Kernel = Kernel::new::<Params>("grouped_conv_dw", &[include_str!("weight_gradient.wgsl"), PARAMS], "main", 3);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&FORWARD, &INPUT_GRADIENT, &WEIGHT_GRADIENT];
 

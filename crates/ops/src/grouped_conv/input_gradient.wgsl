@@ -1,13 +1,6 @@
 // Convolution in groups, dx for some images of one segment: a token gathers the outputs that looked at it. One thread owns one element.
 
 // before, after: channels of a group of x and of y; x0, y0: where dx and dy begin in their bindings.
-struct Params {
-    len: u32, groups: u32, before: u32, after: u32,
-    kernel: u32, stride: u32, padding: u32, height: u32,
-    width: u32, out_height: u32, out_width: u32, x0: u32,
-    y0: u32, rows: u32, first: u32, pad0: u32,
-}
-
 @group(0) @binding(0) var<storage, read_write> dy: array<f32>;      // [images, out_height, out_width, groups, after]
 @group(0) @binding(1) var<storage, read_write> weight: array<f32>;  // [groups, after, before, kernel²]
 @group(0) @binding(2) var<storage, read_write> dx: array<f32>;      // [images, height, width, groups, before]

@@ -75,8 +75,8 @@ impl Op for GroupedConv {
     fn gradient(&self, g: &mut Graph, node: &Node, dys: &[Option<Value>], wants: &[bool]) -> Result<Vec<Option<Value>>> {
         let Some(dy) = dys[0] else { return Ok(vec![None; 2]) };
         let (x, weight) = (node.inputs[0], node.inputs[1]);
-        let dw = if wants[1] { Some(g.apply1(WeightGradient(self.clone()), &[dy, x])?) } else { None };
-        let dx = if wants[0] { Some(g.apply1(InputGradient(self.clone()), &[dy, weight])?) } else { None };
+        let dw = if wants[1] { Some(g.apply1(GroupedConvWeightGradient(self.clone()), &[dy, x])?) } else { None };
+        let dx = if wants[0] { Some(g.apply1(GroupedConvInputGradient(self.clone()), &[dy, weight])?) } else { None };
         Ok(vec![dx, dw])
     }
 
@@ -103,16 +103,16 @@ impl Op for GroupedConv {
 
 /// `dx` from `dy` and `W`.
 #[derive(Debug)]
-struct InputGradient(GroupedConv);
+struct GroupedConvInputGradient(GroupedConv);
 
-impl InputGradient {
+impl GroupedConvInputGradient {
     /// I from the shape of `weight`.
     fn channels(&self, weight: &Shape) -> usize {
         weight[1] / self.0.filter.taps() * self.0.groups
     }
 }
 
-impl Op for InputGradient {
+impl Op for GroupedConvInputGradient {
     fn name(&self) -> &'static str {
         "grouped_conv_dx"
     }
@@ -148,9 +148,9 @@ impl Op for InputGradient {
 
 /// `dW` from `dy` and `x`.
 #[derive(Debug)]
-struct WeightGradient(GroupedConv);
+struct GroupedConvWeightGradient(GroupedConv);
 
-impl Op for WeightGradient {
+impl Op for GroupedConvWeightGradient {
     fn name(&self) -> &'static str {
         "grouped_conv_dw"
     }

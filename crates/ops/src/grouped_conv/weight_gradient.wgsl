@@ -4,13 +4,6 @@
 const PIECE = 256u;  // rows of dy
 
 // before, after: channels of a group of x and of y; x0, y0: where x and dy begin in their bindings; first: number of the first piece.
-struct Params {
-    len: u32, groups: u32, before: u32, after: u32,
-    kernel: u32, stride: u32, padding: u32, height: u32,
-    width: u32, out_height: u32, out_width: u32, x0: u32,
-    y0: u32, rows: u32, first: u32, pad0: u32,
-}
-
 @group(0) @binding(0) var<storage, read_write> dy: array<f32>;       // [images, out_height, out_width, groups, after]
 @group(0) @binding(1) var<storage, read_write> x: array<f32>;        // [images, height, width, groups, before]
 @group(0) @binding(2) var<storage, read_write> partial: array<f32>;  // [pieces, groups, after, before, kernel²]

@@ -1,8 +1,7 @@
 // Rows scaled to unit length, forward. A workgroup owns four rows; 64 threads share a row, each takes every 64th column. The contract is
 // in mod.rs.
 
-const ROWS = 4u;
-const LANES = 64u;
+alias Sum = f32;
 
 struct Params { rows: u32, cols: u32, eps: f32, pad: u32 }
 
@@ -11,39 +10,15 @@ struct Params { rows: u32, cols: u32, eps: f32, pad: u32 }
 @group(0) @binding(2) var<storage, read_write> norms: array<f32>;  // [rows]
 @group(0) @binding(3) var<uniform>             p: Params;
 
-var<workgroup> partial: array<f32, 256>;  // [ROWS, LANES]
-var<workgroup> eighths: array<f32, 32>;   // [ROWS, 8]
-
-// Sum of `v` over the 64 threads of a row, the same value for each.
-fn sum_over_row(tid: u32, v: f32) -> f32 {
-    let lane = tid % LANES;
-    let eighth = tid / LANES * 8u;
-    partial[tid] = v;
-    workgroupBarrier();  // all 64 values are there
-    if lane < 8u {
-        var sum = 0.0;
-        for (var i = 0u; i < LANES; i += 8u) { sum += partial[tid + i]; }
-        eighths[eighth + lane] = sum;
-    }
-    workgroupBarrier();  // all 8 sums are there
-    var sum = 0.0;
-    for (var i = 0u; i < 8u; i++) { sum += eighths[eighth + i]; }
-    return sum;
-}
-
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, @builtin(local_invocation_index) tid: u32) {
-    let row = (wg.y * grid.x + wg.x) * ROWS + tid / LANES;
+    let row = row_of(wg, grid, tid);
     let lane = tid % LANES;
-    // A row beyond the last has no columns; its threads stay for the barriers.
-    let inside = row < p.rows;
-    let begin = row * p.cols;
-    let cols = select(0u, p.cols, inside);
 
     var squares = 0.0;
-    for (var c = lane; c < cols; c += LANES) { let v = x[begin + c]; squares += v * v; }
+    for (var c = lane; c < row.cols; c += LANES) { let v = x[row.begin + c]; squares += v * v; }
     let norm = max(sqrt(sum_over_row(tid, squares)), p.eps);
 
-    for (var c = lane; c < cols; c += LANES) { y[begin + c] = x[begin + c] / norm; }
-    if inside && lane == 0u { norms[row] = norm; }
+    for (var c = lane; c < row.cols; c += LANES) { y[row.begin + c] = x[row.begin + c] / norm; }
+    if row.exists && lane == 0u { norms[row.index] = norm; }
 }

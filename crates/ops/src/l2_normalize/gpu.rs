@@ -1,5 +1,5 @@
 use bytemuck::{Pod, Zeroable};
-use esvit_gpu::{Grid, Kernel, Recorder};
+use esvit_gpu::{Grid, Kernel, Recorder, reduce};
 use esvit_graph::{GpuIo, Result};
 
 use super::EPS;
@@ -14,8 +14,8 @@ struct Params {
     pad: u32,
 }
 
-static FORWARD: Kernel = Kernel::new::<Params>("l2_normalize", include_str!("forward.wgsl"), "main", 3);
-static BACKWARD: Kernel = Kernel::new::<Params>("l2_normalize_dx", include_str!("backward.wgsl"), "main", 4);
+static FORWARD: Kernel = Kernel::new::<Params>("l2_normalize", &[include_str!("forward.wgsl"), reduce::OVER_ROWS], "main", 3);
+static BACKWARD: Kernel = Kernel::new::<Params>("l2_normalize_dx", &[include_str!("backward.wgsl"), reduce::OVER_ROWS], "main", 4);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&FORWARD, &BACKWARD];
 

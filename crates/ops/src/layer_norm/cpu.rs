@@ -3,7 +3,7 @@ use esvit_simd::cpu::madd;
 use esvit_simd::{half, lanes, multiversion};
 use rayon::prelude::*;
 
-use crate::partial::column_sums;
+use crate::column_sums::column_sums;
 
 pub(super) fn reference(io: &mut Io, eps: f32) {
     let (x, gamma, beta) = (io.f32(0), io.f32(1), io.f32(2));

@@ -1,7 +1,6 @@
 // Layer norm, forward. A workgroup owns four rows; 64 threads share a row, each takes every 64th column. The contract is in mod.rs.
 
-const ROWS = 4u;
-const LANES = 64u;
+alias Sum = f32;
 
 struct Params { rows: u32, cols: u32, eps: f32, pad: u32 }
 
@@ -12,44 +11,19 @@ struct Params { rows: u32, cols: u32, eps: f32, pad: u32 }
 @group(0) @binding(4) var<storage, read_write> stats: array<vec2f>;  // [rows] mean, rstd
 @group(0) @binding(5) var<uniform>             p: Params;
 
-var<workgroup> partial: array<f32, 256>;  // [ROWS, LANES]
-var<workgroup> eighths: array<f32, 32>;   // [ROWS, 8]
-
-// Sum of `v` over the 64 threads of a row, the same value for each. The next call needs no barrier before it: it writes `partial` when
-// all have passed this call's second barrier, and `eighths` when all have passed its own first one.
-fn sum_over_row(tid: u32, v: f32) -> f32 {
-    let lane = tid % LANES;
-    let eighth = tid / LANES * 8u;
-    partial[tid] = v;
-    workgroupBarrier();  // all 64 values are there
-    if lane < 8u {
-        var sum = 0.0;
-        for (var i = 0u; i < LANES; i += 8u) { sum += partial[tid + i]; }
-        eighths[eighth + lane] = sum;
-    }
-    workgroupBarrier();  // all 8 sums are there
-    var sum = 0.0;
-    for (var i = 0u; i < 8u; i++) { sum += eighths[eighth + i]; }
-    return sum;
-}
-
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, @builtin(local_invocation_index) tid: u32) {
-    let row = (wg.y * grid.x + wg.x) * ROWS + tid / LANES;
+    let row = row_of(wg, grid, tid);
     let lane = tid % LANES;
-    // A row beyond the last has no columns; its threads stay for the barriers.
-    let inside = row < p.rows;
-    let begin = row * p.cols;
-    let cols = select(0u, p.cols, inside);
 
     var sum = 0.0;
-    for (var c = lane; c < cols; c += LANES) { sum += x[begin + c]; }
+    for (var c = lane; c < row.cols; c += LANES) { sum += x[row.begin + c]; }
     let mean = sum_over_row(tid, sum) / f32(p.cols);
 
     var squares = 0.0;
-    for (var c = lane; c < cols; c += LANES) { let d = x[begin + c] - mean; squares += d * d; }
+    for (var c = lane; c < row.cols; c += LANES) { let d = x[row.begin + c] - mean; squares += d * d; }
     let rstd = inverseSqrt(sum_over_row(tid, squares) / f32(p.cols) + p.eps);
 
-    for (var c = lane; c < cols; c += LANES) { y[begin + c] = (x[begin + c] - mean) * rstd * gamma[c] + beta[c]; }
-    if inside && lane == 0u { stats[row] = vec2f(mean, rstd); }
+    for (var c = lane; c < row.cols; c += LANES) { y[row.begin + c] = (x[row.begin + c] - mean) * rstd * gamma[c] + beta[c]; }
+    if row.exists && lane == 0u { stats[row.index] = vec2f(mean, rstd); }
 }

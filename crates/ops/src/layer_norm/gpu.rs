@@ -1,5 +1,5 @@
 use bytemuck::{Pod, Zeroable};
-use esvit_gpu::reduce::column_sum;
+use esvit_gpu::reduce::{self, column_sum};
 use esvit_gpu::{Grid, Kernel, Recorder};
 use esvit_graph::{GpuIo, Result};
 
@@ -16,16 +16,18 @@ struct Params {
 /// Mirrors `Params` in `scale_gradient.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct SumParams {
+struct ScaleGradientParams {
     rows: u32,
     cols: u32,
     piece: u32,
     first: u32,
 }
 
-static FORWARD: Kernel = Kernel::new::<Params>("layer_norm", include_str!("forward.wgsl"), "main", 5);
-static INPUT_GRADIENT: Kernel = Kernel::new::<Params>("layer_norm_dx", include_str!("input_gradient.wgsl"), "main", 5);
-static SCALE_GRADIENT: Kernel = Kernel::new::<SumParams>("layer_norm_dscale", include_str!("scale_gradient.wgsl"), "main", 5);
+static FORWARD: Kernel = Kernel::new::<Params>("layer_norm", &[include_str!("forward.wgsl"), reduce::OVER_ROWS], "main", 5);
+static INPUT_GRADIENT: Kernel =
+    Kernel::new::<Params>("layer_norm_dx", &[include_str!("input_gradient.wgsl"), reduce::OVER_ROWS], "main", 5);
+static SCALE_GRADIENT: Kernel =
+    Kernel::new::<ScaleGradientParams>("layer_norm_dscale", &[include_str!("scale_gradient.wgsl"), reduce::OVER_COLUMNS], "main", 5);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&FORWARD, &INPUT_GRADIENT, &SCALE_GRADIENT];
 
@@ -75,7 +77,7 @@ pub(super) fn scale_gradient(io: &GpuIo, rec: &mut Recorder) -> Result<()> {
         let (from, rows) = (range.start, range.len());
         let (x, stats, dy) = (io.inputs[0].rows(from, rows, cols), io.inputs[1].rows(from, rows, 2), io.inputs[2].rows(from, rows, cols));
         let count = rows.div_ceil(piece);
-        let params = SumParams { rows: rows as u32, cols: cols as u32, piece: piece as u32, first: first as u32 };
+        let params = ScaleGradientParams { rows: rows as u32, cols: cols as u32, piece: piece as u32, first: first as u32 };
         let grid = Grid([groups as u32, count as u32, 1]);
         rec.dispatch(&SCALE_GRADIENT, &[&x, &stats, &dy, &dgamma, &dbeta], &params, grid)?;
         first += count;

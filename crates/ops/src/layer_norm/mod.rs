@@ -14,14 +14,10 @@ pub(crate) mod gpu;
 
 pub use cases::cases;
 
-use std::any::Any;
-use std::sync::Arc;
-
 use esvit_gpu::Recorder;
-use esvit_graph::{DType, GpuIo, Graph, Io, Next, Node, Op, Result, Shape, Value};
+use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Result, Shape, Value};
 
-use crate::linear::{Chain, Linear};
-use crate::{check, rounded};
+use crate::{bf16x2, check, column_sums};
 
 /// The operator; `eps` is added to the variance.
 #[derive(Debug)]
@@ -48,10 +44,10 @@ impl Op for LayerNorm {
         let (x, gamma, stats) = (node.inputs[0], node.inputs[1], node.outputs[1]);
         let mut grads = vec![None; 3];
         if wants[0] {
-            grads[0] = Some(g.apply1(InputGradient, &[x, gamma, stats, dy])?);
+            grads[0] = Some(g.apply1(LayerNormInputGradient, &[x, gamma, stats, dy])?);
         }
         if wants[1] || wants[2] {
-            let both = g.apply(ScaleGradient, &[x, stats, dy])?;
+            let both = g.apply(LayerNormScaleGradient, &[x, stats, dy])?;
             grads[1] = Some(both[0]);
             grads[2] = Some(both[1]);
         }
@@ -71,24 +67,19 @@ impl Op for LayerNorm {
     }
 
     fn writes_bf16x2(&self, inputs: &[&Shape]) -> bool {
-        rounded::even(inputs[0])
+        bf16x2::has_even_rows(inputs[0])
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
         gpu::forward(io, rec, self.eps)
     }
-
-    fn absorb(&self, _operands: usize, next: &Next, constant: bool) -> Option<Arc<dyn Op>> {
-        let is_layer = next.operand == 0 && (next.op as &dyn Any).is::<Linear>();
-        (is_layer && constant).then(|| Arc::new(Chain::new(Some(self.eps), next.operands)) as Arc<dyn Op>)
-    }
 }
 
-/// `dx = rstd·(h − mean(h) − x̂·mean(h·x̂))` with `h = dy·gamma`.
+/// Gradient of the operand: `dx = rstd·(h − mean(h) − x̂·mean(h·x̂))` with `h = dy·gamma`.
 #[derive(Debug)]
-struct InputGradient;
+struct LayerNormInputGradient;
 
-impl Op for InputGradient {
+impl Op for LayerNormInputGradient {
     fn name(&self) -> &'static str {
         "layer_norm_dx"
     }
@@ -111,11 +102,11 @@ impl Op for InputGradient {
     }
 }
 
-/// `dgamma = Σ_rows dy·x̂`, `dbeta = Σ_rows dy`.
+/// Gradients of scale and shift: `dgamma = Σ_rows dy·x̂`, `dbeta = Σ_rows dy`.
 #[derive(Debug)]
-struct ScaleGradient;
+struct LayerNormScaleGradient;
 
-impl Op for ScaleGradient {
+impl Op for LayerNormScaleGradient {
     fn name(&self) -> &'static str {
         "layer_norm_dscale"
     }
@@ -139,6 +130,6 @@ impl Op for ScaleGradient {
     }
 
     fn scratch(&self, inputs: &[&Shape], _threads: usize) -> usize {
-        crate::partial::scratch(inputs[0][0], 2 * inputs[0][1]) + 8 * inputs[0][1]
+        column_sums::scratch(inputs[0][0], 2 * inputs[0][1]) + 8 * inputs[0][1]
     }
 }

@@ -2,6 +2,8 @@
 // columns of one piece; four threads share a column, each takes every fourth row, and the first adds the four sums in order. The contract
 // is in mod.rs.
 
+alias Sum = vec2f;
+
 struct Params { rows: u32, cols: u32, piece: u32, first: u32 }
 
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;        // [rows, cols]
@@ -11,13 +13,10 @@ struct Params { rows: u32, cols: u32, piece: u32, first: u32 }
 @group(0) @binding(4) var<storage, read_write> dbeta: array<f32>;    // [pieces, cols]
 @group(0) @binding(5) var<uniform>             p: Params;
 
-var<workgroup> partial: array<vec2f, 256>;  // [4, 64]
-
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) tid: u32) {
-    let lane = tid % 64u;
     let share = tid / 64u;
-    let col = wg.x * 64u + lane;
+    let col = wg.x * 64u + tid % 64u;
     let end = min(p.rows, (wg.y + 1u) * p.piece);
     var sums = vec2f();
     if col < p.cols {
@@ -27,10 +26,8 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) tid: 
             sums += vec2f(d * ((x[row * p.cols + col] - of_row.x) * of_row.y), d);
         }
     }
-    partial[tid] = sums;
-    workgroupBarrier();  // all four shares are there
+    let total = sum_over_column(tid, sums);
     if share == 0u && col < p.cols {
-        let total = partial[lane] + partial[64u + lane] + partial[128u + lane] + partial[192u + lane];
         dgamma[(p.first + wg.y) * p.cols + col] = total.x;
         dbeta[(p.first + wg.y) * p.cols + col] = total.y;
     }

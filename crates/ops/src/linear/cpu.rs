@@ -1,8 +1,9 @@
-use esvit_graph::{Io, Precision, Prepacked, Shape, Slice, SliceMut};
+use esvit_graph::{Io, Precision, Prepacked, Shape, Slice};
 use esvit_simd::gemm::{Epilogue, Packed, Product};
 use esvit_simd::{Mat, MatMut, Pool, lanes};
 
-use crate::partial::column_sums;
+use crate::bf16x2::{operand, result};
+use crate::column_sums::column_sums;
 use crate::precision::rounding;
 
 pub(super) fn reference(io: &mut Io) {
@@ -17,23 +18,6 @@ pub(super) fn reference(io: &mut Io) {
     }
 }
 
-/// A matrix as the program keeps it.
-pub(super) fn operand<'a>(io: &Io<'a>, i: usize) -> Mat<'a> {
-    let (rows, cols) = io.matrix(i);
-    match io.bf16x2(i) {
-        Some(words) => Mat::bf16x2(words, rows, cols),
-        None => Mat::new(io.f32(i), rows, cols),
-    }
-}
-
-/// The same to write to.
-pub(super) fn result<'a>(y: &'a mut SliceMut, rows: usize, cols: usize) -> MatMut<'a> {
-    match y {
-        SliceMut::U32(words) => MatMut::bf16x2(words, rows, cols),
-        SliceMut::F32(y) => MatMut::new(y, rows, cols),
-    }
-}
-
 /// `y = x·Wᵀ + b`.
 pub(super) fn fast(io: &mut Io, bias: Option<&[f32]>) {
     let ((rows, width), (out, _)) = (io.matrix(0), io.matrix(1));
@@ -45,7 +29,7 @@ pub(super) fn fast(io: &mut Io, bias: Option<&[f32]>) {
     }
 }
 
-/// A weight that does not change, in the order of the products.
+/// Packs a weight that does not change in the order of the products.
 pub(super) fn prepack(weight: Option<Slice>, shape: &Shape, precision: Precision) -> Option<Prepacked> {
     let packed = Packed::new(Mat::new(weight?.f32(), shape[0], shape[1]).t(), rounding(precision))?;
     Some(Prepacked { bytes: packed.bytes(), value: Box::new(packed), replaces: vec![1] })
@@ -61,16 +45,16 @@ pub(super) fn input_gradient_reference(io: &mut Io) {
     }
 }
 
-/// `dx = dy·W`, and what follows.
-pub(super) fn input_gradient(io: &mut Io, after: Epilogue) {
+/// `dx = epilogue(dy·W)`.
+pub(crate) fn input_gradient(io: &mut Io, epilogue: Epilogue) {
     let (dy, weight) = (operand(io, 0), operand(io, 1));
     let ((rows, _), (_, width)) = (io.matrix(0), io.matrix(1));
     let pool = io.pool;
-    let how = Product { rounding: rounding(io.precision), after, parallel: true, ..Default::default() };
+    let how = Product { rounding: rounding(io.precision), epilogue, parallel: true, ..Default::default() };
     how.run(dy, weight, result(&mut io.outputs[0], rows, width), pool);
 }
 
-/// With two results the second is `db`.
+/// Plain gradients of the weight and, as a second result, of the bias.
 pub(super) fn weight_gradient_reference(io: &mut Io) {
     let (dy, x) = (io.f32(0), io.f32(1));
     let ((rows, out), (_, width)) = (io.matrix(0), io.matrix(1));
@@ -85,14 +69,14 @@ pub(super) fn weight_gradient_reference(io: &mut Io) {
     }
 }
 
-/// The sums of dy's columns on the way, where the product packs them anyway.
+/// Gradient of the weight; the bias's comes with it where the product packs the columns of dy anyway.
 pub(super) fn weight_gradient(io: &mut Io) {
     let ((_, out), (_, width)) = (io.matrix(0), io.matrix(1));
     let pool = io.pool;
     let how = Product { rounding: rounding(io.precision), parallel: true, ..Default::default() };
     let (a, b) = (operand(io, 0).t(), operand(io, 1));
     if let [dw, db] = &mut io.outputs[..] {
-        if how.run_and_sum(a, b, MatMut::new(dw.f32(), out, width), db.f32(), pool) {
+        if how.run_with_row_sums(a, b, MatMut::new(dw.f32(), out, width), db.f32(), pool) {
             return;
         }
         column_sum_fast(pool, io.inputs[0].f32(), out, db.f32());

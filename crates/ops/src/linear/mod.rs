@@ -2,27 +2,24 @@
 //!
 //! - `x` `[N, I]`, `weight` `[O, I]` (PyTorch's layout), `bias` `[O]` (optional), `y` `[N, O]`
 //! - `dx = dy·W`, `dW = dyᵀ·x`, `db = Σ_rows dy`
-//! - in mixed precision x, W and dy are rounded for the products; the bias, its gradient and all sums are not. On a CPU x, y, dy and dx may be
-//!   kept rounded where no one reads more of them ([`esvit_graph::Program::with_bf16x2`]); db is then the sum of those
+//! - in mixed precision x, W and dy are rounded for the products; the bias, its gradient and all sums are not. On a CPU x, y, dy and dx may
+//!   be kept as words of two bf16 where every reader rounds them ([`esvit_graph::Program::with_bf16x2`]); db is then the sum of rounded
+//!   values
 
 mod cases;
-mod chain;
 mod cpu;
 mod gpu;
-mod through_gelu;
 
 pub use cases::cases;
-pub use chain::Chain;
-
-use std::sync::Arc;
+pub(crate) use cpu::input_gradient;
 
 use esvit_gpu::Recorder;
-use esvit_graph::{DType, GpuIo, Graph, Io, Next, Node, Op, Precision, Prepacked, Result, Shape, Slice, Value};
+use esvit_graph::{DType, GpuIo, Graph, Io, Node, Op, Precision, Prepacked, Result, Shape, Slice, Value};
 
 use esvit_simd::gemm::Epilogue;
 
-use crate::check;
-use crate::rounded::even;
+use crate::bf16x2::has_even_rows;
+use crate::{check, column_sums};
 
 /// The layer; with two operands there is no bias.
 #[derive(Debug)]
@@ -52,7 +49,7 @@ impl Op for Linear {
         let mut grads = vec![None; node.inputs.len()];
         match (wants[1], wants.get(2) == Some(&true)) {
             (true, bias) => {
-                let results = g.apply(WeightGradient { bias }, &[dy, x])?;
+                let results = g.apply(LinearWeightGradient { bias }, &[dy, x])?;
                 grads[1] = Some(results[0]);
                 if bias {
                     grads[2] = Some(results[1]);
@@ -62,7 +59,7 @@ impl Op for Linear {
             (false, false) => {}
         }
         if wants[0] {
-            grads[0] = Some(g.apply1(InputGradient, &[dy, weight])?);
+            grads[0] = Some(g.apply1(LinearInputGradient, &[dy, weight])?);
         }
         Ok(grads)
     }
@@ -81,7 +78,7 @@ impl Op for Linear {
     }
 
     fn reads_bf16x2(&self, operand: usize, inputs: &[&Shape]) -> bool {
-        operand == 0 && even(inputs[0])
+        operand == 0 && has_even_rows(inputs[0])
     }
 
     fn writes_bf16x2(&self, inputs: &[&Shape]) -> bool {
@@ -90,10 +87,6 @@ impl Op for Linear {
 
     fn prepack(&self, operands: &[Option<Slice>], shapes: &[&Shape], precision: Precision) -> Option<Prepacked> {
         cpu::prepack(operands[1], shapes[1], precision)
-    }
-
-    fn absorb(&self, operands: usize, next: &Next, constant: bool) -> Option<Arc<dyn Op>> {
-        Chain::new(None, operands).and(next, constant)
     }
 
     fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
@@ -105,11 +98,11 @@ impl Op for Linear {
     }
 }
 
-/// `dx[N, I] = dy[N, O]·W[O, I]`.
+/// Gradient of the operand: `dx[N, I] = dy[N, O]·W[O, I]`.
 #[derive(Debug)]
-struct InputGradient;
+pub(crate) struct LinearInputGradient;
 
-impl Op for InputGradient {
+impl Op for LinearInputGradient {
     fn name(&self) -> &'static str {
         "linear_dx"
     }
@@ -130,16 +123,12 @@ impl Op for InputGradient {
         cpu::input_gradient(io, Epilogue::Identity);
     }
 
-    fn absorb(&self, _operands: usize, next: &Next, _constant: bool) -> Option<Arc<dyn Op>> {
-        through_gelu::absorb(next)
-    }
-
     fn reads_bf16x2(&self, operand: usize, inputs: &[&Shape]) -> bool {
-        operand == 0 && even(inputs[0])
+        operand == 0 && has_even_rows(inputs[0])
     }
 
     fn writes_bf16x2(&self, inputs: &[&Shape]) -> bool {
-        even(inputs[1]) && esvit_simd::gemm::writes_bf16x2(inputs[1][0])
+        has_even_rows(inputs[1]) && esvit_simd::gemm::writes_bf16x2(inputs[1][0])
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
@@ -155,13 +144,13 @@ impl Op for InputGradient {
     }
 }
 
-/// `dW[O, I] = dy[N, O]ᵀ·x[N, I]`, and where there is a bias `db[O] = Σ_rows dy`: one pass over dy.
+/// Gradients of the weight and, where there is one, the bias: `dW[O, I] = dy[N, O]ᵀ·x[N, I]` and `db[O] = Σ_rows dy` in one pass over dy.
 #[derive(Debug)]
-struct WeightGradient {
+struct LinearWeightGradient {
     bias: bool,
 }
 
-impl Op for WeightGradient {
+impl Op for LinearWeightGradient {
     fn name(&self) -> &'static str {
         "linear_dw"
     }
@@ -187,7 +176,7 @@ impl Op for WeightGradient {
     }
 
     fn reads_bf16x2(&self, operand: usize, inputs: &[&Shape]) -> bool {
-        even(inputs[operand])
+        has_even_rows(inputs[operand])
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
@@ -196,7 +185,7 @@ impl Op for WeightGradient {
 
     fn scratch(&self, inputs: &[&Shape], threads: usize) -> usize {
         let (rows, out) = (inputs[0][0], inputs[0][1]);
-        let sums = esvit_simd::gemm::row_sums_scratch(out, rows).max(crate::partial::scratch(rows, out));
+        let sums = esvit_simd::gemm::row_sums_scratch(out, rows).max(column_sums::scratch(rows, out));
         esvit_simd::gemm::scratch(out, inputs[1][1], rows, threads) + if self.bias { sums } else { 0 }
     }
 
@@ -205,7 +194,7 @@ impl Op for WeightGradient {
     }
 }
 
-/// `y[C] = Σ_rows x[rows, C]`: the gradient of a bias.
+/// Gradient of a bias: `y[C] = Σ_rows x[rows, C]`.
 #[derive(Debug)]
 pub struct ColumnSum;
 
@@ -233,6 +222,6 @@ impl Op for ColumnSum {
     }
 
     fn scratch(&self, inputs: &[&Shape], _threads: usize) -> usize {
-        crate::partial::scratch(inputs[0][0], inputs[0][1])
+        column_sums::scratch(inputs[0][0], inputs[0][1])
     }
 }

@@ -2,12 +2,6 @@
 // dx and looks at the windows around it, in the order of their taps.
 
 // x0, y0: where dx and dy begin in their bindings; taps begin where dy does.
-struct Params {
-    len: u32, cols: u32, kernel: u32, stride: u32,
-    padding: u32, height: u32, width: u32, out_height: u32,
-    out_width: u32, x0: u32, y0: u32, pad: u32,
-}
-
 @group(0) @binding(0) var<storage, read_write> dy: array<f32>;    // [images, out_height, out_width, cols]
 @group(0) @binding(1) var<storage, read_write> taps: array<u32>;  // [images, out_height, out_width, cols]
 @group(0) @binding(2) var<storage, read_write> dx: array<f32>;    // [images, height, width, cols]

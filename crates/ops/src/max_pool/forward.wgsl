@@ -1,12 +1,6 @@
 // Largest value of a sliding window and its tap, for some images of one segment. One thread owns one element of y.
 
 // x0, y0: where the operands begin in their bindings; taps begin where y does.
-struct Params {
-    len: u32, cols: u32, kernel: u32, stride: u32,
-    padding: u32, height: u32, width: u32, out_height: u32,
-    out_width: u32, x0: u32, y0: u32, pad: u32,
-}
-
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;     // [images, height, width, cols]
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;     // [images, out_height, out_width, cols]
 @group(0) @binding(2) var<storage, read_write> taps: array<u32>;  // [images, out_height, out_width, cols]

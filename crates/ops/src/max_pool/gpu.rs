@@ -23,8 +23,10 @@ struct Params {
     pad: u32,
 }
 
-static FORWARD: Kernel = Kernel::new::<Params>("max_pool", include_str!("forward.wgsl"), "main", 3);
-static BACKWARD: Kernel = Kernel::new::<Params>("max_pool_dx", include_str!("backward.wgsl"), "main", 3);
+const PARAMS: &str = include_str!("params.wgsl");
+
+static FORWARD: Kernel = Kernel::new::<Params>("max_pool", &[include_str!("forward.wgsl"), PARAMS], "main", 3);
+static BACKWARD: Kernel = Kernel::new::<Params>("max_pool_dx", &[include_str!("backward.wgsl"), PARAMS], "main", 3);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&FORWARD, &BACKWARD];
 

@@ -17,8 +17,8 @@ struct Params {
     pad: [u32; 2],
 }
 
-static MERGE: Kernel = Kernel::new::<Params>("patch_merge", include_str!("merge.wgsl"), "main", 2);
-static SPLIT: Kernel = Kernel::new::<Params>("patch_split", include_str!("split.wgsl"), "main", 2);
+static MERGE: Kernel = Kernel::new::<Params>("patch_merge", &[include_str!("merge.wgsl")], "main", 2);
+static SPLIT: Kernel = Kernel::new::<Params>("patch_split", &[include_str!("split.wgsl")], "main", 2);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&MERGE, &SPLIT];
 

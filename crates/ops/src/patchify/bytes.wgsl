@@ -1,8 +1,8 @@
 // 8-bit pixels to rows of patches, for some images of one segment. One thread owns one element of y. The contract is in mod.rs.
 
-// gain, bias: of each channel; side: of a patch; height, width: in pixels; x0: the first byte in its binding; y0: the first element.
+// scale, bias: of each channel; side: of a patch; height, width: in pixels; x0: the first byte in its binding; y0: the first element.
 struct Params {
-    gain: vec4f, bias: vec4f,
+    scale: vec4f, bias: vec4f,
     len: u32, side: u32, height: u32, width: u32,
     x0: u32, y0: u32, pad0: u32, pad1: u32,
 }
@@ -15,17 +15,8 @@ struct Params {
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, @builtin(local_invocation_index) tid: u32) {
     let i = (wg.y * grid.x + wg.x) * 256u + tid;
     if i >= p.len { return; }
-    let area = p.side * p.side;
-    let wide = p.width / p.side;
-    let tokens = p.height / p.side * wide;
-    let k = i % (3u * area);      // (channel, row, column) in the patch
-    let token = i / (3u * area);  // of all images
-    let channel = k / area;
-    let image = token / tokens;
-    let t = token % tokens;
-    let row = t / wide * p.side + k / p.side % p.side;
-    let col = t % wide * p.side + k % p.side;
-    let at = p.x0 + ((image * p.height + row) * p.width + col) * 3u + channel;
-    let value = (x[at / 4u] >> (at % 4u * 8u)) & 255u;
-    y[p.y0 + i] = f32(value) * p.gain[channel] + p.bias[channel];
+    let at = pixel_of(i);
+    let byte = p.x0 + ((at.image * p.height + at.row) * p.width + at.col) * 3u + at.channel;
+    let value = (x[byte / 4u] >> (byte % 4u * 8u)) & 255u;
+    y[p.y0 + i] = f32(value) * p.scale[at.channel] + p.bias[at.channel];
 }

@@ -11,15 +11,6 @@ struct Params { len: u32, side: u32, height: u32, width: u32, x0: u32, y0: u32, 
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, @builtin(local_invocation_index) tid: u32) {
     let i = (wg.y * grid.x + wg.x) * 256u + tid;
     if i >= p.len { return; }
-    let area = p.side * p.side;
-    let wide = p.width / p.side;
-    let tokens = p.height / p.side * wide;
-    let k = i % (3u * area);      // (channel, row, column) in the patch
-    let token = i / (3u * area);  // of all images
-    let channel = k / area;
-    let image = token / tokens;
-    let t = token % tokens;
-    let row = t / wide * p.side + k / p.side % p.side;
-    let col = t % wide * p.side + k % p.side;
-    y[p.y0 + i] = x[p.x0 + ((image * 3u + channel) * p.height + row) * p.width + col];
+    let at = pixel_of(i);
+    y[p.y0 + i] = x[p.x0 + ((at.image * 3u + at.channel) * p.height + at.row) * p.width + at.col];
 }

@@ -22,14 +22,16 @@ struct Params {
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct BytesParams {
-    gain: [f32; 4],
+    scale: [f32; 4],
     bias: [f32; 4],
     rest: Params,
 }
 
-static BYTES: Kernel = Kernel::new::<BytesParams>("patchify_bytes", include_str!("bytes.wgsl"), "main", 2);
-static FLOATS: Kernel = Kernel::new::<Params>("patchify", include_str!("floats.wgsl"), "main", 2);
-static BACKWARD: Kernel = Kernel::new::<Params>("unpatchify", include_str!("backward.wgsl"), "main", 2);
+const PIXEL: &str = include_str!("pixel.wgsl");
+
+static BYTES: Kernel = Kernel::new::<BytesParams>("patchify_bytes", &[include_str!("bytes.wgsl"), PIXEL], "main", 2);
+static FLOATS: Kernel = Kernel::new::<Params>("patchify", &[include_str!("floats.wgsl"), PIXEL], "main", 2);
+static BACKWARD: Kernel = Kernel::new::<Params>("unpatchify", &[include_str!("backward.wgsl")], "main", 2);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&BYTES, &FLOATS, &BACKWARD];
 
@@ -40,7 +42,7 @@ pub(super) fn forward(op: &Patchify, io: &GpuIo, rec: &mut Recorder) -> Result<(
 
 fn bytes(op: &Patchify, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
     // One fused multiply-add a pixel, as in the fast version.
-    let gain = std::array::from_fn(|c| STD.get(c).map_or(0.0, |std| 1.0 / (255.0 * std)));
+    let scale = std::array::from_fn(|c| STD.get(c).map_or(0.0, |std| 1.0 / (255.0 * std)));
     let bias = std::array::from_fn(|c| STD.get(c).map_or(0.0, |std| -MEAN[c] / std));
     let (mut byte, mut element) = (0, 0);
     for piece in op.pixels.pieces(rec, image_bytes) {
@@ -50,7 +52,7 @@ fn bytes(op: &Patchify, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
         let (x, early) = rec.aligned(&io.inputs[0], word, (byte + pixels).div_ceil(4) - word);
         let (y, y0) = rec.aligned(&io.outputs[0], element, len);
         let rest = params(op, &piece, len, 4 * early + (byte % 4) as u32, y0);
-        rec.dispatch(&BYTES, &[&x, &y], &BytesParams { gain, bias, rest }, Grid::elements(len, 256))?;
+        rec.dispatch(&BYTES, &[&x, &y], &BytesParams { scale, bias, rest }, Grid::elements(len, 256))?;
         byte += pixels;
         element += len;
     }

@@ -100,7 +100,7 @@ impl Op for Patchify {
         let p = self.patch;
         let width = 3 * p * p;
         // One fused multiply-add a pixel, exact to half a unit of the two-step formula.
-        let gain: [f32; 3] = std::array::from_fn(|c| 1.0 / (255.0 * STD[c]));
+        let scale: [f32; 3] = std::array::from_fn(|c| 1.0 / (255.0 * STD[c]));
         let offset: [f32; 3] = std::array::from_fn(|c| -MEAN[c] / STD[c]);
         let mut rest = io.out();
         let mut jobs = Vec::new();
@@ -117,7 +117,7 @@ impl Op for Patchify {
                     let line = &pixels[pixel + ((row + i) * cols + col) * 3..][..3 * p];
                     for (j, rgb) in line.chunks_exact(3).enumerate() {
                         for c in 0..3 {
-                            y[(c * p + i) * p + j] = rgb[c] as f32 * gain[c] + offset[c];
+                            y[(c * p + i) * p + j] = rgb[c] as f32 * scale[c] + offset[c];
                         }
                     }
                 }

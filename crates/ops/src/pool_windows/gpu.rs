@@ -25,9 +25,11 @@ struct Params {
     pad: [u32; 2],
 }
 
-static FORWARD: Kernel = Kernel::new::<Params>("pool_windows", include_str!("forward.wgsl"), "main", 6);
-static DKV: Kernel = Kernel::new::<Params>("pool_windows_dkv", include_str!("backward.wgsl"), "dkv", 7);
-static SUMS: Kernel = Kernel::new::<Params>("pool_windows_sums", include_str!("backward.wgsl"), "sums", 7);
+const WINDOWS: &str = include_str!("windows.wgsl");
+
+static FORWARD: Kernel = Kernel::new::<Params>("pool_windows", &[include_str!("forward.wgsl"), WINDOWS], "main", 6);
+static DKV: Kernel = Kernel::new::<Params>("pool_windows_dkv", &[include_str!("backward.wgsl"), WINDOWS], "dkv", 7);
+static SUMS: Kernel = Kernel::new::<Params>("pool_windows_sums", &[include_str!("backward.wgsl"), WINDOWS], "sums", 7);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&FORWARD, &DKV, &SUMS];
 

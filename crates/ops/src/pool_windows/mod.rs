@@ -1,12 +1,12 @@
 //! Windows pooled to further keys and values, behind the tokens of each image.
 //!
 //! A pooled window is `P[m, c] = b + Σ_l weight[l]·k[l, c]` over its w² tokens, padding being zero; without weights their mean. Its key is
-//! `P·key_scale[head]`, its value `P·value_scale[head]`: the reference pools keys in both places.
+//! `P·key_scale[head]`, its value `P·value_scale[head]`: the original pools keys in both places.
 //!
 //! - `kv` `[images·(globals + tokens), 2·C]`, `y` `[images·(globals + tokens + windows), 2·C]`
 //! - `key_scale`, `value_scale` `[1, H]`; `weight` `[1, w²]` and `b` `[1]` (both or none)
 //!
-//! Source: `Long2DSCSelfAttention` of the EsViT reference, `add_pooled`.
+//! Source: `Long2DSCSelfAttention` of microsoft/esvit, `add_pooled`.
 
 pub(crate) mod gpu;
 
@@ -23,7 +23,7 @@ pub struct PoolWindows {
     pub layout: Layout,
     /// Tokens of an image before its grid.
     pub globals: usize,
-    /// w.
+    /// Side of a window, w.
     pub window: usize,
     /// Heads, each with scales of its own.
     pub heads: usize,
@@ -34,7 +34,7 @@ impl PoolWindows {
         s.height.div_ceil(self.window) * s.width.div_ceil(self.window)
     }
 
-    /// Rows of all images before, and after.
+    /// Rows of all images, without and with the pooled windows.
     fn rows(&self) -> [usize; 2] {
         let image = |s: &Segment| self.globals + s.tokens_per_image();
         let segments = || self.layout.segments().iter();

@@ -29,7 +29,7 @@ struct EachParams {
 /// Mirrors `Params` in `sum_segments.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct SumParams {
+struct SumSegmentsParams {
     images: u32,
     len: u32,
     x0: u32,
@@ -38,9 +38,9 @@ struct SumParams {
     pad: [u32; 3],
 }
 
-static EACH: Kernel = Kernel::new::<EachParams>("positions", include_str!("each.wgsl"), "main", 3);
-static SUM: Kernel = Kernel::new::<SumParams>("positions_dtable", include_str!("sum_segments.wgsl"), "main", 2);
-static FORWARD: Kernel = Kernel::new::<Params>("position", include_str!("forward.wgsl"), "main", 3);
+static EACH: Kernel = Kernel::new::<EachParams>("positions", &[include_str!("each.wgsl")], "main", 3);
+static SUM: Kernel = Kernel::new::<SumSegmentsParams>("positions_dtable", &[include_str!("sum_segments.wgsl")], "main", 2);
+static FORWARD: Kernel = Kernel::new::<Params>("position", &[include_str!("forward.wgsl")], "main", 3);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&FORWARD, &EACH, &SUM];
 
@@ -73,7 +73,8 @@ pub(super) fn sum_segments(op: &AddPositions, io: &GpuIo, rec: &mut Recorder) ->
         let mut done = 0;
         for images in rec.image_pieces(s.images, 4 * image) {
             let (x, x0) = rec.aligned(&io.inputs[0], first + images.start * image, images.len() * image);
-            let params = SumParams { images: images.len() as u32, len: image as u32, x0, y0, accumulate: u32::from(done > 0), pad: [0; 3] };
+            let params =
+                SumSegmentsParams { images: images.len() as u32, len: image as u32, x0, y0, accumulate: u32::from(done > 0), pad: [0; 3] };
             rec.dispatch(&SUM, &[&x, &y], &params, Grid::elements(image, 256))?;
             done += images.len();
         }

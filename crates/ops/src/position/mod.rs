@@ -3,7 +3,7 @@
 //! - `x`, `y` `[N, C]`, `table` `[tokens, C]`; every image has that many tokens
 //! - `dx = dy`, `dtable = Σ_images dy`
 //!
-//! [`AddPositions`] is the same with a table for each segment, one below the other: crops of several sizes.
+//! [`AddPositions`] adds another table to each segment, one below the other: crops of several sizes.
 
 pub(crate) mod gpu;
 

@@ -1,7 +1,7 @@
 use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
-use esvit_gpu::matmul::{Operand, Product};
+use esvit_gpu::matmul::{GpuOperand, GpuProduct};
 use esvit_gpu::{Grid, Kernel, Recorder, View, reduce};
 use esvit_graph::{GpuIo, Result};
 
@@ -16,7 +16,7 @@ struct Params {
     rows: u32,
     cols: u32,
     flags: u32,
-    /// 1/τ, or what a sum is multiplied with.
+    /// 1/τ, or the factor of a sum.
     scale: f32,
 }
 
@@ -26,13 +26,15 @@ impl Params {
     }
 }
 
-static TEACHER_TILE: Kernel = Kernel::new::<Params>("prototype_teacher", include_str!("teacher_tile.wgsl"), "main", 6);
-static STUDENT_TILE: Kernel = Kernel::new::<Params>("prototype_student", include_str!("student_tile.wgsl"), "main", 3);
-static PAIR_TILE: Kernel = Kernel::new::<Params>("prototype_pair", include_str!("pair_tile.wgsl"), "main", 8);
-static SUM: Kernel = Kernel::new::<Params>("prototype_sum", include_str!("sum.wgsl"), "main", 2);
-static TEACHER_MEAN: Kernel = Kernel::new::<Params>("prototype_mean", include_str!("teacher_mean.wgsl"), "main", 3);
-static PROBABILITIES: Kernel = Kernel::new::<Params>("prototype_probabilities", include_str!("teacher_probabilities.wgsl"), "main", 4);
-static GRADIENT: Kernel = Kernel::new::<Params>("prototype_gradient", include_str!("gradient.wgsl"), "main", 7);
+static TEACHER_TILE: Kernel =
+    Kernel::new::<Params>("prototype_teacher", &[include_str!("teacher_tile.wgsl"), reduce::OVER_WORKGROUP], "main", 6);
+static STUDENT_TILE: Kernel =
+    Kernel::new::<Params>("prototype_student", &[include_str!("student_tile.wgsl"), reduce::OVER_WORKGROUP], "main", 3);
+static PAIR_TILE: Kernel = Kernel::new::<Params>("prototype_pair", &[include_str!("pair_tile.wgsl"), reduce::OVER_WORKGROUP], "main", 8);
+static SUM: Kernel = Kernel::new::<Params>("prototype_sum", &[include_str!("sum.wgsl"), reduce::OVER_WORKGROUP], "main", 2);
+static TEACHER_MEAN: Kernel = Kernel::new::<Params>("prototype_mean", &[include_str!("teacher_mean.wgsl")], "main", 3);
+static PROBABILITIES: Kernel = Kernel::new::<Params>("prototype_probabilities", &[include_str!("teacher_probabilities.wgsl")], "main", 4);
+static GRADIENT: Kernel = Kernel::new::<Params>("prototype_gradient", &[include_str!("gradient.wgsl")], "main", 7);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&TEACHER_TILE, &STUDENT_TILE, &PAIR_TILE, &SUM, &TEACHER_MEAN, &PROBABILITIES, &GRADIENT];
 
@@ -45,7 +47,7 @@ const LOGITS: usize = 32 << 20;
 const NARROW: usize = 256;
 
 /// Sizes, and the memory for the logits of a tile.
-struct Tiles<'a> {
+struct GpuLossTiles<'a> {
     io: &'a GpuIo<'a>,
     ns: usize,
     nt: usize,
@@ -59,15 +61,15 @@ struct Tiles<'a> {
     w: View,
 }
 
-impl<'a> Tiles<'a> {
-    fn new(io: &'a GpuIo, rec: &mut Recorder) -> Tiles<'a> {
+impl<'a> GpuLossTiles<'a> {
+    fn new(io: &'a GpuIo, rec: &mut Recorder) -> GpuLossTiles<'a> {
         let ((ns, d), (k, _), (nt, _)) = (io.matrix(0), io.matrix(1), io.matrix(3));
         let wanted = (LOGITS / (4 * (ns + nt).max(d)) / 64 * 64).max(NARROW);
         // A tile of logits, and the tile's prototypes, are one binding each.
         let step = rec.row_pieces(k, 4 * ns.max(nt).max(d))[0].len().min(wanted);
         let [student, teacher] = [ns, nt].map(|rows| rec.scratch((4 * rows * step) as u64));
         let w = rec.scratch((4 * d * step) as u64);
-        Tiles { io, ns, nt, k, d, step, student, teacher, w }
+        GpuLossTiles { io, ns, nt, k, d, step, student, teacher, w }
     }
 
     fn ranges(&self) -> impl Iterator<Item = Range<usize>> + use<> {
@@ -75,7 +77,7 @@ impl<'a> Tiles<'a> {
         (0..k).step_by(step).map(move |start| start..(start + step).min(k))
     }
 
-    /// What a kernel must know of a tile's place.
+    /// Flags of a tile's place in K.
     fn flags(&self, tile: &Range<usize>) -> u32 {
         (if tile.start == 0 { FIRST } else { 0 }) | (if tile.end == self.k { LAST } else { 0 })
     }
@@ -100,7 +102,7 @@ impl<'a> Tiles<'a> {
         let (to, w) = (to.rows(0, rows, tile.len()), self.w.rows(0, tile.len(), self.d));
         weight_norm::gpu::normalize(rec, &self.part(v, tile, self.d), &self.part(g, tile, 1), &w, [tile.len(), self.d])?;
         let size = [rows, tile.len(), self.d];
-        Product::new(Operand::plain(z), Operand::transposed(&w), &to, size).half(self.io.half()).record(rec)?;
+        GpuProduct::new(GpuOperand::plain(z), GpuOperand::transposed(&w), &to, size).half(self.io.half()).record(rec)?;
         Ok([to, w])
     }
 }
@@ -113,7 +115,7 @@ fn constant(rec: &Recorder, indices: &[u32]) -> Result<View> {
 }
 
 pub(super) fn forward(op: &PrototypeLoss, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
-    let x = Tiles::new(io, rec);
+    let x = GpuLossTiles::new(io, rec);
     let [teacher_z, center, temperature, pair_teacher, pair_weight] = [3, 6, 7, 8, 9].map(|i| &io.inputs[i]);
     let [loss, lse_s, lse_t, mean, entropy] = [0, 1, 2, 3, 4].map(|i| &io.outputs[i]);
     let students: Vec<u32> = (0..x.ns).flat_map(|i| op.pairs(i).map(move |_| i as u32)).collect();
@@ -142,8 +144,8 @@ pub(super) fn forward(op: &PrototypeLoss, io: &GpuIo, rec: &mut Recorder) -> Res
 }
 
 pub(super) fn backward(op: &PrototypeLoss, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
-    let x = Tiles::new(io, rec);
-    let [z, v, gain, center, temperature] = [0, 1, 2, 6, 7].map(|i| &io.inputs[i]);
+    let x = GpuLossTiles::new(io, rec);
+    let [z, v, g_student, center, temperature] = [0, 1, 2, 6, 7].map(|i| &io.inputs[i]);
     let [pair_teacher, pair_weight, lse_s, lse_t, dloss] = [8, 9, 10, 11, 12].map(|i| &io.inputs[i]);
     let [dz, dv, dg] = [0, 1, 2].map(|i| &io.outputs[i]);
     let dw = rec.scratch((4 * x.d * x.step) as u64);
@@ -160,11 +162,11 @@ pub(super) fn backward(op: &PrototypeLoss, io: &GpuIo, rec: &mut Recorder) -> Re
         let bindings = [&g, &q, lse_s, &offsets, pair_teacher, pair_weight, dloss];
         rec.dispatch(&GRADIENT, &bindings, &Params::new(x.ns, n, 0, inverse_tau), Grid::fold(x.ns * blocks))?;
         let dw = dw.rows(0, n, x.d);
-        Product::new(Operand::transposed(&g), Operand::plain(z), &dw, [n, x.d, x.ns]).half(io.half()).record(rec)?;
-        let product = Product::new(Operand::plain(&g), Operand::plain(&w), dz, [x.ns, x.d, n]);
+        GpuProduct::new(GpuOperand::transposed(&g), GpuOperand::plain(z), &dw, [n, x.d, x.ns]).half(io.half()).record(rec)?;
+        let product = GpuProduct::new(GpuOperand::plain(&g), GpuOperand::plain(&w), dz, [x.ns, x.d, n]);
         product.half(io.half()).adding(tile.start > 0).record(rec)?;
-        let ([v, dv], [gain, dg]) = ([v, dv].map(|view| x.part(view, &tile, x.d)), [gain, dg].map(|view| x.part(view, &tile, 1)));
-        weight_norm::gpu::denormalize(rec, [&v, &gain, &dw], [&dv, &dg], [n, x.d])?;
+        let ([v, dv], [g_student, dg]) = ([v, dv].map(|view| x.part(view, &tile, x.d)), [g_student, dg].map(|view| x.part(view, &tile, 1)));
+        weight_norm::gpu::denormalize(rec, [&v, &g_student, &dw], [&dv, &dg], [n, x.d])?;
     }
     Ok(())
 }

@@ -14,11 +14,12 @@
 //!
 //! - in mixed precision z, ζ, W, U and G are rounded for the products; softmax, sums and results are not
 //!
-//! K is streamed in tiles; the prototypes of a tile are normalized as they are packed for its products, in both passes, and `dW` of a tile becomes `dv` before the next: no
-//! matrix of prototypes is stored beside the parameters and their gradient. The forward pass keeps running maxima and sums; a pair's `Σ q·s` is rescaled as its teacher row's
-//! maximum grows. The backward pass recomputes each tile's logits, but for the tiles
-//! whose logits fit into `keep` bytes: those the forward pass leaves behind, as f32 or, in mixed precision, as f16. Work is cut into fixed ranges of K, added up in order, so
-//! the result does not depend on the threads. Derivation: docs/derivations/prototype-loss.md.
+//! K is streamed in tiles; the prototypes of a tile are normalized as they are packed for its products, in both passes, and `dW` of a tile
+//! becomes `dv` before the next: no matrix of prototypes is stored beside the parameters and their gradient. The forward pass keeps running
+//! maxima and sums; a pair's `Σ q·s` is rescaled as its teacher row's maximum grows. The backward pass recomputes each tile's logits, but
+//! for the tiles whose logits fit into `keep` bytes: those the forward pass leaves behind, as f32 or, in mixed precision, as f16. Work is
+//! cut into fixed ranges of K, added up in order, so the result does not depend on the threads. Derivation:
+//! docs/derivations/prototype-loss.md.
 //!
 //! Source: Caron et al. 2021 (DINO), <https://arxiv.org/abs/2104.14294>, eq. 3; Li et al. 2022 (EsViT), eq. 1-2. The view term, the
 //! region term and mixup's soft targets differ only in their lists of pairs.
@@ -160,7 +161,7 @@ impl Op for PrototypeLossGradient {
     }
 
     fn flops(&self, inputs: &[&Shape]) -> u64 {
-        // Of what is computed a second time, and how much of it was kept, shares of the peak shall not tell.
+        // Recomputed logits do not count: a share of the peak must not depend on how many were kept.
         4 * (inputs[0][0] * inputs[1][0] * inputs[1][1]) as u64
     }
 }

@@ -1,7 +1,9 @@
 // A pair's Σ_k exp(y_jk - M_j)·s_ik takes in a tile of K; after the last tile it becomes the pair's share of the loss. A workgroup owns a
-// pair, its threads stride over the columns. Runs after teacher_tile.wgsl and student_tile.wgsl of the same tile. The contract is in mod.rs.
+// pair, its threads stride over the columns. Runs after teacher_tile.wgsl and student_tile.wgsl of the same tile. The contract is in
+// mod.rs.
 
-const WG = 256u;
+alias Sum = f32;
+
 const FIRST = 1u;  // no tile before this one: the sum is 0
 const LAST = 2u;   // no tile after it
 
@@ -17,8 +19,6 @@ struct Params { pairs: u32, cols: u32, flags: u32, scale: f32 }  // scale: 1/τ
 @group(0) @binding(7) var<storage, read_write> sums: array<f32>;          // [pairs]
 @group(0) @binding(8) var<uniform>             p: Params;
 
-var<workgroup> partial: array<f32, WG>;
-
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, @builtin(local_invocation_index) tid: u32) {
     let pair = wg.y * grid.x + wg.x;
@@ -31,15 +31,10 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
     let cols = select(p.cols, 0u, weight == 0.0);
     var sum = 0.0;
     for (var c = tid; c < cols; c += WG) { sum += e[j * p.cols + c] * s[i * p.cols + c]; }
-    partial[tid] = sum;
-    workgroupBarrier();  // every thread's sum is there
-    for (var width = WG / 2u; width > 0u; width /= 2u) {
-        if tid < width { partial[tid] += partial[tid + width]; }
-        workgroupBarrier();  // this width is done before half of it is read
-    }
+    let over_tile = sum_over_workgroup(tid, sum);
     if tid == 0u {
         let row = teacher[j];
-        var total = partial[0];
+        var total = over_tile;
         if (p.flags & FIRST) == 0u { total += sums[pair] * row.w; }
         if (p.flags & LAST) != 0u { total = weight * (lse[i] - total / row.y * p.scale); }
         sums[pair] = total;

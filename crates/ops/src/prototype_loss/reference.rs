@@ -75,8 +75,8 @@ pub(super) fn forward(op: &PrototypeLoss, io: &mut Io) {
 pub(super) fn backward(op: &PrototypeLoss, io: &mut Io) {
     let ((_, d), (k, _)) = (io.matrix(0), io.matrix(1));
     let tau = op.student_temperature as f64;
-    let (z, v, gains) = (io.f32(0), io.f32(1), io.f32(2));
-    let w = prototypes(v, gains, d);
+    let (z, v, magnitudes) = (io.f32(0), io.f32(1), io.f32(2));
+    let w = prototypes(v, magnitudes, d);
     let (pair_teacher, pair_weight, dloss) = (io.inputs[8].u32(), io.f32(9), io.scalar(12) as f64);
     let students = logits(z, &w, d);
     let (q, _) = teacher(io, d);
@@ -105,7 +105,7 @@ pub(super) fn backward(op: &PrototypeLoss, io: &mut Io) {
         let along: f64 = dw.iter().zip(u).map(|(dw, u)| dw * u).sum();
         dg[r] = along as f32;
         for c in 0..d {
-            dv[r * d + c] = (gains[r] as f64 / length * (dw[c] - u[c] * along)) as f32;
+            dv[r * d + c] = (magnitudes[r] as f64 / length * (dw[c] - u[c] * along)) as f32;
         }
     }
 }

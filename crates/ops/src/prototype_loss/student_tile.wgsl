@@ -1,7 +1,8 @@
 // A row's running maximum and sum of exponentials of s/τ take in a tile of student logits s. A workgroup owns a row, its threads stride
 // over the columns. The contract is in mod.rs.
 
-const WG = 256u;
+alias Sum = f32;
+
 const FIRST = 1u;  // no tile before this one: the state holds nothing yet
 const LAST = 2u;   // no tile after it: the log-sum-exp is complete
 
@@ -12,8 +13,6 @@ struct Params { rows: u32, cols: u32, flags: u32, scale: f32 }  // scale: 1/τ
 @group(0) @binding(2) var<storage, read_write> lse: array<f32>;      // [rows]
 @group(0) @binding(3) var<uniform>             p: Params;
 
-var<workgroup> partial: array<f32, WG>;
-
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, @builtin(local_invocation_index) tid: u32) {
     let row = wg.y * grid.x + wg.x;
@@ -22,13 +21,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
 
     var largest = -3.4e38;
     for (var c = tid; c < p.cols; c += WG) { largest = max(largest, s[base + c] * p.scale); }
-    partial[tid] = largest;
-    workgroupBarrier();  // every thread's maximum is there
-    for (var width = WG / 2u; width > 0u; width /= 2u) {
-        if tid < width { partial[tid] = max(partial[tid], partial[tid + width]); }
-        workgroupBarrier();  // this width is done before half of it is read
-    }
-    var top = partial[0];
+    var top = max_over_workgroup(tid, largest);
     var old = vec2f(top, 0.0);
     if (p.flags & FIRST) == 0u { old = state[row]; }
     top = max(top, old.x);
@@ -36,14 +29,9 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
 
     var sum = 0.0;
     for (var c = tid; c < p.cols; c += WG) { sum += exp(s[base + c] * p.scale - top); }
-    partial[tid] = sum;
-    workgroupBarrier();  // every thread's sum is there
-    for (var width = WG / 2u; width > 0u; width /= 2u) {
-        if tid < width { partial[tid] += partial[tid + width]; }
-        workgroupBarrier();  // this width is done before half of it is read
-    }
+    let over_tile = sum_over_workgroup(tid, sum);
     if tid == 0u {
-        let total = old.y * exp(old.x - top) + partial[0];
+        let total = old.y * exp(old.x - top) + over_tile;
         state[row] = vec2f(top, total);
         if (p.flags & LAST) != 0u { lse[row] = top + log(total); }
     }

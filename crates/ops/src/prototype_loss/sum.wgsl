@@ -1,6 +1,6 @@
 // y[0] = scale·Σ x[i]. One workgroup does it all: its threads stride over x, then add in pairs.
 
-const WG = 256u;
+alias Sum = f32;
 
 struct Params { len: u32, cols: u32, flags: u32, scale: f32 }
 
@@ -8,17 +8,10 @@ struct Params { len: u32, cols: u32, flags: u32, scale: f32 }
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;  // [1]
 @group(0) @binding(2) var<uniform>             p: Params;
 
-var<workgroup> partial: array<f32, WG>;
-
 @compute @workgroup_size(WG)
 fn main(@builtin(local_invocation_index) tid: u32) {
     var sum = 0.0;
     for (var i = tid; i < p.len; i += WG) { sum += x[i]; }
-    partial[tid] = sum;
-    workgroupBarrier();  // every thread's sum is there
-    for (var width = WG / 2u; width > 0u; width /= 2u) {
-        if tid < width { partial[tid] += partial[tid + width]; }
-        workgroupBarrier();  // this width is done before half of it is read
-    }
-    if tid == 0u { y[0] = partial[0] * p.scale; }
+    let total = sum_over_workgroup(tid, sum);
+    if tid == 0u { y[0] = total * p.scale; }
 }

@@ -2,7 +2,8 @@
 // A workgroup owns a row, its threads stride over the columns. The contract is in mod.rs, the recurrence in
 // docs/derivations/prototype-loss.md.
 
-const WG = 256u;
+alias Sum = vec2f;
+
 const FIRST = 1u;  // no tile before this one: the state holds nothing yet
 const LAST = 2u;   // no tile after it: log-sum-exp and entropy are complete
 
@@ -15,8 +16,6 @@ struct Params { rows: u32, cols: u32, flags: u32, scale: f32 }
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>;          // [rows]
 @group(0) @binding(5) var<storage, read_write> entropy: array<f32>;      // [rows]
 @group(0) @binding(6) var<uniform>             p: Params;
-
-var<workgroup> partial: array<vec2f, WG>;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, @builtin(local_invocation_index) tid: u32) {
@@ -31,13 +30,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
         t[base + c] = y;
         largest = max(largest, y);
     }
-    partial[tid] = vec2f(largest, 0.0);
-    workgroupBarrier();  // every thread's maximum is there
-    for (var width = WG / 2u; width > 0u; width /= 2u) {
-        if tid < width { partial[tid] = max(partial[tid], partial[tid + width]); }
-        workgroupBarrier();  // this width is done before half of it is read
-    }
-    var top = partial[0].x;
+    var top = max_over_workgroup(tid, vec2f(largest, 0.0)).x;
     var old = vec4f(top, 0.0, 0.0, 0.0);
     if (p.flags & FIRST) == 0u { old = state[row]; }
     top = max(top, old.x);
@@ -50,16 +43,11 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, 
         t[base + c] = e;
         sums += vec2f(e, e * y);
     }
-    partial[tid] = sums;
-    workgroupBarrier();  // every thread's sums are there
-    for (var width = WG / 2u; width > 0u; width /= 2u) {
-        if tid < width { partial[tid] += partial[tid + width]; }
-        workgroupBarrier();  // this width is done before half of it is read
-    }
+    let over_tile = sum_over_workgroup(tid, sums);
     if tid == 0u {
         let factor = exp(old.x - top);
-        let sum = old.y * factor + partial[0].x;
-        let energy = old.z * factor + partial[0].y;
+        let sum = old.y * factor + over_tile.x;
+        let energy = old.z * factor + over_tile.y;
         state[row] = vec4f(top, sum, energy, factor);
         if (p.flags & LAST) != 0u {
             let l = top + log(sum);

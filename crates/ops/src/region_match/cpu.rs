@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::{GLOBAL_CROPS, RegionMatch};
 
-/// The reference's bound on a norm, below which a row is scaled by a constant.
+/// The original's bound on a norm, below which a row is scaled by a constant.
 const EPS: f32 = 1e-12;
 
 pub(super) fn reference(op: &RegionMatch, io: &mut Io) {

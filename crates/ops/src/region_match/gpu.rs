@@ -24,7 +24,7 @@ struct Params {
     pad: u32,
 }
 
-static MATCH: Kernel = Kernel::new::<Params>("region_match", include_str!("match.wgsl"), "main", 3);
+static MATCH: Kernel = Kernel::new::<Params>("region_match", &[include_str!("match.wgsl")], "main", 3);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&MATCH];
 

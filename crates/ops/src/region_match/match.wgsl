@@ -1,6 +1,6 @@
-// match = argmax_j s_i·t_j/|t_j|, the first of equals: a student row's own length does not change it. A workgroup owns 16 tokens of an image
-// of a student crop, and goes through the image's tokens of one global crop 64 at a time; its 16 x 16 threads own 1 x 4 products each.
-// Channels pass through workgroup memory, 16 deep. The contract is in mod.rs.
+// match = argmax_j s_i·t_j/|t_j|, the first of equals: a student row's own length does not change it. A workgroup owns 16 tokens of an
+// image of a student crop, and goes through the image's tokens of one global crop 64 at a time; its 16 x 16 threads own 1 x 4 products
+// each. Channels pass through workgroup memory, 16 deep. The contract is in mod.rs.
 
 const TOKENS = 16u;
 const CANDIDATES = 64u;

@@ -22,7 +22,7 @@ use crate::{Case, check};
 /// Number of global crops, which both networks see.
 pub const GLOBAL_CROPS: usize = 2;
 
-/// How the rows of the two matrices are made up.
+/// The operator over crops of these sizes.
 #[derive(Debug, Clone)]
 pub struct RegionMatch {
     /// B: images of a crop.

@@ -18,7 +18,7 @@ struct Params {
     y0: u32,
 }
 
-static COPY: Kernel = Kernel::new::<Params>("regrid", include_str!("copy.wgsl"), "main", 2);
+static COPY: Kernel = Kernel::new::<Params>("regrid", &[include_str!("copy.wgsl")], "main", 2);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&COPY];
 

@@ -20,7 +20,7 @@ struct ResidualParams {
 /// Mirrors `Params` in `scale_images.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct ScaleParams {
+struct ScaleImagesParams {
     len: u32,
     image_len: u32,
     image: u32,
@@ -29,8 +29,8 @@ struct ScaleParams {
     pad: [u32; 3],
 }
 
-static RESIDUAL: Kernel = Kernel::new::<ResidualParams>("residual", include_str!("residual.wgsl"), "main", 4);
-static SCALE_IMAGES: Kernel = Kernel::new::<ScaleParams>("scale_images", include_str!("scale_images.wgsl"), "main", 3);
+static RESIDUAL: Kernel = Kernel::new::<ResidualParams>("residual", &[include_str!("residual.wgsl")], "main", 4);
+static SCALE_IMAGES: Kernel = Kernel::new::<ScaleImagesParams>("scale_images", &[include_str!("scale_images.wgsl")], "main", 3);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&RESIDUAL, &SCALE_IMAGES];
 
@@ -60,7 +60,7 @@ pub(super) fn scale_images(layout: &Layout, io: &GpuIo, rec: &mut Recorder) -> R
         let (x, x0) = rec.aligned(&io.inputs[0], first, len);
         let (y, y0) = rec.aligned(&io.outputs[0], first, len);
         let image_len = (piece.tokens_per_image() * cols) as u32;
-        let params = ScaleParams { len: len as u32, image_len, image: image as u32, x0, y0, pad: [0; 3] };
+        let params = ScaleImagesParams { len: len as u32, image_len, image: image as u32, x0, y0, pad: [0; 3] };
         rec.dispatch(&SCALE_IMAGES, &[&x, &io.inputs[1], &y], &params, Grid::elements(len, 256))?;
         first += len;
         image += piece.images;

@@ -13,13 +13,21 @@ use esvit_simd::lanes;
 use rayon::prelude::*;
 
 use crate::Input::{Positive, Wave};
-use crate::{Case, Layout, Segment, check, rounded};
+use crate::epilogue::EpilogueKind;
+use crate::{Case, Layout, Segment, bf16x2, check};
 
 /// The operator over these tokens.
 #[derive(Debug)]
 pub struct Residual {
     /// Which rows belong to which image.
     pub layout: Layout,
+}
+
+impl Residual {
+    /// Residual of so many operands as the epilogue of the product that gives `f`.
+    pub(crate) fn epilogue(&self, operands: usize) -> EpilogueKind {
+        EpilogueKind::Residual((operands == 3).then(|| self.layout.clone()))
+    }
 }
 
 impl Op for Residual {
@@ -114,7 +122,7 @@ impl Op for ScaleImages {
         let mut of_rows = io.pool.scratch(rows);
         self.layout.spread(scale, &mut of_rows);
         let of_rows = &*of_rows;
-        rounded::for_rows(io.pool, &mut io.outputs[0], cols, (PIECE / cols).max(1), |first, y| {
+        bf16x2::for_rows(io.pool, &mut io.outputs[0], cols, (PIECE / cols).max(1), |first, y| {
             for (i, y) in y.chunks_mut(cols).enumerate() {
                 lanes::scale(of_rows[first + i], &x[(first + i) * cols..][..cols], y);
             }
@@ -126,7 +134,7 @@ impl Op for ScaleImages {
     }
 
     fn writes_bf16x2(&self, inputs: &[&Shape]) -> bool {
-        rounded::even(inputs[0])
+        bf16x2::has_even_rows(inputs[0])
     }
 
     fn gpu(&self, io: &GpuIo, rec: &mut Recorder) -> Result<()> {

@@ -4,7 +4,7 @@
 #[derive(Clone, Debug)]
 pub struct Cubic {
     taps: Vec<[(usize, f32); 4]>,
-    /// As many samples as before.
+    /// Whether the number of samples stays.
     same: bool,
 }
 
@@ -13,7 +13,7 @@ const A: f32 = -0.75;
 
 impl Cubic {
     /// `from` samples to `to`, with the scale `factor`: sample i comes from `(i + ½)/factor − ½`. Not antialiased; beyond the ends
-    /// the outermost sample counts. In single precision like the reference, whose coordinates reach several hundred: there the
+    /// the outermost sample counts. In single precision like the original, whose coordinates reach several hundred: there the
     /// rounding is visible.
     pub fn new(from: usize, to: usize, factor: f64) -> Cubic {
         if from == to && factor == 1.0 {
@@ -40,7 +40,7 @@ impl Cubic {
 
     /// The taps that the gradient goes through. PyTorch passes it on unchanged where the size stays the same, whatever the factor
     /// (docs/decisions/0035-gradient-of-a-resampling.md).
-    pub fn slope_taps(&self, i: usize) -> Vec<(usize, f32)> {
+    pub fn gradient_taps(&self, i: usize) -> Vec<(usize, f32)> {
         if self.same { vec![(i, 1.0)] } else { self.taps(i).collect() }
     }
 }

@@ -17,7 +17,7 @@ struct Params {
     pad: [u32; 2],
 }
 
-static ROW_MAP: Kernel = Kernel::new::<Params>("row_map", include_str!("row_map.wgsl"), "main", 3);
+static ROW_MAP: Kernel = Kernel::new::<Params>("row_map", &[include_str!("row_map.wgsl")], "main", 3);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&ROW_MAP];
 

@@ -2,8 +2,8 @@
 //!
 //! `y[r, c] = Σ w·x_k[row, c]` over the entries (k, row, w) of row r. The weights are constants of the architecture.
 //!
-//! - `x_k`: any number of tables. With `inner` = 1 a table is `[rows, width]`; with a larger one it is `[rows/inner, width, inner]`, so that
-//!   `(row, c)` lies at `row / inner · inner · width + c · inner + row % inner`: tables that keep heads or channels in the middle
+//! - `x_k`: any number of tables. With `inner` = 1 a table is `[rows, width]`; with a larger one it is `[rows/inner, width, inner]`, so
+//!   that `(row, c)` lies at `row / inner · inner · width + c · inner + row % inner`: tables that keep heads or channels in the middle
 //! - `y`: any shape of `rows · width` elements; a row without entries is zero
 //! - the gradient is the transposed map
 //!
@@ -22,7 +22,7 @@ use esvit_graph::{DType, Error, GpuIo, Graph, Io, Node, Op, Result, Shape, Value
 use crate::Case;
 use crate::Input::Wave;
 
-/// A sparse matrix by rows: what one table gives to the result.
+/// A sparse matrix by rows, from the rows of a table to those of the result.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sparse {
     /// First entry of every row, and the number of entries at the end.
@@ -59,22 +59,26 @@ impl Sparse {
 pub struct RowMapBuilder {
     width: usize,
     rows: usize,
-    parts: Vec<Part>,
+    parts: Vec<TableMap>,
 }
 
-/// What one table gives.
+/// The part of the map that reads one table.
 #[derive(Clone, Debug)]
-struct Part {
+struct TableMap {
     inner: usize,
     map: Sparse,
-    /// The map whose transpose the gradient is; nearly always the same.
-    slope: Option<Sparse>,
+    /// The map whose transpose is the gradient, where it is not `map`.
+    gradient_map: Option<Sparse>,
 }
 
 impl RowMapBuilder {
     /// A map of rows of `width` elements, from tables with these `inner` sizes.
     pub fn new(width: usize, inner: &[usize]) -> RowMapBuilder {
-        RowMapBuilder { width, rows: 0, parts: inner.iter().map(|&inner| Part { inner, map: Sparse::empty(), slope: None }).collect() }
+        RowMapBuilder {
+            width,
+            rows: 0,
+            parts: inner.iter().map(|&inner| TableMap { inner, map: Sparse::empty(), gradient_map: None }).collect(),
+        }
     }
 
     /// Rows so far.
@@ -84,16 +88,16 @@ impl RowMapBuilder {
 
     /// Appends a row that is the sum of these (table, row of the table, weight).
     pub fn row(&mut self, entries: &[(usize, usize, f32)]) {
-        self.row_with_slope(entries, entries);
+        self.row_with_gradient(entries, entries);
     }
 
-    /// The same, but its gradient is that of another row: see [`Cubic::slope_taps`].
-    pub fn row_with_slope(&mut self, entries: &[(usize, usize, f32)], slope: &[(usize, usize, f32)]) {
-        if entries != slope {
-            self.parts.iter_mut().for_each(|part| _ = part.slope.get_or_insert_with(|| part.map.clone()));
+    /// Appends a row whose gradient is that of another row, `gradient`: see [`Cubic::gradient_taps`].
+    pub fn row_with_gradient(&mut self, entries: &[(usize, usize, f32)], gradient: &[(usize, usize, f32)]) {
+        if entries != gradient {
+            self.parts.iter_mut().for_each(|part| _ = part.gradient_map.get_or_insert_with(|| part.map.clone()));
         }
-        let maps: [fn(&mut Part) -> Option<&mut Sparse>; 2] = [|part| Some(&mut part.map), |part| part.slope.as_mut()];
-        for (of, entries) in maps.iter().zip([entries, slope]) {
+        let maps: [fn(&mut TableMap) -> Option<&mut Sparse>; 2] = [|part| Some(&mut part.map), |part| part.gradient_map.as_mut()];
+        for (of, entries) in maps.iter().zip([entries, gradient]) {
             for &(table, row, weight) in entries {
                 if let Some(map) = of(&mut self.parts[table]) {
                     map.entries.push((row as u32, weight));
@@ -118,10 +122,10 @@ pub struct RowMap {
     shape: Shape,
     width: usize,
     rows: usize,
-    parts: Arc<[Part]>,
+    parts: Arc<[TableMap]>,
 }
 
-/// Where element c of a row lies: `at(row) + c·stride`.
+/// Offset of a row's first element; the others follow at a stride of `inner`.
 fn place(row: usize, width: usize, inner: usize) -> usize {
     row / inner * inner * width + row % inner
 }
@@ -156,7 +160,7 @@ impl Op for RowMap {
             let what = format!("{} rows of {} do not fill {:?}", self.rows, self.width, self.shape);
             return Err(Error::Attribute { op: "row_map", what });
         }
-        for (Part { inner, map, .. }, shape) in self.parts.iter().zip(inputs) {
+        for (TableMap { inner, map, .. }, shape) in self.parts.iter().zip(inputs) {
             let block = inner * self.width;
             let needed = map.entries.iter().map(|e| e.0 as usize + 1).max().unwrap_or(0);
             if !volume(shape).is_multiple_of(block.max(1)) || volume(shape) < needed * self.width {
@@ -172,11 +176,11 @@ impl Op for RowMap {
         let mut grads = Vec::with_capacity(node.inputs.len());
         for (k, (&input, &wanted)) in node.inputs.iter().zip(wants).enumerate() {
             let shape = g.shape(input).clone();
-            let Part { inner, map, slope } = &self.parts[k];
+            let TableMap { inner, map, gradient_map } = &self.parts[k];
             grads.push(match wanted {
                 true => Some(g.apply1(
                     RowMapGradient {
-                        map: slope.as_ref().unwrap_or(map).transposed(volume(&shape) / self.width).into(),
+                        map: gradient_map.as_ref().unwrap_or(map).transposed(volume(&shape) / self.width).into(),
                         width: self.width,
                         inner: *inner,
                         of: self.shape.clone(),
@@ -194,7 +198,7 @@ impl Op for RowMap {
         let inputs = io.inputs.clone();
         let y = io.out();
         y.fill(0.0);
-        for (Part { inner, map, .. }, x) in self.parts.iter().zip(inputs) {
+        for (TableMap { inner, map, .. }, x) in self.parts.iter().zip(inputs) {
             apply(map, self.width, x.f32(), *inner, y, 1);
         }
     }

@@ -1,5 +1,5 @@
 use bytemuck::{Pod, Zeroable};
-use esvit_gpu::{Grid, Kernel, Recorder};
+use esvit_gpu::{Grid, Kernel, Recorder, reduce};
 use esvit_graph::{GpuIo, Result};
 
 use crate::Layout;
@@ -16,8 +16,8 @@ struct Params {
     pad: [u32; 3],
 }
 
-static FORWARD: Kernel = Kernel::new::<Params>("token_mean", include_str!("forward.wgsl"), "main", 2);
-static SPREAD: Kernel = Kernel::new::<Params>("token_mean_dx", include_str!("spread.wgsl"), "main", 2);
+static FORWARD: Kernel = Kernel::new::<Params>("token_mean", &[include_str!("forward.wgsl"), reduce::OVER_COLUMNS], "main", 2);
+static SPREAD: Kernel = Kernel::new::<Params>("token_mean_dx", &[include_str!("spread.wgsl")], "main", 2);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&FORWARD, &SPREAD];
 

@@ -1,8 +1,7 @@
 // Weight norm, w[k] = g[k]·v[k]/|v[k]|. A workgroup owns four rows; 64 threads share a row, each takes every 64th column. The contract is
 // in mod.rs.
 
-const ROWS = 4u;
-const LANES = 64u;
+alias Sum = f32;
 
 struct Params { rows: u32, cols: u32, pad0: u32, pad1: u32 }
 
@@ -11,41 +10,17 @@ struct Params { rows: u32, cols: u32, pad0: u32, pad1: u32 }
 @group(0) @binding(2) var<storage, read_write> w: array<f32>;  // [rows, cols]
 @group(0) @binding(3) var<uniform>             p: Params;
 
-var<workgroup> partial: array<f32, 256>;  // [ROWS, LANES]
-var<workgroup> eighths: array<f32, 32>;   // [ROWS, 8]
-
-// Sum of `value` over the 64 threads of a row, the same for each.
-fn sum_over_row(tid: u32, value: f32) -> f32 {
-    let lane = tid % LANES;
-    let eighth = tid / LANES * 8u;
-    partial[tid] = value;
-    workgroupBarrier();  // all 64 values are there
-    if lane < 8u {
-        var sum = 0.0;
-        for (var i = 0u; i < LANES; i += 8u) { sum += partial[tid + i]; }
-        eighths[eighth + lane] = sum;
-    }
-    workgroupBarrier();  // all 8 sums are there
-    var sum = 0.0;
-    for (var i = 0u; i < 8u; i++) { sum += eighths[eighth + i]; }
-    return sum;
-}
-
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(num_workgroups) grid: vec3u, @builtin(local_invocation_index) tid: u32) {
-    let row = (wg.y * grid.x + wg.x) * ROWS + tid / LANES;
+    let row = row_of(wg, grid, tid);
     let lane = tid % LANES;
-    // A row beyond the last has no columns; its threads stay for the barriers.
-    let inside = row < p.rows;
-    let begin = row * p.cols;
-    let cols = select(0u, p.cols, inside);
 
     var squares = 0.0;
-    for (var c = lane; c < cols; c += LANES) { let x = v[begin + c]; squares += x * x; }
+    for (var c = lane; c < row.cols; c += LANES) { let x = v[row.begin + c]; squares += x * x; }
     let norm = sqrt(sum_over_row(tid, squares));
 
-    if inside {
-        let scale = g[row] / norm;
-        for (var c = lane; c < cols; c += LANES) { w[begin + c] = scale * v[begin + c]; }
+    if row.exists {
+        let scale = g[row.index] / norm;
+        for (var c = lane; c < row.cols; c += LANES) { w[row.begin + c] = scale * v[row.begin + c]; }
     }
 }

@@ -1,5 +1,5 @@
 use bytemuck::{Pod, Zeroable};
-use esvit_gpu::{Grid, Kernel, Recorder, View};
+use esvit_gpu::{Grid, Kernel, Recorder, View, reduce};
 use esvit_graph::{GpuIo, Result};
 
 /// Mirrors `Params` in `forward.wgsl` and `backward.wgsl`.
@@ -11,8 +11,8 @@ struct Params {
     pad: [u32; 2],
 }
 
-static FORWARD: Kernel = Kernel::new::<Params>("weight_norm", include_str!("forward.wgsl"), "main", 3);
-static BACKWARD: Kernel = Kernel::new::<Params>("weight_norm_dv", include_str!("backward.wgsl"), "main", 5);
+static FORWARD: Kernel = Kernel::new::<Params>("weight_norm", &[include_str!("forward.wgsl"), reduce::OVER_ROWS], "main", 3);
+static BACKWARD: Kernel = Kernel::new::<Params>("weight_norm_dv", &[include_str!("backward.wgsl"), reduce::OVER_ROWS], "main", 5);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&FORWARD, &BACKWARD];
 

@@ -1,3 +1,5 @@
+//! Cases of attention inside windows.
+
 use super::{AttentionMap, WindowAttention};
 use crate::Input::Wave;
 use crate::{Case, Layout, Segment};
@@ -19,7 +21,7 @@ pub fn cases() -> Vec<Case> {
         case("padding with a bias: padding tokens are keys and send gradient to the bias", &[(2, 3, 5)], 8, 1, 4, 0, true),
         case("padding, shift and two grids at once", &[(1, 5, 4), (2, 3, 3)], 12, 3, 4, 2, true),
         case("no qkv bias: padding is zero", &[(2, 3, 3)], 8, 2, 2, 1, false),
-        case("one window larger than the grid, shifted: the reference masks inside it", &[(2, 3, 3)], 8, 2, 7, 3, true),
+        case("one window larger than the grid, shifted: the original masks inside it", &[(2, 3, 3)], 8, 2, 7, 3, true),
         case("Swin's head width and window", &[(1, 14, 14)], 64, 2, 7, 3, true),
         case("a row of scores of two wide registers, channels of one and a half", &[(1, 6, 5)], 24, 1, 5, 2, true),
         case("more tokens in a window than threads in a workgroup, padding in both blocks of rows", &[(1, 8, 9)], 8, 1, 9, 0, true),

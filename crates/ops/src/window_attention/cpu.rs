@@ -2,21 +2,18 @@
 
 use esvit_graph::Io;
 
-use super::geometry::{Geometry, PADDING, Window};
+use super::geometry::{MASK, PADDING, WindowGeometry, WindowTokens};
 
-/// What the reference adds between regions of a shifted grid.
-pub(super) const MASK: f32 = -100.0;
-
-/// Rows of q, k or v of a window's token, or the bias where it is padding.
-struct Rows<'a> {
+/// Rows of q, k or v of a window's tokens, or the bias where they are padding.
+struct QkvRows<'a> {
     qkv: &'a [f32],
     bias: Option<&'a [f32]>,
     three_c: usize,
 }
 
-impl Rows<'_> {
-    /// `D` values of third `part` (0 q, 1 k, 2 v), head `h`, of token `t` of the window.
-    fn get(&self, window: &Window, t: usize, part: usize, h: usize, d: usize) -> Option<&[f32]> {
+impl QkvRows<'_> {
+    /// Row of `D` values of third `part` (0 q, 1 k, 2 v), head `h`, of token `t` of the window.
+    fn get(&self, window: &WindowTokens, t: usize, part: usize, h: usize, d: usize) -> Option<&[f32]> {
         let column = part * (self.three_c / 3) + h * d;
         match window.index[t] {
             PADDING => self.bias.map(|b| &b[column..column + d]),
@@ -25,8 +22,16 @@ impl Rows<'_> {
     }
 }
 
-/// P of one window and head as the formula has it, `[T, T]`.
-fn probabilities(geometry: &Geometry, rows: &Rows, table: &[f32], heads: usize, window: &Window, h: usize, d: usize) -> Vec<f32> {
+/// Probabilities of one window and head as the formula has them, `[T, T]`.
+fn probabilities(
+    geometry: &WindowGeometry,
+    rows: &QkvRows,
+    table: &[f32],
+    heads: usize,
+    window: &WindowTokens,
+    h: usize,
+    d: usize,
+) -> Vec<f32> {
     let area = geometry.area;
     let value = |t, part, c: usize| rows.get(window, t, part, h, d).map_or(0.0, |r| r[c]);
     let mut p = vec![0.0; area * area];
@@ -45,10 +50,10 @@ fn probabilities(geometry: &Geometry, rows: &Rows, table: &[f32], heads: usize, 
     p
 }
 
-pub(super) fn reference(geometry: &Geometry, heads: usize, io: &mut Io) {
+pub(super) fn reference(geometry: &WindowGeometry, heads: usize, io: &mut Io) {
     let (qkv, table) = (io.f32(0), io.f32(1));
     let (_, three_c) = io.matrix(0);
-    let rows = Rows { qkv, bias: io.inputs.get(2).map(|b| b.f32()), three_c };
+    let rows = QkvRows { qkv, bias: io.inputs.get(2).map(|b| b.f32()), three_c };
     let (c, d) = (three_c / 3, three_c / 3 / heads);
     let y = io.out();
     for n in 0..geometry.windows() {
@@ -65,10 +70,10 @@ pub(super) fn reference(geometry: &Geometry, heads: usize, io: &mut Io) {
     }
 }
 
-pub(super) fn maps(geometry: &Geometry, heads: usize, io: &mut Io) {
+pub(super) fn maps(geometry: &WindowGeometry, heads: usize, io: &mut Io) {
     let (qkv, table) = (io.f32(0), io.f32(1));
     let (_, three_c) = io.matrix(0);
-    let rows = Rows { qkv, bias: io.inputs.get(2).map(|b| b.f32()), three_c };
+    let rows = QkvRows { qkv, bias: io.inputs.get(2).map(|b| b.f32()), three_c };
     let (d, area) = (three_c / 3 / heads, geometry.area);
     for (n, window_maps) in io.out().chunks_mut(heads * area * area).enumerate() {
         for (h, map) in window_maps.chunks_mut(area * area).enumerate() {
@@ -77,11 +82,11 @@ pub(super) fn maps(geometry: &Geometry, heads: usize, io: &mut Io) {
     }
 }
 
-pub(super) fn gradient_reference(geometry: &Geometry, heads: usize, io: &mut Io) {
+pub(super) fn gradient_reference(geometry: &WindowGeometry, heads: usize, io: &mut Io) {
     let (qkv, table) = (io.f32(0), io.f32(1));
     let (_, three_c) = io.matrix(0);
     let has_bias = io.inputs.len() == 4;
-    let rows = Rows { qkv, bias: has_bias.then(|| io.f32(2)), three_c };
+    let rows = QkvRows { qkv, bias: has_bias.then(|| io.f32(2)), three_c };
     let dy = io.f32(io.inputs.len() - 1);
     let (c, d, area) = (three_c / 3, three_c / 3 / heads, geometry.area);
     let scale = geometry.scale(d);

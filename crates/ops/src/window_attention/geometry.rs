@@ -1,15 +1,16 @@
-//! Where the tokens of every window lie, and who is masked: computed once, when the program is built.
+//! Tokens and masks of every window: computed once, when the program is built.
 
-use super::bias::Strips;
+use super::bias::{BiasPanels, line};
 use crate::Layout;
-use crate::aligned::ALIGN;
 
-/// A token of a window that is padding.
+/// Token of a window that is padding.
 pub(super) const PADDING: u32 = u32::MAX;
+/// Value that microsoft/esvit adds to scores between regions of a shifted grid.
+pub(super) const MASK: f32 = -100.0;
 
-/// One grid size: the windows of one of its images.
+/// Windows of one image of a segment.
 #[derive(Debug)]
-pub(super) struct Grid {
+pub(super) struct WindowGrid {
     pub images: usize,
     pub height: usize,
     pub width: usize,
@@ -21,16 +22,18 @@ pub(super) struct Grid {
     pub index: Vec<u32>,
     /// `[windows, T]`: region of the shifted, padded grid; pairs of different regions are masked.
     pub region: Vec<u8>,
-    /// Where the masks of a window with more than one region begin in [`Geometry::masks`].
+    /// First float of a window's masks in [`WindowGeometry::masks`], if it has more than one region.
     masks: Vec<Option<usize>>,
 }
 
+/// Windows of all segments.
 #[derive(Debug)]
-pub(super) struct Geometry {
+pub(super) struct WindowGeometry {
+    /// w: side of a window.
     pub window: usize,
-    /// How far the grid moves before it is cut into windows.
+    /// Tokens that the grid moves by, along each axis, before it is cut into windows.
     pub roll: usize,
-    /// Where the regions are cut; 0 for one region.
+    /// Distance from the end of each axis where the regions are cut; 0 for one region.
     pub shift: usize,
     /// 2w − 1 of the bias table: its windows may be larger than these.
     pub span: usize,
@@ -40,45 +43,40 @@ pub(super) struct Geometry {
     pub area: usize,
     /// N: all tokens.
     pub tokens: usize,
-    pub grids: Vec<Grid>,
+    pub grids: Vec<WindowGrid>,
     /// `[T, T]`: row of the bias table for each pair.
     pub relative: Vec<u32>,
     /// `[regions, line]` for each kind of window with more than one region: 1 where a query is in another one than the keys.
     pub masks: Vec<f32>,
-    /// Where the bias of each pair lies in the fast version.
-    pub strips: Strips,
+    /// Layout of the biases in the fast version.
+    pub panels: BiasPanels,
 }
 
-/// One window of one image.
+/// Tokens of one window of one image.
 #[derive(Clone, Copy)]
-pub(super) struct Window<'g> {
+pub(super) struct WindowTokens<'g> {
     /// Row of the image's first token.
     pub first_token: usize,
     pub index: &'g [u32],
     pub region: &'g [u8],
-    /// `[regions, line]`: what the scores with keys of each region get, by how many [`MASK`](super::cpu::MASK)s; nothing where all keys
-    /// are in one region.
+    /// `[regions, line]`: number of [`MASK`]s that the scores with keys of each region get; nothing where all keys are in one
+    /// region.
     pub masks: Option<&'g [f32]>,
-}
-
-/// Length of a row of masks: whole registers of any kind.
-pub(super) const fn line(area: usize) -> usize {
-    area.next_multiple_of(2 * ALIGN)
 }
 
 /// Regions at most.
 const REGIONS: usize = 9;
 
-impl Geometry {
+impl WindowGeometry {
     /// Windows of a grid shifted by `shift`; with `roll` 0 its regions are masked though nothing moves.
-    pub fn new(layout: &Layout, window: usize, shift: usize, roll: usize, table_window: usize) -> Geometry {
+    pub fn new(layout: &Layout, window: usize, shift: usize, roll: usize, table_window: usize) -> WindowGeometry {
         let area = window * window;
         let mut first_token = 0;
         let (mut masks, mut kinds) = (Vec::new(), Vec::<Vec<u8>>::new());
         let grids = layout.segments().iter().map(|s| {
             let (padded_h, padded_w) = (s.height.next_multiple_of(window), s.width.next_multiple_of(window));
             let (rows, cols) = (padded_h / window, padded_w / window);
-            let mut grid = Grid {
+            let mut grid = WindowGrid {
                 images: s.images,
                 height: s.height,
                 width: s.width,
@@ -89,8 +87,8 @@ impl Geometry {
                 region: Vec::with_capacity(rows * cols * area),
                 masks: Vec::with_capacity(rows * cols),
             };
-            // The reference cuts each axis at −window and −shift; the last strip wraps around.
-            let strip = |at: usize, side: usize| match () {
+            // The original cuts each axis at −window and −shift; the last part wraps around.
+            let axis_region = |at: usize, side: usize| match () {
                 _ if shift == 0 || at < side - window => 0u8,
                 _ if at < side - shift => 1,
                 _ => 2,
@@ -101,7 +99,7 @@ impl Geometry {
                     let (from_r, from_c) = ((r + roll) % padded_h, (c + roll) % padded_w);
                     let inside = from_r < s.height && from_c < s.width;
                     grid.index.push(if inside { (from_r * s.width + from_c) as u32 } else { PADDING });
-                    grid.region.push(strip(r, padded_h) * 3 + strip(c, padded_w));
+                    grid.region.push(axis_region(r, padded_h) * 3 + axis_region(c, padded_w));
                 }
                 let regions = &grid.region[w * area..];
                 let mixed = regions.iter().any(|&r| r != regions[0]);
@@ -125,7 +123,7 @@ impl Geometry {
             let dc = i % window + table_window - 1 - j % window;
             (dr * span + dc) as u32
         });
-        Geometry {
+        WindowGeometry {
             window,
             roll,
             shift,
@@ -136,10 +134,11 @@ impl Geometry {
             grids,
             relative: relative.collect(),
             masks,
-            strips: Strips::new(window, span),
+            panels: BiasPanels::new(window, span),
         }
     }
 
+    /// Rows of the bias table.
     pub fn table_rows(&self) -> usize {
         self.span.pow(2)
     }
@@ -160,12 +159,12 @@ impl Geometry {
     }
 
     /// Window number `n`, counted over grids, images, then windows.
-    pub fn window(&self, mut n: usize) -> Window<'_> {
+    pub fn window(&self, mut n: usize) -> WindowTokens<'_> {
         for grid in &self.grids {
             if n < grid.images * grid.windows {
                 let (image, w) = (n / grid.windows, n % grid.windows);
                 let tokens = w * self.area..(w + 1) * self.area;
-                return Window {
+                return WindowTokens {
                     first_token: grid.first_token + image * grid.tokens_per_image,
                     index: &grid.index[tokens.clone()],
                     region: &grid.region[tokens],
@@ -178,7 +177,7 @@ impl Geometry {
     }
 }
 
-/// One kind of window: `[regions, line]`.
+/// Masks of one kind of window: `[regions, line]`.
 fn expand_masks(regions: &[u8]) -> impl Iterator<Item = f32> {
     let padding = line(regions.len()) - regions.len();
     (0..REGIONS).flat_map(move |keys| {

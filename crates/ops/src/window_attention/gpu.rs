@@ -1,10 +1,12 @@
+//! Kernels of attention inside windows, and their dispatches over pieces of the images.
+
 use bytemuck::{Pod, Zeroable};
 use esvit_gpu::{Grid, Kernel, Recorder, View, reduce};
 use esvit_graph::{GpuIo, Result};
 
-use super::geometry::{self, Geometry};
+use super::geometry::{WindowGeometry, WindowGrid};
 
-/// Mirrors `Params` in `forward.wgsl`, `backward.wgsl` and `map.wgsl`.
+/// Mirrors `Params` in `windows.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Params {
@@ -34,12 +36,18 @@ struct Params {
     pad: u32,
 }
 
-static FORWARD: Kernel = Kernel::new::<Params>("window_attention", include_str!("forward.wgsl"), "main", 4);
-static ROWS: Kernel = Kernel::new::<Params>("window_attention_dq", include_str!("backward.wgsl"), "rows", 7);
-static KEYS: Kernel = Kernel::new::<Params>("window_attention_dkv", include_str!("backward.wgsl"), "keys", 7);
-static MAP: Kernel = Kernel::new::<Params>("attention_map", include_str!("map.wgsl"), "main", 4);
+const WINDOWS: &str = include_str!("windows.wgsl");
+const ROWS: &str = include_str!("rows.wgsl");
+const BACKWARD: &str = include_str!("backward.wgsl");
 
-pub(crate) static KERNELS: &[&Kernel] = &[&FORWARD, &ROWS, &KEYS, &MAP];
+static FORWARD: Kernel = Kernel::new::<Params>("window_attention", &[include_str!("forward.wgsl"), ROWS, WINDOWS], "main", 4);
+static QUERIES: Kernel =
+    Kernel::new::<Params>("window_attention_dq", &[include_str!("backward_queries.wgsl"), BACKWARD, ROWS, WINDOWS], "main", 7);
+static KEYS: Kernel =
+    Kernel::new::<Params>("window_attention_dkv", &[include_str!("backward_keys.wgsl"), BACKWARD, ROWS, WINDOWS], "main", 7);
+static MAP: Kernel = Kernel::new::<Params>("attention_map", &[include_str!("map.wgsl"), WINDOWS], "main", 4);
+
+pub(crate) static KERNELS: &[&Kernel] = &[&FORWARD, &QUERIES, &KEYS, &MAP];
 
 /// Threads of a workgroup, each with a row of a window.
 const ROWS_EACH: usize = 64;
@@ -48,8 +56,8 @@ const CHUNK: usize = 32;
 /// Workgroups of a backward dispatch: enough for a large GPU; each leaves a sum of the table's gradient.
 const BUSY: usize = 4096;
 
-/// The images of one dispatch.
-struct Piece {
+/// Images of one dispatch.
+struct WindowPiece {
     params: Params,
     /// Row of the first token, and number of tokens.
     tokens: (usize, usize),
@@ -57,14 +65,22 @@ struct Piece {
     windows: (usize, usize),
 }
 
-impl Piece {
+impl WindowPiece {
+    /// The images' rows of a matrix with a row for every token.
     fn matrix(&self, rec: &Recorder, view: &View, cols: usize) -> (View, u32) {
         rec.aligned(view, self.tokens.0 * cols, self.tokens.1 * cols)
     }
 }
 
 /// Cuts the images of every segment; `window_words` is what a window has in the longest operand besides tokens.
-fn pieces(geometry: &Geometry, heads: usize, three_c: usize, has_bias: bool, window_words: usize, rec: &Recorder) -> Vec<Piece> {
+fn pieces(
+    geometry: &WindowGeometry,
+    heads: usize,
+    three_c: usize,
+    has_bias: bool,
+    window_words: usize,
+    rec: &Recorder,
+) -> Vec<WindowPiece> {
     let (c, area) = (three_c / 3, geometry.area);
     let row_blocks = area.div_ceil(ROWS_EACH);
     let mut pieces = Vec::new();
@@ -97,14 +113,14 @@ fn pieces(geometry: &Geometry, heads: usize, three_c: usize, has_bias: bool, win
                 ..Params::zeroed()
             };
             let tokens = (grid.first_token + images.start * grid.tokens_per_image, images.len() * grid.tokens_per_image);
-            pieces.push(Piece { params, tokens, windows: (first_window + images.start * grid.windows, windows) });
+            pieces.push(WindowPiece { params, tokens, windows: (first_window + images.start * grid.windows, windows) });
         }
         first_window += grid.images * grid.windows;
     }
     pieces
 }
 
-pub(super) fn forward(geometry: &Geometry, heads: usize, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+pub(super) fn forward(geometry: &WindowGeometry, heads: usize, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
     let (_, three_c) = io.matrix(0);
     let (table, bias) = (&io.inputs[1], io.inputs.get(2));
     for piece in pieces(geometry, heads, three_c, bias.is_some(), 0, rec) {
@@ -117,7 +133,7 @@ pub(super) fn forward(geometry: &Geometry, heads: usize, io: &GpuIo, rec: &mut R
     Ok(())
 }
 
-pub(super) fn maps(geometry: &Geometry, heads: usize, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+pub(super) fn maps(geometry: &WindowGeometry, heads: usize, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
     let (_, three_c) = io.matrix(0);
     let (table, bias) = (&io.inputs[1], io.inputs.get(2));
     let map_words = heads * geometry.area * geometry.area;
@@ -132,7 +148,7 @@ pub(super) fn maps(geometry: &Geometry, heads: usize, io: &GpuIo, rec: &mut Reco
     Ok(())
 }
 
-pub(super) fn gradient(geometry: &Geometry, heads: usize, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
+pub(super) fn gradient(geometry: &WindowGeometry, heads: usize, io: &GpuIo, rec: &mut Recorder) -> Result<()> {
     let (_, three_c) = io.matrix(0);
     let (table, dy) = (&io.inputs[1], &io.inputs[io.inputs.len() - 1]);
     let bias = (io.inputs.len() == 4).then(|| &io.inputs[2]);
@@ -161,7 +177,7 @@ pub(super) fn gradient(geometry: &Geometry, heads: usize, io: &GpuIo, rec: &mut 
         let (table_part, partial_first) = rec.aligned(&of_table, done * table_words, blocks * table_words);
         let params = Params { units_each: each as u32, qkv_first, y_first, dqkv_first, partial_first, ..piece.params };
         let grid = Grid::fold(blocks * heads * params.chunks as usize);
-        rec.dispatch(&ROWS, &[&qkv, table, bias.unwrap_or(table), &dy, &dqkv, &stats, &table_part], &params, grid)?;
+        rec.dispatch(&QUERIES, &[&qkv, table, bias.unwrap_or(table), &dy, &dqkv, &stats, &table_part], &params, grid)?;
 
         // Without a bias nothing is written there.
         let (bias_part, partial_first) = match &of_bias {
@@ -179,7 +195,7 @@ pub(super) fn gradient(geometry: &Geometry, heads: usize, io: &GpuIo, rec: &mut 
     Ok(())
 }
 
-impl geometry::Grid {
+impl WindowGrid {
     /// Height and width with the padding.
     fn padded(&self, window: usize) -> [usize; 2] {
         [self.height.next_multiple_of(window), self.width.next_multiple_of(window)]

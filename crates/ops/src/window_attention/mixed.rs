@@ -1,55 +1,56 @@
 //! Tasks in mixed precision: operands of products are rounded to bf16 as they are gathered and as the softmax leaves them, sums are f32.
 //!
-//! Each matrix of a window's head is packed once, in the forms that its products take ([`esvit_simd::bf16x2`]); where the program keeps rows in
-//! pairs, packing copies. Scores are without the factor 1/√D, bias and mask with its inverse: exponentials have it.
+//! Each matrix of a window's head is packed once, in the forms that its products take ([`esvit_simd::bf16x2`]); where the program keeps
+//! rows in bf16x2, packing copies. Scores are without the factor 1/√D, bias and mask with its inverse: exponentials have it.
 
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 use bytemuck::cast_slice_mut;
-use esvit_simd::bf16x2::softmax::{Gradient, Tile};
-use esvit_simd::bf16x2::{Lines, Masks, Part, Product, Scores, copy_rows, lanes, line, pack_across, pack_rows, pack_transposed, words};
+use esvit_simd::bf16x2::softmax::{ScoreTile, SoftmaxGradient};
+use esvit_simd::bf16x2::{
+    Bf16Product, BiasRows, RegionMask, RowPart, Scores, copy_rows, lanes, line, pack_rows, pack_transposed, pack_vnni, words,
+};
 
-use super::cpu::MASK;
-use super::fast::{Operands, RowsMut, Tokens};
-use super::geometry::{PADDING, Window};
-use super::tiles::Columns;
+use super::gather::HeadColumns;
+use super::geometry::{MASK, PADDING, WindowTokens};
+use super::operands::{TokenRows, WindowOperands, WindowRowsMut};
 use crate::aligned::{ALIGN, aligned};
 
-/// Queries whose scores with all keys are made at a time.
+/// Queries whose scores with all keys are computed at a time.
 const QUERIES: usize = 64;
 
-/// Sizes of the tiles: `T` tokens, `D` channels a head, and what they are packed.
+/// Sizes of the tiles: `T` tokens, `D` channels a head, as they are and packed.
 #[derive(Clone, Copy)]
-pub(super) struct Sizes {
+pub(super) struct Bf16WindowTileSizes {
     area: usize,
     d: usize,
-    /// Pairs of tokens, and of channels.
-    token_pairs: usize,
-    channel_pairs: usize,
+    /// Words of two bf16 of T tokens, and of D channels.
+    token_words: usize,
+    channel_words: usize,
     /// Length of a row of scores.
     line: usize,
 }
 
-impl Sizes {
-    pub fn new(area: usize, d: usize) -> Sizes {
-        Sizes { area, d, token_pairs: area.div_ceil(2), channel_pairs: d.div_ceil(2), line: line(area) }
+impl Bf16WindowTileSizes {
+    pub fn new(area: usize, d: usize) -> Bf16WindowTileSizes {
+        Bf16WindowTileSizes { area, d, token_words: area.div_ceil(2), channel_words: d.div_ceil(2), line: line(area) }
     }
 
-    /// Floats of one task's tiles: see [`Tiles::new`].
-    pub fn floats(&self, group: usize, strips: usize, backward: bool) -> usize {
-        let &Sizes { area, d, token_pairs, channel_pairs, line } = self;
+    /// Floats of one task's tiles: see [`Bf16WindowTiles::new`].
+    pub fn floats(&self, group: usize, panels: usize, backward: bool) -> usize {
+        let &Bf16WindowTileSizes { area, d, token_words, channel_words, line } = self;
         let scores = area * line;
-        let shared = ALIGN + 3 * line + scores + channel_pairs * line + token_pairs * line;
+        let shared = ALIGN + 3 * line + scores + channel_words * line + token_words * line;
         let rows = if backward { [4, 3, 3] } else { [3, 1, 1] };
-        let of_rows = rows[0] * area * words(d) + rows[1] * token_pairs * lanes(d) + rows[2] * group * area * d;
-        let more = if backward { group * strips + 2 * scores + channel_pairs * line } else { 0 };
+        let of_rows = rows[0] * area * words(d) + rows[1] * token_words * lanes(d) + rows[2] * group * area * d;
+        let more = if backward { group * panels + 2 * scores + channel_words * line } else { 0 };
         shared + of_rows + more
     }
 }
 
 /// One task's tiles: f32, and words of two bf16.
-struct Tiles<'s> {
+struct Bf16WindowTiles<'s> {
     max: &'s mut [f32],         // [line]: of each query's scores
     inverse: &'s mut [f32],     // [line]
     along: &'s mut [f32],       // [line]
@@ -64,12 +65,12 @@ struct Tiles<'s> {
     dp: &'s mut [f32],    // [T, line]
     p: &'s mut [u32],     // rows
     ds: &'s mut [u32],    // rows
-    dbias: &'s mut [f32], // [group, strips]
+    dbias: &'s mut [f32], // [group, panels]
 }
 
-impl<'s> Tiles<'s> {
-    fn new(scratch: &'s mut [f32], sizes: &Sizes, group: usize, strips: usize, backward: bool) -> Tiles<'s> {
-        let &Sizes { area, d, token_pairs, channel_pairs, line } = sizes;
+impl<'s> Bf16WindowTiles<'s> {
+    fn new(scratch: &'s mut [f32], sizes: &Bf16WindowTileSizes, group: usize, panels: usize, backward: bool) -> Bf16WindowTiles<'s> {
+        let &Bf16WindowTileSizes { area, d, token_words, channel_words, line } = sizes;
         let mut scratch = aligned(scratch);
         let mut take = |n: usize| {
             let (head, tail) = std::mem::take(&mut scratch).split_at_mut(n);
@@ -81,64 +82,64 @@ impl<'s> Tiles<'s> {
             tile.fill(0.0);
             tile
         };
-        let (scores, rows, across) = (area * line, area * words(d), token_pairs * lanes(d));
+        let (scores, rows, across) = (area * line, area * words(d), token_words * lanes(d));
         // Columns that no product writes are zero.
-        Tiles {
+        Bf16WindowTiles {
             max: take(line),
             inverse: zeroed(take(line)),
             along: zeroed(take(line)),
             s: zeroed(take(scores)),
-            qt: cast_slice_mut(take(channel_pairs * line)),
+            qt: cast_slice_mut(take(channel_words * line)),
             packed: [1, 1, 1, on].map(|on| cast_slice_mut(take(on * rows))),
             across: [1, on, on].map(|on| cast_slice_mut(take(on * across))),
-            scores: cast_slice_mut(take(token_pairs * line)),
+            scores: cast_slice_mut(take(token_words * line)),
             results: take((1 + 2 * on) * group * area * d),
-            dyt: cast_slice_mut(take(on * channel_pairs * line)),
+            dyt: cast_slice_mut(take(on * channel_words * line)),
             dp: zeroed(take(on * scores)),
             p: cast_slice_mut(take(on * scores / 2)),
             ds: cast_slice_mut(take(on * scores / 2)),
-            dbias: zeroed(take(on * group * strips)),
+            dbias: zeroed(take(on * group * panels)),
         }
     }
 }
 
-/// Some heads over a range of windows.
-pub(super) struct Task<'a> {
-    operands: Operands<'a>,
+/// A task: some heads over a range of windows.
+pub(super) struct Bf16WindowTask<'a> {
+    operands: WindowOperands<'a>,
     heads: Range<usize>,
     windows: Range<usize>,
-    sizes: Sizes,
-    tiles: Tiles<'a>,
-    qkv: Rows<'a>,
+    sizes: Bf16WindowTileSizes,
+    tiles: Bf16WindowTiles<'a>,
+    qkv: RowPointers<'a>,
 }
 
-/// Where a window's rows begin; null for zeros.
-enum Rows<'a> {
+/// Pointers to a window's rows; null for zeros.
+enum RowPointers<'a> {
     F32(&'a [f32], Vec<*const f32>),
-    Pairs(&'a [u32], Vec<*const u32>),
+    Bf16x2(&'a [u32], Vec<*const u32>),
 }
 
-impl<'a> Rows<'a> {
-    fn of(matrix: Tokens<'a>) -> Rows<'a> {
+impl<'a> RowPointers<'a> {
+    fn of(matrix: TokenRows<'a>) -> RowPointers<'a> {
         match matrix {
-            Tokens::F32(from) => Rows::F32(from, Vec::new()),
-            Tokens::Pairs(from) => Rows::Pairs(from, Vec::new()),
+            TokenRows::F32(from) => RowPointers::F32(from, Vec::new()),
+            TokenRows::Bf16x2(from) => RowPointers::Bf16x2(from, Vec::new()),
         }
     }
 
     /// Finds a window's rows of `width` columns.
-    fn place(&mut self, window: &Window, width: usize, padding: Option<Tokens>) {
+    fn place(&mut self, window: &WindowTokens, width: usize, padding: Option<TokenRows>) {
         match self {
-            Rows::F32(from, rows) => {
+            RowPointers::F32(from, rows) => {
                 let padding = match padding {
-                    Some(Tokens::F32(row)) => row.as_ptr(),
+                    Some(TokenRows::F32(row)) => row.as_ptr(),
                     _ => std::ptr::null(),
                 };
                 place(rows, window, from, width, padding);
             }
-            Rows::Pairs(from, rows) => {
+            RowPointers::Bf16x2(from, rows) => {
                 let padding = match padding {
-                    Some(Tokens::Pairs(row)) => row.as_ptr(),
+                    Some(TokenRows::Bf16x2(row)) => row.as_ptr(),
                     _ => std::ptr::null(),
                 };
                 place(rows, window, from, width / 2, padding);
@@ -150,46 +151,54 @@ impl<'a> Rows<'a> {
     ///
     /// # Safety
     /// As [`pack_rows`].
-    unsafe fn pack(&self, d: usize, parts: &[Part]) {
+    unsafe fn pack(&self, d: usize, parts: &[RowPart]) {
         // SAFETY: the caller's promise.
         unsafe {
             match self {
-                Rows::F32(_, rows) => pack_rows(rows, d, 1, parts),
-                Rows::Pairs(_, rows) => copy_rows(rows, d, parts),
+                RowPointers::F32(_, rows) => pack_rows(rows, d, 1, parts),
+                RowPointers::Bf16x2(_, rows) => copy_rows(rows, d, parts),
             }
         }
     }
 }
 
-/// Asks for a share of what the next window reads and writes; each matrix with its parts.
-fn look_ahead(columns: &Columns, next: Option<&Window>, share: (usize, usize), reads: &[(Tokens, usize)], to: (RowsMut, usize)) {
+/// Prefetches a share of the rows that the next window reads and writes; each matrix with its parts.
+fn prefetch_share(
+    columns: &HeadColumns,
+    next: Option<&WindowTokens>,
+    share: (usize, usize),
+    reads: &[(TokenRows, usize)],
+    to: (WindowRowsMut, usize),
+) {
     for (matrix, parts) in reads {
         match matrix {
-            Tokens::F32(matrix) => columns.look_ahead(next, share, matrix.as_ptr(), *parts),
-            Tokens::Pairs(matrix) => columns.in_pairs().look_ahead(next, share, matrix.as_ptr().cast(), *parts),
+            TokenRows::F32(matrix) => columns.prefetch_rows(next, share, matrix.as_ptr(), *parts),
+            TokenRows::Bf16x2(matrix) => columns.in_words().prefetch_rows(next, share, matrix.as_ptr().cast(), *parts),
         }
     }
-    if to.0.pairs { columns.in_pairs() } else { *columns }.look_ahead_to(next, share, to.0, to.1);
+    if to.0.bf16x2 { columns.in_words() } else { *columns }.prefetch_result(next, share, to.0, to.1);
 }
 
-impl<'a> Task<'a> {
+impl<'a> Bf16WindowTask<'a> {
+    /// A task with its tiles in scratch memory.
+    ///
     /// # Safety
     /// The CPU multiplies bf16.
     pub unsafe fn new(
-        operands: Operands<'a>,
+        operands: WindowOperands<'a>,
         heads: Range<usize>,
         windows: Range<usize>,
         group: usize,
         backward: bool,
         scratch: &'a mut [f32],
-    ) -> Task<'a> {
-        let sizes = Sizes::new(operands.geometry.area, operands.three_c / 3 / operands.heads);
-        let tiles = Tiles::new(scratch, &sizes, group, operands.geometry.strips.len(), backward);
-        Task { operands, heads, windows, sizes, tiles, qkv: Rows::of(operands.qkv) }
+    ) -> Bf16WindowTask<'a> {
+        let sizes = Bf16WindowTileSizes::new(operands.geometry.area, operands.three_c / 3 / operands.heads);
+        let tiles = Bf16WindowTiles::new(scratch, &sizes, group, operands.geometry.panels.len(), backward);
+        Bf16WindowTask { operands, heads, windows, sizes, tiles, qkv: RowPointers::of(operands.qkv) }
     }
 
     /// Finds the rows of a window.
-    fn begin(&mut self, window: &Window, dy: Option<&mut Rows>) {
+    fn begin(&mut self, window: &WindowTokens, dy: Option<&mut RowPointers>) {
         self.qkv.place(window, self.operands.three_c, self.operands.padding);
         if let Some(dy) = dy {
             dy.place(window, self.operands.three_c / 3, None);
@@ -197,11 +206,12 @@ impl<'a> Task<'a> {
     }
 
     /// Packs the rows of a head: few enough to stay in the cache next to the core until they are packed further.
-    fn pack(&mut self, head: usize, dy: Option<&Rows>) {
+    fn pack(&mut self, head: usize, dy: Option<&RowPointers>) {
         let (c, d) = (self.operands.three_c / 3, self.sizes.d);
         let [q, k, v, packed_dy] = &mut self.tiles.packed;
-        let part = |n: usize, to: &mut [u32]| Part { column: n * c + head * d, scale: 1.0, to: to.as_mut_ptr() };
-        // SAFETY: the CPU multiplies bf16 (`Task::new`); rows of qkv and dy have these columns, and the tiles are as large as the packing.
+        let part = |n: usize, to: &mut [u32]| RowPart { column: n * c + head * d, scale: 1.0, to: to.as_mut_ptr() };
+        // SAFETY: the CPU multiplies bf16 (`Bf16WindowTask::new`); rows of qkv and dy have these columns, and the tiles are as large as the
+        // packing.
         unsafe {
             self.qkv.pack(d, &[part(0, q), part(1, k), part(2, v)]);
             if let Some(dy) = dy {
@@ -216,35 +226,35 @@ impl<'a> Task<'a> {
     }
 
     /// Keys (or values) times the transposed queries (or dY): rows of a tile of scores.
-    fn with_queries(&self, part: usize, transposed: &[u32]) -> Product {
-        let Sizes { d, channel_pairs, line, .. } = self.sizes;
-        Product { steps: channel_pairs, a: self.packed(part), a_row: words(d), a_step: 1, b: transposed.as_ptr(), b_step: line }
+    fn with_queries(&self, part: usize, transposed: &[u32]) -> Bf16Product {
+        let Bf16WindowTileSizes { d, channel_words, line, .. } = self.sizes;
+        Bf16Product { steps: channel_words, a: self.packed(part), a_row: words(d), a_step: 1, b: transposed.as_ptr(), b_step: line }
     }
 
     /// Scores of all keys with some queries.
-    fn scores(&mut self, g: usize, window: &Window, queries: Range<usize>) {
-        let Sizes { area, line, .. } = self.sizes;
+    fn scores(&mut self, g: usize, window: &WindowTokens, queries: Range<usize>) {
+        let Bf16WindowTileSizes { area, line, .. } = self.sizes;
         let product = self.with_queries(1, self.tiles.qt);
-        let (tiles, strips) = (&mut self.tiles, &self.operands.geometry.strips);
+        let (tiles, panels) = (&mut self.tiles, &self.operands.geometry.panels);
         let bias = self.operands.bias_of(self.heads.start + g);
         let mask = MASK / self.operands.geometry.scale(self.sizes.d);
-        let mask = |shares: &[f32]| Masks { shares: shares.as_ptr(), value: mask, region: window.region };
+        let mask = |shares: &[f32]| RegionMask { shares: shares.as_ptr(), value: mask, region: window.region };
         let scores = Scores {
-            bias: Some(Lines { base: bias.as_ptr().cast_mut(), starts: &strips.starts }),
+            bias: Some(BiasRows { base: bias.as_ptr().cast_mut(), starts: &panels.starts }),
             masks: window.masks.map(mask),
             line,
             to: tiles.s.as_mut_ptr(),
             max: tiles.max.as_mut_ptr(),
         };
         tiles.max[queries.clone()].fill(f32::NEG_INFINITY);
-        // SAFETY: the CPU multiplies bf16 (`Task::new`); all tiles are as large as T tokens and D channels make them.
+        // SAFETY: the CPU multiplies bf16 (`Bf16WindowTask::new`); all tiles are as large as T tokens and D channels make them.
         unsafe { product.scores(area, queries, &scores) };
     }
 
     /// The tile of scores, and some queries of it.
-    fn tile(&mut self, queries: Range<usize>) -> Tile {
+    fn tile(&mut self, queries: Range<usize>) -> ScoreTile {
         let factor = self.operands.geometry.scale(self.sizes.d) * LOG2_E;
-        Tile { rows: self.sizes.area, columns: queries, line: self.sizes.line, factor, s: self.tiles.s.as_mut_ptr() }
+        ScoreTile { rows: self.sizes.area, columns: queries, line: self.sizes.line, factor, s: self.tiles.s.as_mut_ptr() }
     }
 
     fn queries(&self) -> impl Iterator<Item = Range<usize>> + use<> {
@@ -252,85 +262,87 @@ impl<'a> Task<'a> {
         (0..area).step_by(QUERIES).map(move |at| at..area.min(at + QUERIES))
     }
 
-    /// Takes the results to where they belong; rows of padding, as floats, to `padding`.
-    fn deliver(&self, columns: &Columns, parts: usize, window: &Window, to: RowsMut, mut padding: impl FnMut(&[f32])) {
-        let words = self.sizes.area * parts * columns.heads * columns.d / if to.pairs { 2 } else { 1 };
+    /// Scatters the results to their tokens; rows of padding, as floats, to `padding`.
+    fn scatter(&self, columns: &HeadColumns, parts: usize, window: &WindowTokens, to: WindowRowsMut, mut padding: impl FnMut(&[f32])) {
+        let words = self.sizes.area * parts * columns.heads * columns.d / if to.bf16x2 { 2 } else { 1 };
         let tile = &self.tiles.results[..words];
-        if !to.pairs {
-            columns.deliver(tile, parts, window, to, padding);
+        if !to.bf16x2 {
+            columns.scatter(tile, parts, window, to, padding);
             return;
         }
         let float = |half: u32| f32::from_bits(half << 16);
-        columns.in_pairs().deliver(tile, parts, window, to, |row| {
+        columns.in_words().scatter(tile, parts, window, to, |row| {
             let floats: Vec<f32> = row.iter().flat_map(|word| [float(word.to_bits()), float(word.to_bits() >> 16)]).collect();
             padding(&floats);
         });
     }
 
-    pub fn forward(mut self, y: RowsMut) {
-        let Sizes { area, d, token_pairs, line, .. } = self.sizes;
+    /// Computes y.
+    pub fn forward(mut self, y: WindowRowsMut) {
+        let Bf16WindowTileSizes { area, d, token_words, line, .. } = self.sizes;
         let (o, group) = (self.operands, self.heads.len());
-        let (columns, width) = (Columns::new(&o, &self.heads, d), group * d);
+        let (columns, width) = (HeadColumns::new(&o, &self.heads, d), group * d);
         for n in self.windows.clone() {
             let window = o.geometry.window(n);
             let next = (n + 1 < self.windows.end).then(|| o.geometry.window(n + 1));
-            let look_ahead = |stage: usize| look_ahead(&columns, next.as_ref(), (stage, 4 * group), &[(o.qkv, 3)], (y, 1));
+            let prefetch = |stage: usize| prefetch_share(&columns, next.as_ref(), (stage, 4 * group), &[(o.qkv, 3)], (y, 1));
             self.begin(&window, None);
             for g in 0..group {
-                look_ahead(4 * g);
+                prefetch(4 * g);
                 self.pack(self.heads.start + g, None);
-                // SAFETY: the CPU multiplies bf16 (`Task::new`), and all tiles are as large as T tokens and D channels make them.
+                // SAFETY: the CPU multiplies bf16 (`Bf16WindowTask::new`), and all tiles are as large as T tokens and D channels make them.
                 unsafe { pack_transposed(self.packed(0), area, d, self.tiles.qt.as_mut_ptr(), line) };
                 for queries in self.queries() {
                     self.scores(g, &window, queries.clone());
                     let (tile, tiles) = (self.tile(queries), &mut self.tiles);
-                    look_ahead(4 * g + 1);
+                    prefetch(4 * g + 1);
                     // SAFETY: as above.
-                    unsafe { tile.exponentials_across(tiles.max.as_ptr(), tiles.inverse.as_mut_ptr(), tiles.scores.as_mut_ptr()) };
+                    unsafe { tile.exponentials_vnni(tiles.max.as_ptr(), tiles.inverse.as_mut_ptr(), tiles.scores.as_mut_ptr()) };
                 }
-                look_ahead(4 * g + 2);
+                prefetch(4 * g + 2);
                 let (v, tiles) = (self.packed(2), &mut self.tiles);
                 // SAFETY: as above.
                 unsafe {
-                    pack_across(v, area, d, tiles.across[0].as_mut_ptr());
+                    pack_vnni(v, area, d, tiles.across[0].as_mut_ptr());
                     let (a, b) = (tiles.scores.as_ptr(), tiles.across[0].as_ptr());
-                    let values = Product { steps: token_pairs, a, a_row: 1, a_step: line, b, b_step: lanes(d) };
-                    look_ahead(4 * g + 3);
+                    let values = Bf16Product { steps: token_words, a, a_row: 1, a_step: line, b, b_step: lanes(d) };
+                    prefetch(4 * g + 3);
                     let (factors, to) = (Some(&tiles.inverse[..area]), tiles.results.as_mut_ptr());
-                    match y.pairs {
-                        true => values.rounded_rows(area, d, 1.0, factors, to.cast::<u16>().add(g * d), width),
-                        false => values.rows(area, d, 1.0, factors, false, to.add(g * d), width),
+                    match y.bf16x2 {
+                        true => values.store_bf16_rows(area, d, 1.0, factors, to.cast::<u16>().add(g * d), width),
+                        false => values.store_rows(area, d, 1.0, factors, false, to.add(g * d), width),
                     }
                 }
             }
-            self.deliver(&columns, 1, &window, y, |_| {});
+            self.scatter(&columns, 1, &window, y, |_| {});
         }
     }
 
-    /// Gives the gradients of the heads' tables `[group, (2w−1)²]`, then those of the padding `[3, group·D]`, in `sums`.
-    pub fn backward(mut self, dy: Tokens, dqkv: RowsMut, sums: &mut [f32]) {
-        let Sizes { area, d, token_pairs, line, .. } = self.sizes;
+    /// Computes dqkv, and leaves the gradients of the heads' tables `[group, (2w−1)²]`, then those of the padding `[3, group·D]`, in
+    /// `sums`.
+    pub fn backward(mut self, dy: TokenRows, dqkv: WindowRowsMut, sums: &mut [f32]) {
+        let Bf16WindowTileSizes { area, d, token_words, line, .. } = self.sizes;
         let (o, group) = (self.operands, self.heads.len());
-        let (columns, width) = (Columns::new(&o, &self.heads, d), group * d);
-        let strips = &o.geometry.strips;
+        let (columns, width) = (HeadColumns::new(&o, &self.heads, d), group * d);
+        let panels = &o.geometry.panels;
         let (dtable, dpadding) = sums.split_at_mut(group * o.geometry.table_rows());
-        let mut dy_rows = Rows::of(dy);
+        let mut dy_rows = RowPointers::of(dy);
         for n in self.windows.clone() {
             let window = o.geometry.window(n);
             let next = (n + 1 < self.windows.end).then(|| o.geometry.window(n + 1));
-            let look_ahead = |stage: usize| look_ahead(&columns, next.as_ref(), (stage, 5 * group), &[(o.qkv, 3), (dy, 1)], (dqkv, 3));
+            let prefetch = |stage: usize| prefetch_share(&columns, next.as_ref(), (stage, 5 * group), &[(o.qkv, 3), (dy, 1)], (dqkv, 3));
             self.begin(&window, Some(&mut dy_rows));
             for g in 0..group {
-                look_ahead(5 * g);
+                prefetch(5 * g);
                 self.pack(self.heads.start + g, Some(&dy_rows));
                 let packed = [0, 1, 3].map(|part| self.packed(part));
                 let tiles = &mut self.tiles;
-                // SAFETY: the CPU multiplies bf16 (`Task::new`), and all tiles are as large as T tokens and D channels make them.
+                // SAFETY: the CPU multiplies bf16 (`Bf16WindowTask::new`), and all tiles are as large as T tokens and D channels make them.
                 unsafe {
                     pack_transposed(packed[0], area, d, tiles.qt.as_mut_ptr(), line);
                     pack_transposed(packed[2], area, d, tiles.dyt.as_mut_ptr(), line);
                     for (across, packed) in tiles.across.iter_mut().zip(packed) {
-                        pack_across(packed, area, d, across.as_mut_ptr());
+                        pack_vnni(packed, area, d, across.as_mut_ptr());
                     }
                 }
                 tiles.along[..area].fill(0.0);
@@ -338,51 +350,51 @@ impl<'a> Task<'a> {
                     self.scores(g, &window, queries.clone());
                     let dp = self.with_queries(2, self.tiles.dyt);
                     let (tile, tiles) = (self.tile(queries.clone()), &mut self.tiles);
-                    let gradient = Gradient {
+                    let gradient = SoftmaxGradient {
                         dp: tiles.dp.as_ptr(),
                         inverse: tiles.inverse.as_ptr(),
-                        along: tiles.along.as_ptr(),
-                        dbias: Some(Lines { base: tiles.dbias[g * strips.len()..].as_mut_ptr(), starts: &strips.starts }),
+                        column_dots: tiles.along.as_ptr(),
+                        dbias: Some(BiasRows { base: tiles.dbias[g * panels.len()..].as_mut_ptr(), starts: &panels.starts }),
                         p: tiles.p.as_mut_ptr(),
                         ds: tiles.ds.as_mut_ptr(),
-                        across: tiles.scores.as_mut_ptr(),
+                        ds_vnni: tiles.scores.as_mut_ptr(),
                     };
                     // SAFETY: as above.
                     unsafe {
                         tile.exponentials(tiles.max.as_ptr(), tiles.inverse.as_mut_ptr());
                         // dPᵀ = V·dYᵀ
-                        dp.along(area, queries, tile.s, line, tiles.dp.as_mut_ptr(), tiles.along.as_mut_ptr());
+                        dp.store_and_dot(area, queries, tile.s, line, tiles.dp.as_mut_ptr(), tiles.along.as_mut_ptr());
                         tile.gradient(&gradient);
                     }
                 }
-                look_ahead(5 * g + 1);
+                prefetch(5 * g + 1);
                 // dQ = dS·K/√D, dK = dSᵀ·Q/√D, dV = Pᵀ·dY, where rows of the tiles are keys.
                 let tiles = &self.tiles;
                 let [q, k, dy] = [0, 1, 2].map(|part| tiles.across[part].as_ptr());
-                let dq = Product { steps: token_pairs, a: tiles.scores.as_ptr(), a_row: 1, a_step: line, b: k, b_step: lanes(d) };
-                let dk = Product { a: tiles.ds.as_ptr(), a_row: line / 2, a_step: 1, b: q, ..dq };
-                let dv = Product { a: tiles.p.as_ptr(), b: dy, ..dk };
+                let dq = Bf16Product { steps: token_words, a: tiles.scores.as_ptr(), a_row: 1, a_step: line, b: k, b_step: lanes(d) };
+                let dk = Bf16Product { a: tiles.ds.as_ptr(), a_row: line / 2, a_step: 1, b: q, ..dq };
+                let dv = Bf16Product { a: tiles.p.as_ptr(), b: dy, ..dk };
                 let scale = o.geometry.scale(d);
                 for (part, (product, factor)) in [(dq, scale), (dk, scale), (dv, 1.0)].into_iter().enumerate() {
-                    look_ahead(5 * g + 2 + part);
+                    prefetch(5 * g + 2 + part);
                     let (to, at) = (self.tiles.results.as_mut_ptr(), part * width + g * d);
                     // SAFETY: as above.
                     unsafe {
-                        match dqkv.pairs {
-                            true => product.rounded_rows(area, d, factor, None, to.cast::<u16>().add(at), 3 * width),
-                            false => product.rows(area, d, factor, None, false, to.add(at), 3 * width),
+                        match dqkv.bf16x2 {
+                            true => product.store_bf16_rows(area, d, factor, None, to.cast::<u16>().add(at), 3 * width),
+                            false => product.store_rows(area, d, factor, None, false, to.add(at), 3 * width),
                         }
                     }
                 }
             }
-            self.deliver(&columns, 3, &window, dqkv, |row| dpadding.iter_mut().zip(row).for_each(|(sum, d)| *sum += d));
+            self.scatter(&columns, 3, &window, dqkv, |row| dpadding.iter_mut().zip(row).for_each(|(sum, d)| *sum += d));
         }
-        strips.collect(self.tiles.dbias, dtable);
+        panels.collect(self.tiles.dbias, dtable);
     }
 }
 
-/// Points at the window's rows of a matrix; padding at `padding`.
-fn place<T>(rows: &mut Vec<*const T>, window: &Window, from: &[T], width: usize, padding: *const T) {
+/// Collects pointers to the window's rows of a matrix; `padding` for padding.
+fn place<T>(rows: &mut Vec<*const T>, window: &WindowTokens, from: &[T], width: usize, padding: *const T) {
     rows.clear();
     rows.extend(window.index.iter().map(|&token| match token {
         PADDING => padding,

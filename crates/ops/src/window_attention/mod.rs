@@ -4,12 +4,13 @@
 //!
 //! - `qkv` `[N, 3·C]`: q, k, v of all heads side by side, head h in columns h·D..(h+1)·D of each third
 //! - `table` `[(2w−1)², H]`: bias of the offset (Δrow, Δcolumn) at row `(Δrow + w − 1)·(2w − 1) + Δcolumn + w − 1`
-//! - `qkv_bias` `[3·C]` (optional): what padding tokens hold, since they are zeros before the projection; zeros without
+//! - `qkv_bias` `[3·C]` (optional): row of padding tokens, since they are zeros before the projection; zeros without
 //! - `y` `[N, C]`; nothing is saved: the backward pass recomputes the scores, which never leave the cache
 //!
 //! Grids are padded at the bottom and right to multiples of the window *before* the cyclic shift; padding takes part as
-//! keys, unmasked. In a shifted block, pairs from different regions of the padded grid get −100, as the reference adds
-//! (not −∞). In mixed precision q, k, v, dy, P and dS are rounded for the products. [`WindowAttention::in_place`] is CvT's variant: another factor than 1/√D, and a mask without a shift. No matrix of windows exists: rows are gathered by index into tiles.
+//! keys, unmasked. In a shifted block, pairs from different regions of the padded grid get −100, as microsoft/esvit adds
+//! (not −∞). In mixed precision q, k, v, dy, P and dS are rounded for the products. [`WindowAttention::in_place`] is CvT's variant: another
+//! factor than 1/√D, and a mask without a shift. No matrix of windows exists: rows are gathered by index into tiles.
 //!
 //! Source: Liu et al. 2021, <https://arxiv.org/abs/2103.14030>, eq. 4 and section 3.2.
 
@@ -17,10 +18,12 @@ mod bias;
 mod cases;
 mod cpu;
 mod fast;
+mod gather;
 mod geometry;
 pub(crate) mod gpu;
 #[cfg(target_arch = "x86_64")]
 mod mixed;
+mod operands;
 mod single;
 mod softmax;
 mod tiles;
@@ -31,27 +34,27 @@ use esvit_gpu::Recorder;
 use esvit_graph::{DType, Error, GpuIo, Graph, Io, Node, Op, Precision, Prepacked, Result, Shape, Slice, Value};
 
 use crate::{Layout, check};
-use geometry::Geometry;
+use geometry::WindowGeometry;
 
-/// Heads, window and shift, and the tokens they work on.
+/// Attention inside windows, the operator: heads, window and shift, and the tokens they work on.
 #[derive(Clone, Debug)]
 pub struct WindowAttention {
     heads: usize,
-    geometry: std::sync::Arc<Geometry>,
+    geometry: std::sync::Arc<WindowGeometry>,
 }
 
 impl WindowAttention {
     /// Attention with `heads` heads in windows of `window × window`, shifted by `shift` (0 for none).
     pub fn new(layout: &Layout, heads: usize, window: usize, shift: usize) -> WindowAttention {
-        WindowAttention { heads, geometry: Geometry::new(layout, window, shift, shift, window).into() }
+        WindowAttention { heads, geometry: WindowGeometry::new(layout, window, shift, shift, window).into() }
     }
 
     /// CvT's attention: scores are multiplied by `scale`; where the grid is cut at `−window` and `−cut`, pairs of different
     /// regions are masked although nothing moves (0 for no mask); the bias table is that of windows of `table_window`, which
     /// may be larger than `window`.
     pub fn in_place(layout: &Layout, heads: usize, window: usize, cut: usize, table_window: usize, scale: f32) -> WindowAttention {
-        let geometry = Geometry::new(layout, window, cut, 0, table_window.max(window));
-        WindowAttention { heads, geometry: Geometry { scale: Some(scale), ..geometry }.into() }
+        let geometry = WindowGeometry::new(layout, window, cut, 0, table_window.max(window));
+        WindowAttention { heads, geometry: WindowGeometry { scale: Some(scale), ..geometry }.into() }
     }
 
     /// Whether heads are whole words of two channels.
@@ -127,7 +130,7 @@ impl Op for WindowAttention {
     }
 }
 
-/// The attention itself, to look at: `P` of every window and head, from the same operands.
+/// Attention maps, to look at: `P` of every window and head, from the operands of [`WindowAttention`].
 ///
 /// - result `[windows, H, T, T]`: windows image by image, then row by row of the padded, shifted grid; padding tokens
 ///   are rows and columns like the others
@@ -155,7 +158,7 @@ impl Op for AttentionMap {
     }
 }
 
-/// The gradient: `dqkv`, `dtable` and, with a bias, `dqkv_bias` from the operands and `dy`.
+/// Gradient of attention inside windows: `dqkv`, `dtable` and, with a bias, `dqkv_bias` from the operands and `dy`.
 #[derive(Debug)]
 struct WindowAttentionGradient(WindowAttention);
 

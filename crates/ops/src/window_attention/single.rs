@@ -1,19 +1,20 @@
 //! Tasks in single precision, on the registers of any CPU.
 //!
-//! Rows of q, k, v and of the incoming gradient are copied, all heads of the task at once, so that memory is read in its order. Q (and dY in the
-//! backward pass) are transposed once a window and head; scores begin with the bias, keys as rows and queries as columns.
+//! Rows of q, k, v and of the incoming gradient are copied, all heads of the task at once, so that memory is read in its order. Q (and dY
+//! in the backward pass) are transposed once a window and head; scores begin with the bias, keys as rows and queries as columns.
 
 use std::ops::Range;
 
 use esvit_simd::lanes;
-use esvit_simd::panel::{Product, padded};
-use esvit_simd::vector::{Kernel, Vector};
+use esvit_simd::panel::{PanelProduct, padded};
+use esvit_simd::vector::{Vector, VectorKernel};
 
-use super::fast::{Operands, RowsMut, Tokens};
-use super::softmax::Softmax;
-use super::tiles::{Columns, Sizes, Tiles, transpose};
+use super::gather::HeadColumns;
+use super::operands::{TokenRows, WindowOperands, WindowRowsMut};
+use super::softmax::WindowSoftmax;
+use super::tiles::{F32WindowTiles, WindowTileSizes, transpose};
 
-/// Queries whose scores with all keys are made at a time, so that they stay in the caches next to the core.
+/// Queries whose scores with all keys are computed at a time, so that they stay in the caches next to the core.
 const QUERIES: usize = 64;
 
 /// Addresses of a tile's rows, from a column on.
@@ -21,6 +22,7 @@ fn rows_of(tile: &[f32], width: usize, column: usize) -> Vec<*const f32> {
     tile.chunks_exact(width).map(|row| row[column..].as_ptr()).collect()
 }
 
+/// Addresses of a tile's rows, to write them.
 fn rows_of_mut(tile: &mut [f32], width: usize, column: usize) -> Vec<*mut f32> {
     tile.chunks_exact_mut(width).map(|row| row[column..].as_mut_ptr()).collect()
 }
@@ -35,13 +37,14 @@ fn rows_of_heads(tile: &[f32], parts_heads: usize, dp: usize) -> Vec<Vec<*const 
     (0..parts_heads).map(|n| rows_of(tile, parts_heads * dp, n * dp)).collect()
 }
 
+/// Rows of each part and head of a tile, to write them.
 fn rows_of_heads_mut(tile: &mut [f32], area: usize, parts_heads: usize, dp: usize) -> Vec<Vec<*mut f32>> {
     let tile = &mut tile[..area * parts_heads * dp];
     (0..parts_heads).map(|n| rows_of_mut(tile, parts_heads * dp, n * dp)).collect()
 }
 
-/// Some queries, and where their columns begin in every tile.
-struct Queries {
+/// Columns of some queries, and where they begin in every tile.
+struct QueryColumns {
     columns: Range<usize>,
     qt: Vec<*const f32>,
     bias: Vec<*const f32>,
@@ -51,17 +54,17 @@ struct Queries {
     ds: Vec<*mut f32>,
 }
 
-impl Queries {
-    fn all(tiles: &mut Tiles, o: &Operands, heads: &Range<usize>) -> Vec<Queries> {
-        let Sizes { area, tp, line, .. } = tiles.sizes;
+impl QueryColumns {
+    fn all(tiles: &mut F32WindowTiles, o: &WindowOperands, heads: &Range<usize>) -> Vec<QueryColumns> {
+        let WindowTileSizes { area, tp, line, .. } = tiles.sizes;
         let bias = |at: usize| {
             let rows =
-                heads.clone().flat_map(|h| o.geometry.strips.starts.iter().map(move |&start| o.bias_of(h)[start as usize + at..].as_ptr()));
+                heads.clone().flat_map(|h| o.geometry.panels.starts.iter().map(move |&start| o.bias_of(h)[start as usize + at..].as_ptr()));
             rows.collect()
         };
         (0..area)
             .step_by(QUERIES)
-            .map(|at| Queries {
+            .map(|at| QueryColumns {
                 columns: at..padded(area.min(at + QUERIES)).min(tp),
                 qt: rows_of(tiles.qt, line, at),
                 bias: bias(at),
@@ -74,35 +77,35 @@ impl Queries {
 }
 
 /// One task of the forward pass.
-pub(super) struct Forward<'a> {
-    pub operands: Operands<'a>,
+pub(super) struct F32WindowForward<'a> {
+    pub operands: WindowOperands<'a>,
     pub heads: Range<usize>,
     pub windows: Range<usize>,
-    pub y: RowsMut,
-    pub tiles: Tiles<'a>,
+    pub y: WindowRowsMut,
+    pub tiles: F32WindowTiles<'a>,
 }
 
-impl Kernel for Forward<'_> {
+impl VectorKernel for F32WindowForward<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Forward { operands: o, heads, windows, y, mut tiles } = self;
-        let (qkv, padding, sizes) = (o.qkv.f32(), o.padding.map(Tokens::f32), tiles.sizes);
-        let Sizes { area, d, tp, line, dp } = sizes;
-        let (scale, columns, group) = (o.geometry.scale(d), Columns::new(&o, &heads, dp), heads.len());
-        let queries = Queries::all(&mut tiles, &o, &heads);
-        let starts = &*o.geometry.strips.starts;
+        let F32WindowForward { operands: o, heads, windows, y, mut tiles } = self;
+        let (qkv, padding, sizes) = (o.qkv.f32(), o.padding.map(TokenRows::f32), tiles.sizes);
+        let WindowTileSizes { area, d, tp, line, dp } = sizes;
+        let (scale, columns, group) = (o.geometry.scale(d), HeadColumns::new(&o, &heads, dp), heads.len());
+        let queries = QueryColumns::all(&mut tiles, &o, &heads);
+        let starts = &*o.geometry.panels.starts;
         let rows = rows_of_heads(&tiles.qkv[..tp * 3 * group * dp], 3 * group, dp);
         let results = rows_of_heads_mut(tiles.results, area, group, dp);
         let p_columns = columns_of(tiles.p, area);
         for n in windows.clone() {
             let window = o.geometry.window(n);
             let next = (n + 1 < windows.end).then(|| o.geometry.window(n + 1));
-            let look_ahead = |stage: usize| {
+            let prefetch = |stage: usize| {
                 let share = (stage, 2 * group);
-                columns.look_ahead(next.as_ref(), share, qkv.as_ptr(), 3);
-                columns.look_ahead_to(next.as_ref(), share, y, 1);
+                columns.prefetch_rows(next.as_ref(), share, qkv.as_ptr(), 3);
+                columns.prefetch_result(next.as_ref(), share, y, 1);
             };
             columns.gather(&window, qkv, 3, padding, tiles.qkv);
             let masks = window.masks.map(|masks| (masks.as_ptr(), window.region));
@@ -110,9 +113,9 @@ impl Kernel for Forward<'_> {
                 let [q, k, v] = [0, 1, 2].map(|part| &rows[part * group + g]);
                 // SAFETY: Tp rows of Dp floats each.
                 unsafe { transpose::<V>(q, scale, tiles.qt, &sizes) };
-                look_ahead(2 * g);
+                prefetch(2 * g);
                 for some in &queries {
-                    let scores = Product {
+                    let scores = PanelProduct {
                         n: some.columns.len(),
                         a: &k[..area],
                         a_step: 1,
@@ -121,15 +124,15 @@ impl Kernel for Forward<'_> {
                         scale: None,
                         out: &some.p,
                     };
-                    let softmax = Softmax { keys: area, columns: some.columns.clone(), line, p: tiles.p.as_mut_ptr(), masks, starts };
+                    let softmax = WindowSoftmax { keys: area, columns: some.columns.clone(), line, p: tiles.p.as_mut_ptr(), masks, starts };
                     // SAFETY: rows of k hold D floats; rows of qt, bias, p and the masks are lines, and the columns are inside.
                     unsafe {
                         scores.compute::<V>();
                         softmax.forward::<V>(tiles.inverse.as_mut_ptr());
                     }
                 }
-                look_ahead(2 * g + 1);
-                let values = Product {
+                prefetch(2 * g + 1);
+                let values = PanelProduct {
                     n: dp,
                     a: &p_columns,
                     a_step: line,
@@ -141,36 +144,36 @@ impl Kernel for Forward<'_> {
                 // SAFETY: columns of p hold T floats a line apart; rows of v and of the results hold Dp.
                 unsafe { values.compute::<V>() };
             }
-            columns.deliver(tiles.results, 1, &window, y, |_| {});
+            columns.scatter(tiles.results, 1, &window, y, |_| {});
         }
     }
 }
 
-/// One task of the backward pass. Gives the gradients of its heads' tables `[group, (2w−1)²]`, then those of the padding
+/// One task of the backward pass. It leaves the gradients of its heads' tables `[group, (2w−1)²]`, then those of the padding
 /// `[3, group·D]`, in `sums`.
-pub(super) struct Backward<'a> {
-    pub operands: Operands<'a>,
+pub(super) struct F32WindowBackward<'a> {
+    pub operands: WindowOperands<'a>,
     pub heads: Range<usize>,
     pub windows: Range<usize>,
     pub dy: &'a [f32],
-    pub dqkv: RowsMut,
-    pub tiles: Tiles<'a>,
+    pub dqkv: WindowRowsMut,
+    pub tiles: F32WindowTiles<'a>,
     pub sums: &'a mut [f32],
 }
 
-impl Kernel for Backward<'_> {
+impl VectorKernel for F32WindowBackward<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Backward { operands: o, heads, windows, dy, dqkv, mut tiles, sums } = self;
-        let (qkv, padding, sizes) = (o.qkv.f32(), o.padding.map(Tokens::f32), tiles.sizes);
-        let Sizes { area, d, tp, line, dp } = sizes;
-        let (scale, columns, group) = (o.geometry.scale(d), Columns::new(&o, &heads, dp), heads.len());
-        let strips = &o.geometry.strips;
+        let F32WindowBackward { operands: o, heads, windows, dy, dqkv, mut tiles, sums } = self;
+        let (qkv, padding, sizes) = (o.qkv.f32(), o.padding.map(TokenRows::f32), tiles.sizes);
+        let WindowTileSizes { area, d, tp, line, dp } = sizes;
+        let (scale, columns, group) = (o.geometry.scale(d), HeadColumns::new(&o, &heads, dp), heads.len());
+        let panels = &o.geometry.panels;
         let (dtable, dpadding) = sums.split_at_mut(group * o.geometry.table_rows());
-        let queries = Queries::all(&mut tiles, &o, &heads);
-        let starts = &*strips.starts;
+        let queries = QueryColumns::all(&mut tiles, &o, &heads);
+        let starts = &*panels.starts;
         let rows = rows_of_heads(&tiles.qkv[..tp * 3 * group * dp], 3 * group, dp);
         let dy_rows = rows_of_heads(&tiles.dy[..tp * group * dp], group, dp);
         let results = rows_of_heads_mut(tiles.results, area, 3 * group, dp);
@@ -180,11 +183,11 @@ impl Kernel for Backward<'_> {
         for n in windows.clone() {
             let window = o.geometry.window(n);
             let next = (n + 1 < windows.end).then(|| o.geometry.window(n + 1));
-            let look_ahead = |stage: usize| {
+            let prefetch = |stage: usize| {
                 let share = (stage, 4 * group);
-                columns.look_ahead(next.as_ref(), share, qkv.as_ptr(), 3);
-                columns.look_ahead(next.as_ref(), share, dy.as_ptr(), 1);
-                columns.look_ahead_to(next.as_ref(), share, dqkv, 3);
+                columns.prefetch_rows(next.as_ref(), share, qkv.as_ptr(), 3);
+                columns.prefetch_rows(next.as_ref(), share, dy.as_ptr(), 1);
+                columns.prefetch_result(next.as_ref(), share, dqkv, 3);
             };
             columns.gather(&window, qkv, 3, padding, tiles.qkv);
             columns.gather(&window, dy, 1, None, tiles.dy);
@@ -196,9 +199,9 @@ impl Kernel for Backward<'_> {
                     transpose::<V>(q, scale, tiles.qt, &sizes);
                     transpose::<V>(&dy_rows[g], 1.0, tiles.dyt, &sizes);
                 }
-                look_ahead(4 * g);
+                prefetch(4 * g);
                 for some in &queries {
-                    let scores = Product {
+                    let scores = PanelProduct {
                         n: some.columns.len(),
                         a: &k[..area],
                         a_step: 1,
@@ -208,9 +211,9 @@ impl Kernel for Backward<'_> {
                         out: &some.p,
                     };
                     // dPᵀ = V·dYᵀ
-                    let dp = Product { a: &v[..area], b: &some.dyt[..d], init: None, out: &some.ds, ..scores };
-                    let softmax = Softmax { keys: area, columns: some.columns.clone(), line, p: tiles.p.as_mut_ptr(), masks, starts };
-                    let dbias = &mut tiles.dbias[g * strips.len()..][..strips.len()];
+                    let dp = PanelProduct { a: &v[..area], b: &some.dyt[..d], init: None, out: &some.ds, ..scores };
+                    let softmax = WindowSoftmax { keys: area, columns: some.columns.clone(), line, p: tiles.p.as_mut_ptr(), masks, starts };
+                    let dbias = &mut tiles.dbias[g * panels.len()..][..panels.len()];
                     // SAFETY: rows of k and v hold D floats; rows of all tiles and of the masks are lines, and the columns are inside.
                     unsafe {
                         scores.compute::<V>();
@@ -219,21 +222,22 @@ impl Kernel for Backward<'_> {
                     }
                 }
                 // dQ = dS·K/√D, dK = dSᵀ·Q/√D, dV = Pᵀ·dY, where rows of the tiles are keys.
-                let dq = Product { n: dp, a: &ds_columns, a_step: line, b: &k[..area], init: None, scale: Some(&scales), out: &results[g] };
-                let dk = Product { a: &ds, a_step: 1, b: &q[..area], out: &results[group + g], ..dq };
-                let dv = Product { a: &p, b: &dy_rows[g][..area], scale: None, out: &results[2 * group + g], ..dk };
+                let dq =
+                    PanelProduct { n: dp, a: &ds_columns, a_step: line, b: &k[..area], init: None, scale: Some(&scales), out: &results[g] };
+                let dk = PanelProduct { a: &ds, a_step: 1, b: &q[..area], out: &results[group + g], ..dq };
+                let dv = PanelProduct { a: &p, b: &dy_rows[g][..area], scale: None, out: &results[2 * group + g], ..dk };
                 for (part, product) in [dq, dk, dv].into_iter().enumerate() {
-                    look_ahead(4 * g + 1 + part);
+                    prefetch(4 * g + 1 + part);
                     // SAFETY: rows and columns of p and ds hold T floats; rows of k, q, dy and of the results hold Dp.
                     unsafe { product.compute::<V>() };
                 }
             }
-            columns.deliver(tiles.results, 3, &window, dqkv, |row| {
+            columns.scatter(tiles.results, 3, &window, dqkv, |row| {
                 for (row, sum) in row.chunks_exact(dp).zip(dpadding.chunks_exact_mut(d)) {
                     lanes::accumulate(&row[..d], sum);
                 }
             });
         }
-        strips.collect(tiles.dbias, dtable);
+        panels.collect(tiles.dbias, dtable);
     }
 }

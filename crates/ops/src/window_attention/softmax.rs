@@ -1,26 +1,26 @@
-//! Scores become probabilities, and their gradients those of scores. Keys are rows and queries are columns, so that lanes never mix: maxima and sums
+//! Softmax of a tile, forward and backward. Keys are rows and queries are columns, so that lanes never mix: maxima and sums
 //! are taken over rows, register by register.
 
 use std::ops::Range;
 
 use esvit_simd::vector::{Vector, exp};
 
-use super::cpu::MASK;
+use super::geometry::MASK;
 
-/// A tile of scores `[keys, line]`, and the columns of it that are meant: whole half registers.
-pub(super) struct Softmax<'a> {
+/// A tile of scores `[keys, line]`, and the columns of it to work on: whole half registers.
+pub(super) struct WindowSoftmax<'a> {
     pub keys: usize,
     pub columns: Range<usize>,
     pub line: usize,
     pub p: *mut f32,
     /// Shares of the mask from keys of each region, `[regions, line]`, and the region of each key.
     pub masks: Option<(*const f32, &'a [u8])>,
-    /// Where the gradient of each key's biases begins.
+    /// First float of the gradient of each key's biases.
     pub starts: &'a [u32],
 }
 
-impl Softmax<'_> {
-    /// Scores become exponentials, and `inverse` the factors of each column that make them probabilities.
+impl WindowSoftmax<'_> {
+    /// Turns scores into exponentials, and leaves in `inverse` the factors of each column that make them probabilities.
     ///
     /// # Safety
     /// The CPU has these registers; p and the masks have rows of `line` floats, and so has `inverse`.
@@ -34,15 +34,15 @@ impl Softmax<'_> {
                 at += V::LANES;
             }
             if at < self.columns.end {
-                self.forward_of::<V::Half>(at, inverse);
+                self.forward_of::<V::Narrow>(at, inverse);
             }
         }
     }
 
-    /// One register of columns.
+    /// Forward pass of one register of columns.
     ///
     /// # Safety
-    /// As [`Softmax::forward`].
+    /// As [`WindowSoftmax::forward`].
     #[inline(always)]
     unsafe fn forward_of<V: Vector>(&self, at: usize, inverse: *mut f32) {
         // SAFETY: these columns exist in every row.
@@ -62,7 +62,7 @@ impl Softmax<'_> {
     /// Adds the mask, and gives the largest score of each column.
     ///
     /// # Safety
-    /// As [`Softmax::forward`].
+    /// As [`WindowSoftmax::forward`].
     #[inline(always)]
     unsafe fn largest<V: Vector>(&self, at: usize) -> V {
         // SAFETY: these columns exist in every row, of the masks too.
@@ -81,10 +81,10 @@ impl Softmax<'_> {
         }
     }
 
-    /// Scores become probabilities, `ds ← p ⊙ (ds − Σ_j p·ds)`, and that is added to `dbias`.
+    /// Turns scores into probabilities, `ds ← p ⊙ (ds − Σ_j p·ds)`, and that is added to `dbias`.
     ///
     /// # Safety
-    /// As [`Softmax::forward`]; ds has the shape of p, and dbias a row from each start on.
+    /// As [`WindowSoftmax::forward`]; ds has the shape of p, and dbias a row from each start on.
     #[inline(always)]
     pub unsafe fn gradient<V: Vector>(&self, ds: *mut f32, dbias: *mut f32) {
         // SAFETY: whole registers as long as there are some, then half of one.
@@ -95,15 +95,15 @@ impl Softmax<'_> {
                 at += V::LANES;
             }
             if at < self.columns.end {
-                self.gradient_of::<V::Half>(at, ds, dbias);
+                self.gradient_of::<V::Narrow>(at, ds, dbias);
             }
         }
     }
 
-    /// One register of columns.
+    /// Backward pass of one register of columns.
     ///
     /// # Safety
-    /// As [`Softmax::gradient`].
+    /// As [`WindowSoftmax::gradient`].
     #[inline(always)]
     unsafe fn gradient_of<V: Vector>(&self, at: usize, ds: *mut f32, dbias: *mut f32) {
         // SAFETY: these columns exist in every row of each.

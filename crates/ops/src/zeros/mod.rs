@@ -1,4 +1,4 @@
-//! A matrix of zeros: what stands for an operand that an architecture leaves out, such as the bias table of attention without one.
+//! A matrix of zeros, in place of an operand that an architecture leaves out, such as the bias table of attention without one.
 
 use bytemuck::{Pod, Zeroable};
 use esvit_gpu::{Grid, Kernel, Recorder};
@@ -18,7 +18,7 @@ struct Params {
     pad: [u32; 3],
 }
 
-static FILL: Kernel = Kernel::new::<Params>("zeros", include_str!("fill.wgsl"), "main", 1);
+static FILL: Kernel = Kernel::new::<Params>("zeros", &[include_str!("fill.wgsl")], "main", 1);
 
 pub(crate) static KERNELS: &[&Kernel] = &[&FILL];
 

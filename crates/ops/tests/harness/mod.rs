@@ -1,4 +1,4 @@
-//! What the tests of all cases share: a case as a program with seeds and gradients.
+//! A case as a program with seeds and gradients, for the tests of all cases.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use esvit_ops::Case;
 use esvit_simd::Pool;
 
 /// Values of a case's operands.
-pub struct Operands {
+pub struct CaseOperands {
     pub names: Vec<String>,
     pub floats: Vec<Vec<f32>>,
     pub indices: Vec<Vec<u32>>,
@@ -15,10 +15,10 @@ pub struct Operands {
     pub types: Vec<DType>,
 }
 
-impl Operands {
-    pub fn of(case: &Case) -> Operands {
+impl CaseOperands {
+    pub fn of(case: &Case) -> CaseOperands {
         let each = || case.inputs.iter().enumerate();
-        Operands {
+        CaseOperands {
             names: each().map(|(i, _)| format!("operand {i}")).collect(),
             floats: each().map(|(i, input)| input.floats(i)).collect(),
             indices: each().map(|(i, input)| input.indices(i)).collect(),
@@ -85,7 +85,7 @@ pub fn build(case: &Case) -> Harness {
     Harness { program: Program::compile(&graph, &outputs), results, seeded, seeds, seed_values, gradients }
 }
 
-pub fn run(harness: &Harness, operands: &Operands, pool: &Pool, variant: Variant) -> Arena {
+pub fn run(harness: &Harness, operands: &CaseOperands, pool: &Pool, variant: Variant) -> Arena {
     let mut arena = harness.program.arena();
     let seeds = harness.seeded.iter().zip(&harness.seeds).map(|(r, seed)| (format!("seed {r}"), Slice::F32(seed)));
     let bindings = harness.program.bind(operands.slices().chain(seeds));
@@ -93,7 +93,7 @@ pub fn run(harness: &Harness, operands: &Operands, pool: &Pool, variant: Variant
     arena
 }
 
-/// Distance of two vectors relative to the second, with a floor for vectors that are all zero.
+/// Distance of two vectors relative to the second, with a lower bound for vectors that are all zero.
 pub fn distance(got: &[f32], want: &[f32]) -> f64 {
     let d: f64 = got.iter().zip(want).map(|(a, b)| (*a as f64 - *b as f64).powi(2)).sum();
     let n: f64 = want.iter().map(|b| (*b as f64).powi(2)).sum();

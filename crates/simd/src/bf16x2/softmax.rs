@@ -1,96 +1,100 @@
 //! Softmax over the rows of a tile (keys), column by column (queries): lanes never mix. Scores times a factor are logarithms to the base 2.
 //!
-//! Tiles are `[rows, line]` f32, `line` a multiple of 32. What becomes an operand of a product is packed on the way, as the module above describes.
+//! Tiles are `[rows, line]` f32, `line` a multiple of 32. Operands of products are packed on the way, as the module above describes.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{LANES, Lines, interleave, round};
+use super::pack::{LANES, interleave, round};
+use super::product::BiasRows;
 use crate::vector::x86::{F32x8, F32x16};
 use crate::vector::{Vector, exp2};
 
-/// A tile of scores, and the columns of it that are meant; these begin at a multiple of 32.
+/// Tile of scores with the columns that are computed; these begin at a multiple of 32.
 #[derive(Clone)]
-pub struct Tile {
-    /// Keys.
+pub struct ScoreTile {
+    /// Number of keys.
     pub rows: usize,
-    /// Queries.
+    /// Range of queries.
     pub columns: Range<usize>,
     /// Distance of rows.
     pub line: usize,
     /// Factor of the scores, above 0.
     pub factor: f32,
-    /// Scores, then what comes of them.
+    /// Scores, then their exponentials.
     pub s: *mut f32,
 }
 
-/// Operands and results of [`Tile::gradient`], all with the lines of the tile.
-pub struct Gradient<'a> {
+/// Operands and results of [`ScoreTile::gradient`], all with the lines of the tile.
+pub struct SoftmaxGradient<'a> {
     /// Gradient of the probabilities, `[rows, line]`.
     pub dp: *const f32,
     /// Factors that make probabilities of the exponentials, `[line]`.
     pub inverse: *const f32,
-    /// `Σ_i e·dp` of each column, `[line]`.
-    pub along: *const f32,
-    /// Grows by the gradient of the scores, `[rows, line]`.
-    pub dbias: Option<Lines<'a>>,
-    /// P, packed rows, `[rows, line/2]` words.
+    /// Dot product `Σ_i e·dp` of each column, `[line]`.
+    pub column_dots: *const f32,
+    /// Gradient of the bias, to which that of the scores is added, `[rows, line]`.
+    pub dbias: Option<BiasRows<'a>>,
+    /// Probabilities P, packed rows, `[rows, line/2]` words.
     pub p: *mut u32,
-    /// dS, packed rows.
+    /// Gradient of the scores dS, packed rows.
     pub ds: *mut u32,
-    /// dS, packed across, `[⌈rows/2⌉, line]` words.
-    pub across: *mut u32,
+    /// Gradient of the scores dS, VNNI, `[⌈rows/2⌉, line]` words.
+    pub ds_vnni: *mut u32,
 }
 
-/// A register as a whole one, zeros above it.
-trait Wide: Vector {
-    fn wide(self) -> __m512;
+/// Register that fills a whole one when zeros are put above it.
+trait ZeroExtend: Vector {
+    /// The register with zeros above it.
+    fn zero_extended(self) -> __m512;
 }
 
-impl Wide for F32x16 {
+impl ZeroExtend for F32x16 {
     #[inline(always)]
-    fn wide(self) -> __m512 {
+    fn zero_extended(self) -> __m512 {
         self.0
     }
 }
 
-impl Wide for F32x8 {
+impl ZeroExtend for F32x8 {
     #[inline(always)]
-    fn wide(self) -> __m512 {
+    fn zero_extended(self) -> __m512 {
         // SAFETY: these tiles exist only where the CPU has AVX-512.
         unsafe { _mm512_zextps256_ps512(self.0) }
     }
 }
 
-/// Columns of the last register of a panel that fit into half of it, as [`super::Product`] cuts them.
+/// Whether the last columns of a panel are half a register, as [`super::Bf16Product`] divides them.
 fn is_half(left: usize) -> bool {
     left <= LANES / 2
 }
 
-impl Tile {
-    /// Packs `e = 2^(factor·(s − max))` across, `[⌈rows/2⌉, line]` words, and leaves `1/Σ e` of each column in `inverse`.
+impl ScoreTile {
+    /// Packs `e = 2^(factor·(s − max))` in the VNNI layout, `[⌈rows/2⌉, line]` words, and leaves `1/Σ e` of each column in `inverse`.
     ///
     /// # Safety
     /// The CPU multiplies bf16; the tile, `max`, `inverse` and `to` are as large as they say.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
-    pub unsafe fn exponentials_across(&self, max: *const f32, inverse: *mut f32, to: *mut u32) {
+    pub unsafe fn exponentials_vnni(&self, max: *const f32, inverse: *mut f32, to: *mut u32) {
         for at in self.columns.clone().step_by(LANES) {
             // SAFETY: whole registers of each line, or half of one.
             unsafe {
                 if is_half(self.columns.end - at) {
-                    self.column_across::<F32x8>(at, max, inverse, to);
+                    self.column_vnni::<F32x8>(at, max, inverse, to);
                 } else {
-                    self.column_across::<F32x16>(at, max, inverse, to);
+                    self.column_vnni::<F32x16>(at, max, inverse, to);
                 }
             }
         }
     }
 
+    /// One register of columns of [`ScoreTile::exponentials_vnni`].
+    ///
     /// # Safety
-    /// As [`Tile::exponentials_across`].
+    /// As [`ScoreTile::exponentials_vnni`].
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
-    unsafe fn column_across<V: Wide>(&self, at: usize, max: *const f32, inverse: *mut f32, to: *mut u32) {
+    unsafe fn column_vnni<V: ZeroExtend>(&self, at: usize, max: *const f32, inverse: *mut f32, to: *mut u32) {
         // SAFETY: rows and columns of the tile.
         unsafe {
             let factor = V::splat(self.factor);
@@ -105,7 +109,7 @@ impl Tile {
                 let even = exp2(V::load(from).mul_add(factor, shift));
                 let odd = if 2 * pair + 1 < self.rows { exp2(V::load(from.add(self.line)).mul_add(factor, shift)) } else { V::splat(0.0) };
                 sum = sum.add(even.add(odd));
-                let words = _mm512_permutexvar_epi16(order, round(even.wide(), odd.wide()));
+                let words = _mm512_permutexvar_epi16(order, round(even.zero_extended(), odd.zero_extended()));
                 _mm512_storeu_si512(to.cast(), words);
                 (from, to) = (from.wrapping_add(2 * self.line), to.wrapping_add(self.line));
             }
@@ -113,10 +117,10 @@ impl Tile {
         }
     }
 
-    /// Scores become `e = 2^(factor·(s − max))` where they are; `1/Σ e` of each column is left in `inverse`.
+    /// Replaces the scores by `e = 2^(factor·(s − max))`, and leaves `1/Σ e` of each column in `inverse`.
     ///
     /// # Safety
-    /// As [`Tile::exponentials_across`].
+    /// As [`ScoreTile::exponentials_vnni`].
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
     pub unsafe fn exponentials(&self, max: *const f32, inverse: *mut f32) {
         for at in self.columns.clone().step_by(LANES) {
@@ -131,8 +135,10 @@ impl Tile {
         }
     }
 
+    /// One register of columns of [`ScoreTile::exponentials`].
+    ///
     /// # Safety
-    /// As [`Tile::exponentials_across`].
+    /// As [`ScoreTile::exponentials_vnni`].
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
     unsafe fn column<V: Vector>(&self, at: usize, max: *const f32, inverse: *mut f32) {
@@ -151,40 +157,41 @@ impl Tile {
         }
     }
 
-    /// With the exponentials e in the tile: `p = e/Σ e`, `dS = p ⊙ (dP − Σ p·dP)`, packed as the products after it take them.
+    /// Gradient of the softmax with the exponentials e in the tile: `p = e/Σ e`, `dS = p ⊙ (dP − Σ p·dP)`, packed as operands of the next
+    /// products.
     ///
     /// # Safety
-    /// As [`Tile::exponentials_across`]; what [`Gradient`] points at has the rows and lines of the tile.
+    /// As [`ScoreTile::exponentials_vnni`]; what [`SoftmaxGradient`] points at has the rows and lines of the tile.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
-    pub unsafe fn gradient(&self, g: &Gradient) {
+    pub unsafe fn gradient(&self, g: &SoftmaxGradient) {
         for at in self.columns.clone().step_by(2 * LANES) {
             // SAFETY: two registers of each line, a multiple of 32.
             unsafe {
                 let inverse = [0, LANES].map(|l| _mm512_loadu_ps(g.inverse.add(at + l)));
-                let along = [0, 1].map(|v| _mm512_mul_ps(inverse[v], _mm512_loadu_ps(g.along.add(at + v * LANES))));
+                let dots = [0, 1].map(|v| _mm512_mul_ps(inverse[v], _mm512_loadu_ps(g.column_dots.add(at + v * LANES))));
                 for pair in 0..self.rows.div_ceil(2) {
-                    let even = self.gradient_of_row(2 * pair, at, inverse, along, g);
+                    let even = self.gradient_of_row(2 * pair, at, inverse, dots, g);
                     let odd = if 2 * pair + 1 < self.rows {
-                        self.gradient_of_row(2 * pair + 1, at, inverse, along, g)
+                        self.gradient_of_row(2 * pair + 1, at, inverse, dots, g)
                     } else {
                         _mm512_setzero_si512()
                     };
                     let words = interleave(even, odd);
                     for v in 0..2 {
-                        _mm512_storeu_si512(g.across.add(pair * self.line + at + v * LANES).cast(), words[v]);
+                        _mm512_storeu_si512(g.ds_vnni.add(pair * self.line + at + v * LANES).cast(), words[v]);
                     }
                 }
             }
         }
     }
 
-    /// 32 columns of a row; gives dS of them.
+    /// Gradient of 32 columns of a row; returns their dS, packed.
     ///
     /// # Safety
-    /// As [`Tile::gradient`].
+    /// As [`ScoreTile::gradient`].
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
-    unsafe fn gradient_of_row(&self, row: usize, at: usize, inverse: [__m512; 2], along: [__m512; 2], g: &Gradient) -> __m512i {
+    unsafe fn gradient_of_row(&self, row: usize, at: usize, inverse: [__m512; 2], dots: [__m512; 2], g: &SoftmaxGradient) -> __m512i {
         let (mut p, mut ds) = ([_mm512_setzero_ps(); 2], [_mm512_setzero_ps(); 2]);
         for v in 0..2 {
             let column = at + v * LANES;
@@ -192,7 +199,7 @@ impl Tile {
             // SAFETY: the row and these columns exist, in the rows of dbias too.
             unsafe {
                 p[v] = _mm512_mul_ps(_mm512_loadu_ps(self.s.add(at)), inverse[v]);
-                ds[v] = _mm512_mul_ps(p[v], _mm512_sub_ps(_mm512_loadu_ps(g.dp.add(at)), along[v]));
+                ds[v] = _mm512_mul_ps(p[v], _mm512_sub_ps(_mm512_loadu_ps(g.dp.add(at)), dots[v]));
                 if let Some(dbias) = &g.dbias {
                     let dbias = dbias.row(row, self.line).add(column);
                     _mm512_storeu_ps(dbias, _mm512_add_ps(_mm512_loadu_ps(dbias), ds[v]));
@@ -210,7 +217,7 @@ impl Tile {
     }
 }
 
-/// 1/x of every lane.
+/// Reciprocal of every lane.
 ///
 /// # Safety
 /// The CPU has these registers.

@@ -1,22 +1,23 @@
 //! Registers: a kernel is written once over [`Vector`], built for each instruction set, and the one for this CPU is called.
 //!
-//! [`multiversion!`](crate::multiversion) leaves the choice of instructions to the compiler; this is for the loops where registers are counted.
+//! [`multiversion!`](crate::multiversion) leaves the choice of instructions to the compiler; this is for the loops where registers are
+//! counted.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86;
 
 use crate::cpu::{Isa, isa};
 
-/// A kernel over any width of registers.
-pub trait Kernel {
-    /// What it returns.
+/// Kernel over any width of registers.
+pub trait VectorKernel {
+    /// Result of the kernel.
     type Output;
-    /// The body. Mark it `#[inline(always)]`: it is built inside a function that has the instruction set.
+    /// Runs the body. Mark it `#[inline(always)]`: it is built inside a function that has the instruction set.
     fn run<V: Vector>(self) -> Self::Output;
 }
 
 /// Runs a kernel with the widest registers of this CPU.
-pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
+pub fn dispatch<K: VectorKernel>(kernel: K) -> K::Output {
     match isa() {
         // SAFETY: `isa` returns Avx512 only where the CPU reported avx512f, avx2 and fma.
         #[cfg(target_arch = "x86_64")]
@@ -25,11 +26,11 @@ pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { x86::F32x8::call(kernel) },
         // SAFETY: plain floats exist everywhere.
-        _ => unsafe { Plain::call(kernel) },
+        _ => unsafe { PortableF32x8::call(kernel) },
     }
 }
 
-/// Asks for `floats` floats from `from` on to be brought into the second-level cache; what lies there is not read, so any address will do.
+/// Prefetches `floats` floats from `from` on into the second-level cache; nothing is read there, so any address will do.
 #[inline(always)]
 pub fn prefetch(from: *const f32, floats: usize) {
     const LINE: usize = 16;
@@ -43,7 +44,7 @@ pub fn prefetch(from: *const f32, floats: usize) {
     let _ = (from, floats, LINE);
 }
 
-/// Copies past the caches, where the CPU can: what is overwritten is not read before. Other threads see it after [`stream_end`].
+/// Copies past the caches, where the CPU can: overwritten lines are not read before. Other threads see it after [`stream_end`].
 ///
 /// # Panics
 /// When the lengths differ: a broken invariant of the caller.
@@ -69,62 +70,62 @@ pub fn stream_end() {
     };
 }
 
-/// A register of floats. Values are made by unsafe functions alone, so whoever holds one is on a CPU that has it.
+/// Register of floats. Values are made by unsafe functions alone, so whoever holds one is on a CPU that has it.
 pub trait Vector: Copy {
-    /// Floats in a register.
+    /// Number of floats in a register.
     const LANES: usize;
-    /// Rows of a block of sums that fit into the registers beside its operands, two registers a row.
+    /// Number of rows of a block of sums that fit into the registers beside its operands, two registers a row.
     const ROWS: usize;
-    /// Eight lanes, for what is left of a row that is a multiple of 8.
-    type Half: Vector;
+    /// Register of eight lanes, for the rest of a row that is a multiple of 8.
+    type Narrow: Vector;
 
     /// Runs a kernel in a function of its own that has this instruction set.
     ///
     /// # Safety
     /// The CPU has it.
-    unsafe fn call<K: Kernel>(kernel: K) -> K::Output;
+    unsafe fn call<K: VectorKernel>(kernel: K) -> K::Output;
 
-    /// `value` in every lane.
+    /// A register with `value` in every lane.
     ///
     /// # Safety
     /// The CPU has this instruction set.
     unsafe fn splat(value: f32) -> Self;
 
-    /// The floats at `from`.
+    /// Loads the floats at `from`.
     ///
     /// # Safety
     /// As [`Vector::splat`]; `LANES` floats can be read there, at any alignment.
     unsafe fn load(from: *const f32) -> Self;
 
-    /// Writes the floats to `to`.
+    /// Stores the floats to `to`.
     ///
     /// # Safety
     /// `LANES` floats can be written there, at any alignment.
     unsafe fn store(self, to: *mut f32);
 
-    /// `self·b + c`, rounded once where the instruction set can.
+    /// Multiplies and adds, `self·b + c`, rounded once where the instruction set can.
     fn mul_add(self, b: Self, c: Self) -> Self;
-    /// `self + b`.
+    /// Adds, `self + b`.
     fn add(self, b: Self) -> Self;
-    /// `self − b`.
+    /// Subtracts, `self − b`.
     fn sub(self, b: Self) -> Self;
-    /// `self·b`.
+    /// Multiplies, `self·b`.
     fn mul(self, b: Self) -> Self;
-    /// The larger of each pair of lanes.
+    /// Takes the larger of each two lanes.
     fn max(self, b: Self) -> Self;
-    /// The sum of all lanes.
+    /// Sum of all lanes.
     #[inline(always)]
     fn total(self) -> f32 {
         self.fold(|a, b| a + b)
     }
 
-    /// The largest lane.
+    /// Largest lane.
     #[inline(always)]
     fn largest(self) -> f32 {
         self.fold(|a, b| if a > b { a } else { b })
     }
 
-    /// All lanes as one, by halves.
+    /// Folds all lanes into one, by halves.
     #[inline(always)]
     fn fold(self, f: impl Fn(f32, f32) -> f32) -> f32 {
         let mut lanes = [0.0; 16];
@@ -143,7 +144,7 @@ pub trait Vector: Copy {
     /// Shifts the lanes' bits, as integers plus `add`, to the left by 23: exponents from integers.
     fn exponent(self, add: i32) -> Self;
 
-    /// The nearest whole number n of each lane, as [`Vector::times_power`] takes it: `n + 1.5·2²³`, whose low bits are n, and n. The first is
+    /// Nearest whole number n of each lane, as [`Vector::times_power`] takes it: `n + 1.5·2²³`, whose low bits are n, and n. The first is
     /// anything where that has an instruction of its own.
     #[inline(always)]
     fn nearest(self) -> [Self; 2] {
@@ -153,14 +154,14 @@ pub trait Vector: Copy {
         [shifted, shifted.sub(round)]
     }
 
-    /// `self·2ⁿ`.
+    /// Multiplies by a power of two, `self·2ⁿ`.
     #[inline(always)]
     fn times_power(self, n: [Self; 2]) -> Self {
         // The low bits of the rounding constant are zero: what is left is n, and 127 makes it an exponent.
         self.mul(n[0].exponent(127))
     }
 
-    /// `to[c·ld + r] = scale·rows[r][c]` for 8 rows of 8 floats.
+    /// Transposes and scales 8 rows of 8 floats, `to[c·ld + r] = scale·rows[r][c]`.
     ///
     /// # Safety
     /// As [`Vector::splat`]; the rows hold 8 floats, `to` can be written at 8 rows of 8.
@@ -175,10 +176,10 @@ pub trait Vector: Copy {
     }
 }
 
-/// Added to a small number it leaves its nearest whole number in the low bits.
+/// Constant that, added to a small number, leaves its nearest whole number in the low bits.
 const ROUND: f32 = 12_582_912.0;
 
-/// exp of lanes that lie in [−∞, 88], relative error below 2e-7; below −87.3 it is 1.2e-38, nothing beside the 1 of a softmax's
+/// Exponential function of lanes in [−∞, 88], relative error below 2e-7; below −87.3 it is 1.2e-38, nothing beside the 1 of a softmax's
 /// maximum. The polynomial and the rounding of [`crate::math::exp`].
 ///
 /// # Safety
@@ -201,7 +202,7 @@ pub unsafe fn exp<V: Vector>(x: V) -> V {
     y.times_power([shifted, n])
 }
 
-/// 2 to the power of lanes in [−∞, 0], relative error below 4e-6: far below the rounding of what becomes bf16. Below −126 it is 1.2e-38.
+/// Power of 2 of lanes in [−∞, 0], relative error below 4e-6: far below the rounding to bf16. Below −126 it is 1.2e-38.
 ///
 /// # Safety
 /// The CPU has the instruction set.
@@ -220,7 +221,7 @@ pub unsafe fn exp2<V: Vector>(x: V) -> V {
     p.times_power(n)
 }
 
-/// 2 to the power of lanes up to 126, relative error below 3e-7. Below −126 it is 1.2e-38; what is no number stays none.
+/// Power of 2 of lanes up to 126, relative error below 3e-7. Below −126 it is 1.2e-38; NaN stays NaN.
 ///
 /// # Safety
 /// The CPU has the instruction set.
@@ -241,33 +242,33 @@ pub unsafe fn precise_exp2<V: Vector>(x: V) -> V {
     p.times_power(n)
 }
 
-/// Eight floats without instructions of their own: baseline x86-64, NEON (which the compiler finds), WebAssembly.
+/// Register of eight floats without instructions of their own: baseline x86-64, NEON (which the compiler finds), WebAssembly.
 #[derive(Clone, Copy)]
-pub struct Plain([f32; 8]);
+pub struct PortableF32x8([f32; 8]);
 
-impl Plain {
+impl PortableF32x8 {
     #[inline(always)]
-    fn each(self, b: Plain, f: impl Fn(f32, f32) -> f32) -> Plain {
-        Plain(std::array::from_fn(|l| f(self.0[l], b.0[l])))
+    fn each(self, b: PortableF32x8, f: impl Fn(f32, f32) -> f32) -> PortableF32x8 {
+        PortableF32x8(std::array::from_fn(|l| f(self.0[l], b.0[l])))
     }
 }
 
-impl Vector for Plain {
+impl Vector for PortableF32x8 {
     const LANES: usize = 8;
     const ROWS: usize = if cfg!(target_arch = "aarch64") { 6 } else { 2 };
-    type Half = Plain;
+    type Narrow = PortableF32x8;
 
-    unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
-        kernel.run::<Plain>()
+    unsafe fn call<K: VectorKernel>(kernel: K) -> K::Output {
+        kernel.run::<PortableF32x8>()
     }
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
-        Plain([value; 8])
+        PortableF32x8([value; 8])
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: the caller's promise.
-        Plain(unsafe { from.cast::<[f32; 8]>().read_unaligned() })
+        PortableF32x8(unsafe { from.cast::<[f32; 8]>().read_unaligned() })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
@@ -277,7 +278,7 @@ impl Vector for Plain {
     #[inline(always)]
     fn mul_add(self, b: Self, c: Self) -> Self {
         const FUSED: bool = cfg!(target_arch = "aarch64");
-        Plain(std::array::from_fn(|l| crate::cpu::madd::<FUSED>(self.0[l], b.0[l], c.0[l])))
+        PortableF32x8(std::array::from_fn(|l| crate::cpu::madd::<FUSED>(self.0[l], b.0[l], c.0[l])))
     }
     #[inline(always)]
     fn add(self, b: Self) -> Self {
@@ -297,7 +298,7 @@ impl Vector for Plain {
     }
     #[inline(always)]
     fn exponent(self, add: i32) -> Self {
-        Plain(self.0.map(|v| f32::from_bits(v.to_bits().wrapping_add(add as u32) << 23)))
+        PortableF32x8(self.0.map(|v| f32::from_bits(v.to_bits().wrapping_add(add as u32) << 23)))
     }
 }
 
@@ -305,13 +306,13 @@ impl Vector for Plain {
 mod tests {
     use super::*;
 
-    /// exp of every value, powers of 2 of those up to 0 in both precisions, and the transposition of 8 rows.
+    /// Kernel that computes exp of every value, powers of 2 of those up to 0 in both precisions, and the transposition of 8 rows.
     struct Probe<'a> {
         x: &'a [f32],
         square: &'a [f32],
     }
 
-    impl Kernel for Probe<'_> {
+    impl VectorKernel for Probe<'_> {
         type Output = (Vec<f32>, [Vec<f32>; 2], Vec<f32>);
 
         #[inline(always)]
@@ -353,7 +354,7 @@ mod tests {
         let square: Vec<f32> = (0..64).map(|i| i as f32).collect();
         let probe = || Probe { x: &x, square: &square };
         // SAFETY: plain floats exist everywhere; the others are called where the CPU reports them.
-        let mut results = vec![unsafe { Plain::call(probe()) }, dispatch(probe())];
+        let mut results = vec![unsafe { PortableF32x8::call(probe()) }, dispatch(probe())];
         #[cfg(target_arch = "x86_64")]
         if matches!(isa(), Isa::Avx2 | Isa::Avx512) {
             // SAFETY: as above.
@@ -373,7 +374,7 @@ mod tests {
             }
         }
         // SAFETY: plain floats exist everywhere.
-        let least = unsafe { Plain::splat(f32::NEG_INFINITY) };
+        let least = unsafe { PortableF32x8::splat(f32::NEG_INFINITY) };
         // SAFETY: as above.
         let least = unsafe { [exp(least), exp2(least), precise_exp2(least)] };
         assert!(least.iter().all(|least| least.0.iter().all(|v| *v < 1.3e-38)));

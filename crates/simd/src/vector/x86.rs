@@ -2,22 +2,22 @@
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, Vector};
+use super::{Vector, VectorKernel};
 
-/// The first `n` of sixteen lanes, or all of them.
+/// Mask of the first `n` of sixteen lanes, or of all of them.
 pub(crate) fn mask(n: usize) -> __mmask16 {
     if n >= 16 { !0 } else { (1 << n) - 1 }
 }
 
-/// An AVX2 register.
+/// AVX2 register of eight floats.
 #[derive(Clone, Copy)]
 pub struct F32x8(pub(crate) __m256);
 
-/// An AVX-512 register.
+/// AVX-512 register of sixteen floats.
 #[derive(Clone, Copy)]
 pub struct F32x16(pub(crate) __m512);
 
-/// See [`super::stream`].
+/// Copies past the caches for [`super::stream`].
 ///
 /// # Safety
 /// As many floats in both, and whole cache lines in `to`.
@@ -30,12 +30,12 @@ pub unsafe fn stream(from: &[f32], to: &mut [f32]) {
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn with_avx2<K: Kernel>(kernel: K) -> K::Output {
+fn with_avx2<K: VectorKernel>(kernel: K) -> K::Output {
     kernel.run::<F32x8>()
 }
 
 #[target_feature(enable = "avx512f,avx2,fma")]
-fn with_avx512<K: Kernel>(kernel: K) -> K::Output {
+fn with_avx512<K: VectorKernel>(kernel: K) -> K::Output {
     kernel.run::<F32x16>()
 }
 
@@ -55,9 +55,9 @@ macro_rules! operations {
 impl Vector for F32x8 {
     const LANES: usize = 8;
     const ROWS: usize = 6;
-    type Half = F32x8;
+    type Narrow = F32x8;
 
-    unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
+    unsafe fn call<K: VectorKernel>(kernel: K) -> K::Output {
         // SAFETY: the caller's promise.
         unsafe { with_avx2(kernel) }
     }
@@ -117,9 +117,9 @@ impl Vector for F32x8 {
 impl Vector for F32x16 {
     const LANES: usize = 16;
     const ROWS: usize = 8;
-    type Half = F32x8;
+    type Narrow = F32x8;
 
-    unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
+    unsafe fn call<K: VectorKernel>(kernel: K) -> K::Output {
         // SAFETY: the caller's promise.
         unsafe { with_avx512(kernel) }
     }
@@ -177,5 +177,34 @@ impl Vector for F32x16 {
     unsafe fn transpose8(rows: [*const f32; 8], scale: f32, to: *mut f32, ld: usize) {
         // SAFETY: the caller's promise; AVX-512 includes AVX2.
         unsafe { F32x8::transpose8(rows, scale, to, ld) }
+    }
+}
+
+/// Transposes sixteen rows of sixteen words.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) fn transpose(rows: &mut [__m512i; 16]) {
+    let mut t = *rows;
+    for i in (0..16).step_by(2) {
+        t[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+    }
+    let mut s = t;
+    for i in (0..16).step_by(4) {
+        s[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        s[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        s[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        s[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    // s[4q + r] holds column r of each group of four columns, from rows 4q..4q + 4.
+    for r in 0..4 {
+        let low = _mm512_shuffle_i32x4::<0x88>(s[r], s[r + 4]); // columns r, r + 8 of rows 0..8
+        let high = _mm512_shuffle_i32x4::<0x88>(s[r + 8], s[r + 12]); // ... of rows 8..16
+        let odd_low = _mm512_shuffle_i32x4::<0xdd>(s[r], s[r + 4]); // columns r + 4, r + 12
+        let odd_high = _mm512_shuffle_i32x4::<0xdd>(s[r + 8], s[r + 12]);
+        rows[r] = _mm512_shuffle_i32x4::<0x88>(low, high);
+        rows[r + 4] = _mm512_shuffle_i32x4::<0x88>(odd_low, odd_high);
+        rows[r + 8] = _mm512_shuffle_i32x4::<0xdd>(low, high);
+        rows[r + 12] = _mm512_shuffle_i32x4::<0xdd>(odd_low, odd_high);
     }
 }

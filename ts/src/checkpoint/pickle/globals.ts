@@ -22,7 +22,7 @@ export class NumpyDtype {
   constructor(readonly code: string) {}
 }
 
-/** What the machine's stack holds: data, and what data is made of. */
+/** An item on the machine's stack: data, or a part data is made of. */
 export type Item = Value | Global | Storage | NumpyDtype;
 
 /** Makes a tensor from a storage; provided by the machine, which accounts for the memory. */

@@ -1,4 +1,4 @@
-/** What the measurements share: their settings, and the engine's report. */
+/** Settings of all measurements, and the engine's report. */
 import { InvalidArgumentError, type Command } from "commander";
 import { parseArguments, toTrainerSpec, type Config } from "../../config/index.js";
 import { chooseDevice, native, type BenchReport } from "../../native/index.js";

@@ -15,12 +15,12 @@ interface StepFlags {
 
 type Row = BenchReport["rows"][number];
 
-/** What a step costs. Times in milliseconds, rates in GFLOP/s. */
+/** Cost of a step. Times in milliseconds, rates in GFLOP/s. */
 interface StepBench {
   batchSize: number;
   threads: number;
   instructions: string;
-  /** Of each measured step. */
+  /** Time of each measured step. */
   stepMs: number[];
   medianMs: number;
   imagesPerSecond: number;

@@ -35,11 +35,11 @@ pub fn check_capacity(spec: &TrainerSpec, step: &CompiledStep, adapter: &Adapter
 
 #[cfg(test)]
 mod tests {
-    use esvit_gpu::Kind;
+    use esvit_gpu::AdapterKind;
     use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
 
     use super::*;
-    use crate::spec::{LossSpec, OptimizerKind, Precision};
+    use crate::spec::{LossSpec, OptimizerKind, PrecisionSpec};
 
     #[test]
     fn a_batch_that_no_buffer_holds_is_refused_with_one_that_fits() -> Result<()> {
@@ -65,14 +65,14 @@ mod tests {
             clip_grad: 0.0,
             accumulate: 1,
             checkpointing: false,
-            precision: Precision::F32,
+            precision: PrecisionSpec::F32,
             seed: 0,
             threads: 1,
         };
         let step = network::build(&spec, spec.pixel_type(), DeviceKind::Gpu)?;
         let mut adapter = Adapter {
             name: "card".into(),
-            kind: Kind::Discrete,
+            kind: AdapterKind::Discrete,
             backend: "Vulkan".into(),
             driver: String::new(),
             max_buffer: step.program.largest_bytes() as u64,

@@ -5,7 +5,7 @@ use esvit_ops::attention::{self as op, Border, ImageAttentionMap, Neighbors, Sli
 use esvit_ops::channel_gate::ChannelGate;
 use esvit_ops::gather_rows::GatherRows;
 use esvit_ops::pool_windows::PoolWindows;
-use esvit_ops::relu::Relu;
+use esvit_ops::relu::RELU;
 use esvit_ops::residual::Residual;
 use esvit_ops::row_map::{Cubic, RowMapBuilder};
 use esvit_ops::token_mean::TokenMean;
@@ -377,7 +377,7 @@ impl Gate {
             Gate::Squeeze(down, up) => {
                 let mean = g.apply1(TokenMean { layout: layout.clone() }, &[x])?;
                 let z = down.forward(g, mean)?;
-                let z = g.apply1(Relu, &[z])?;
+                let z = g.apply1(RELU, &[z])?;
                 up.forward(g, z)?
             }
             &Gate::Convolution(kernel, dim) => {

@@ -91,8 +91,8 @@ impl VilEmbedding {
             for t in 0..tokens {
                 for (cubic, table, at) in [(&rows, own + 1, t / s.width), (&cols, own + 2, t % s.width)] {
                     let taps: Vec<_> = cubic.taps(at).map(|(i, w)| (table, i, w)).collect();
-                    let slope: Vec<_> = cubic.slope_taps(at).into_iter().map(|(i, w)| (table, i, w)).collect();
-                    map.row_with_slope(&taps, &slope);
+                    let gradient: Vec<_> = cubic.gradient_taps(at).into_iter().map(|(i, w)| (table, i, w)).collect();
+                    map.row_with_gradient(&taps, &gradient);
                 }
             }
         }

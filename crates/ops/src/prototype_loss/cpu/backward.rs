@@ -4,30 +4,30 @@ use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 use esvit_graph::Io;
-use esvit_simd::gemm::Tile;
+use esvit_simd::gemm::PackedTile;
 use esvit_simd::{Mat, MatMut, lanes};
 use rayon::prelude::*;
 
-use super::{BLOCK, Operands, TILE, Tiles, rows, steps};
+use super::{BLOCK, LossOperands, LossTiles, TILE, rows, steps};
 use crate::prototype_loss::PrototypeLoss;
 
-/// What all ranges of K share.
-struct Pass<'a> {
+/// Operands and factors that all ranges of K share.
+struct BackwardPass<'a> {
     op: &'a PrototypeLoss,
-    x: Operands<'a>,
+    x: LossOperands<'a>,
     /// Logarithms to the base 2.
     lse_s: Vec<f32>,
     lse_t: Vec<f32>,
-    /// Gradient of the loss over τ.
-    gain: f32,
-    /// The same times the weight of each student row.
+    /// Gradient of the loss divided by τ.
+    scale: f32,
+    /// `scale` times the weight of each student row.
     row_weight: Vec<f32>,
     /// Blocks of student rows, packed once for all tiles.
-    z: Vec<Tile<'a>>,
+    z: Vec<PackedTile<'a>>,
 }
 
 /// Results of a range of K, and its kept logits.
-struct Job<'a> {
+struct GradientRange<'a> {
     range: Range<usize>,
     dz: &'a mut [f32],
     dv: &'a mut [f32],
@@ -35,12 +35,12 @@ struct Job<'a> {
     kept: &'a [f32],
 }
 
-impl Pass<'_> {
-    fn range(&self, job: Job) {
+impl BackwardPass<'_> {
+    fn range(&self, job: GradientRange) {
         let (op, x) = (self.op, &self.x);
-        let Job { range, dz, dv, dg, kept: words } = job;
-        let mut scratch = x.pool.scratch(Tiles::sizes(x.ns, x.nt, x.d, true).iter().sum());
-        let tiles = Tiles::of(x, true, &mut scratch);
+        let GradientRange { range, dz, dv, dg, kept: words } = job;
+        let mut scratch = x.pool.scratch(LossTiles::sizes(x.ns, x.nt, x.d, true).iter().sum());
+        let tiles = LossTiles::of(x, true, &mut scratch);
         let kept = x.kept();
         let first = range.start;
         let [inverse_temperature, inverse_tau] = [x.inverse_temperature * LOG2_E, x.inverse_tau * LOG2_E];
@@ -59,7 +59,7 @@ impl Pass<'_> {
                 rows::teacher_probabilities(q, &x.center[tile.clone()], inverse_temperature, self.lse_t[j]);
             }
             let (directions, lengths) = (x.student.directions(&tile), x.student.lengths(&tile));
-            // What the next tile begins with.
+            // Prefetched while this tile is multiplied: the operands of the next one's first products.
             let next = x.next(&tile);
             let [soon, later] = match kept.tile(words, t + 1) {
                 Some(logits) => [x.student.directions(&next), logits],
@@ -67,7 +67,7 @@ impl Pass<'_> {
             };
             let rows = tile.start - first..tile.end - first;
             let dv = &mut dv[rows.start * x.d..rows.end * x.d];
-            let w = Tile::rows(directions, lengths.factors(), x.rounding, tiles.rows);
+            let w = PackedTile::rows(directions, lengths.factors(), x.rounding, tiles.rows);
             let w_columns = logits.is_none().then(|| x.student.columns(&tile, &lengths, x.rounding, tiles.columns));
             let dw = &mut tiles.dw[..n * x.d];
             for (b, block) in steps(0..x.ns, BLOCK).enumerate() {
@@ -81,7 +81,7 @@ impl Pass<'_> {
                     }
                     rows::student_probabilities(g, inverse_tau, self.lse_s[i], self.row_weight[i]);
                     for p in op.pairs(i) {
-                        lanes::axpy(-self.gain * x.pair_weight[p], &teacher[x.pair_teacher[p] as usize * n..][..n], g);
+                        lanes::axpy(-self.scale * x.pair_weight[p], &teacher[x.pair_teacher[p] as usize * n..][..n], g);
                     }
                 }
                 let g = Mat::new(g, block.len(), n);
@@ -96,17 +96,17 @@ impl Pass<'_> {
 
 /// See [`PrototypeLoss`].
 pub(in crate::prototype_loss) fn backward(op: &PrototypeLoss, io: &mut Io) {
-    let x = Operands::new(op, io);
+    let x = LossOperands::new(op, io);
     let pool = io.pool;
     let base2 = |lse: &[f32]| lse.iter().map(|lse| lse * LOG2_E).collect();
-    let gain = io.scalar(12) * x.inverse_tau;
-    let row_weight = (0..x.ns).map(|i| gain * x.pair_weight[op.pairs(i)].iter().sum::<f32>()).collect();
-    let words = Tile::words(BLOCK.min(x.ns), x.d);
+    let scale = io.scalar(12) * x.inverse_tau;
+    let row_weight = (0..x.ns).map(|i| scale * x.pair_weight[op.pairs(i)].iter().sum::<f32>()).collect();
+    let words = PackedTile::words(BLOCK.min(x.ns), x.d);
     let mut packed = pool.scratch(x.ns.div_ceil(BLOCK) * words);
     let blocks = steps(0..x.ns, BLOCK).zip(packed.chunks_mut(words));
-    let z = blocks.map(|(block, words)| Tile::rows(x.rows(&block), &[1.0; BLOCK][..block.len()], x.rounding, words)).collect();
+    let z = blocks.map(|(block, words)| PackedTile::rows(x.rows(&block), &[1.0; BLOCK][..block.len()], x.rounding, words)).collect();
     let kept = io.inputs.get(13).map_or(&[][..], |kept| kept.f32());
-    let pass = Pass { op, lse_s: base2(io.f32(10)), lse_t: base2(io.f32(11)), gain, row_weight, z, x };
+    let pass = BackwardPass { op, lse_s: base2(io.f32(10)), lse_t: base2(io.f32(11)), scale, row_weight, z, x };
     let x = &pass.x;
     let kept_each = kept.len() / x.ranges();
 
@@ -117,7 +117,7 @@ pub(in crate::prototype_loss) fn backward(op: &PrototypeLoss, io: &mut Io) {
         let range = x.range(r);
         let (dv_piece, dv_rest) = dv.split_at_mut(range.len() * x.d);
         let (dg_piece, dg_rest) = dg.split_at_mut(range.len());
-        jobs.push(Job { range, dz, dv: dv_piece, dg: dg_piece, kept: &kept[r * kept_each..][..kept_each] });
+        jobs.push(GradientRange { range, dz, dv: dv_piece, dg: dg_piece, kept: &kept[r * kept_each..][..kept_each] });
         (dv, dg) = (dv_rest, dg_rest);
     }
     jobs.into_par_iter().for_each(|job| pass.range(job));

@@ -1,4 +1,4 @@
-//! The first pass: log-sum-exps, the loss, and what the center needs.
+//! The first pass: log-sum-exps, the loss, and the mean teacher logits for the center.
 
 use std::f32::consts::LOG2_E;
 use std::f64::consts::LN_2;
@@ -9,7 +9,7 @@ use esvit_simd::lanes;
 use esvit_simd::vector::stream_end;
 use rayon::prelude::*;
 
-use super::{BLOCK, Operands, TILE, Tiles, rows, steps};
+use super::{BLOCK, LossOperands, LossTiles, TILE, rows, steps};
 use crate::prototype_loss::PrototypeLoss;
 
 /// A running maximum with the sum of powers of 2 relative to it.
@@ -42,8 +42,8 @@ impl Running {
     }
 }
 
-/// What one range of K knows after the first pass.
-struct Part {
+/// Sums of the first pass over one range of K.
+struct RangeSums {
     student: Vec<Running>,
     teacher: Vec<Running>,
     /// Σ q̃·y of each teacher row, relative to its maximum: for the entropy.
@@ -53,16 +53,16 @@ struct Part {
 }
 
 /// First pass over one range of K. `mean` are the range's mean teacher logits, `words` its words for logits.
-fn first_pass(op: &PrototypeLoss, x: &Operands, range: Range<usize>, mean_z: &[f32], mean: &mut [f32], words: &mut [f32]) -> Part {
-    let mut part = Part {
+fn first_pass(op: &PrototypeLoss, x: &LossOperands, range: Range<usize>, mean_z: &[f32], mean: &mut [f32], words: &mut [f32]) -> RangeSums {
+    let mut part = RangeSums {
         student: vec![Running::EMPTY; x.ns],
         teacher: vec![Running::EMPTY; x.nt],
         teacher_energy: vec![0.0; x.nt],
         pair: vec![0.0; x.pair_teacher.len()],
     };
     let mut factors = vec![0.0f32; x.nt];
-    let mut scratch = x.pool.scratch(Tiles::sizes(x.ns, x.nt, x.d, false).iter().sum());
-    let tiles = Tiles::of(x, false, &mut scratch);
+    let mut scratch = x.pool.scratch(LossTiles::sizes(x.ns, x.nt, x.d, false).iter().sum());
+    let tiles = LossTiles::of(x, false, &mut scratch);
     let kept = x.kept();
     let first = range.start;
     let [inverse_temperature, inverse_tau] = [x.inverse_temperature * LOG2_E, x.inverse_tau * LOG2_E];
@@ -106,7 +106,7 @@ fn first_pass(op: &PrototypeLoss, x: &Operands, range: Range<usize>, mean_z: &[f
 
 /// See [`PrototypeLoss`].
 pub(in crate::prototype_loss) fn forward(op: &PrototypeLoss, io: &mut Io) {
-    let x = Operands::new(op, io);
+    let x = LossOperands::new(op, io);
     let mut outputs = io.outputs.iter_mut();
     let [loss, lse_s, lse_t, mean, entropy] = std::array::from_fn(|_| outputs.next().expect("an output each").f32());
     let kept = outputs.next().map_or(&mut [][..], |kept| kept.f32());
@@ -124,9 +124,9 @@ pub(in crate::prototype_loss) fn forward(op: &PrototypeLoss, io: &mut Io) {
         (mean, kept) = (mean_rest, kept_rest);
     }
     let pass = |(range, mean, kept)| first_pass(op, &x, range, &mean_z, mean, kept);
-    let parts: Vec<Part> = jobs.into_par_iter().map(pass).collect();
+    let parts: Vec<RangeSums> = jobs.into_par_iter().map(pass).collect();
 
-    let merge = |rows: &dyn Fn(&Part) -> Running| {
+    let merge = |rows: &dyn Fn(&RangeSums) -> Running| {
         let mut all = Running::EMPTY;
         for part in &parts {
             all.merge(rows(part));
@@ -139,7 +139,7 @@ pub(in crate::prototype_loss) fn forward(op: &PrototypeLoss, io: &mut Io) {
         *out = row.log_sum_exp() as f32;
     }
     // A part's sums relative to its own maximum, made relative to the whole row's.
-    let rescale = |part: &Part, j: usize| f64::from(part.teacher[j].max - teacher[j].max).exp2();
+    let rescale = |part: &RangeSums, j: usize| f64::from(part.teacher[j].max - teacher[j].max).exp2();
     let mut total = 0.0f64;
     for i in 0..x.ns {
         let lse = student[i].log_sum_exp();

@@ -1,4 +1,4 @@
-//! Logits that wait for the backward pass.
+//! Logits that are kept for the backward pass.
 
 use esvit_simd::gemm::Rounding;
 use esvit_simd::vector::stream;
@@ -19,17 +19,17 @@ pub(in crate::prototype_loss) fn kept_words(bytes: usize, ns: usize, nt: usize, 
 
 /// Logits of the first tiles of a range, for the backward pass: of each tile the teacher's, then the student's.
 ///
-/// Where products round to bf16, f16 has three digits more than those leave right, at half the memory.
+/// As f16 where products round to bf16: half the memory, and three more digits than the products leave right.
 #[derive(Clone, Copy)]
-pub(super) struct Kept {
+pub(super) struct KeptLogits {
     half: bool,
     tile_words: usize,
 }
 
-impl Kept {
-    pub(super) fn new(ns: usize, nt: usize, rounding: Rounding) -> Kept {
+impl KeptLogits {
+    pub(super) fn new(ns: usize, nt: usize, rounding: Rounding) -> KeptLogits {
         let half = rounding == Rounding::Bf16 && cpu::bf16();
-        Kept { half, tile_words: tile_words(ns, nt) / if half { 2 } else { 1 } }
+        KeptLogits { half, tile_words: tile_words(ns, nt) / if half { 2 } else { 1 } }
     }
 
     /// Words of tile `t` of a range, if it is kept.
@@ -41,7 +41,7 @@ impl Kept {
         words.get_mut(t * self.tile_words..(t + 1) * self.tile_words)
     }
 
-    /// Keeps logits at element `at` of a tile, to be read after [`stream_end`](esvit_simd::vector::stream_end).
+    /// Stores logits at element `at` of a tile, to be read after [`stream_end`](esvit_simd::vector::stream_end).
     pub(super) fn store(&self, tile: &mut [f32], at: usize, logits: &[f32]) {
         if self.half {
             let bits: &mut [u16] = bytemuck::cast_slice_mut(tile);
@@ -51,7 +51,7 @@ impl Kept {
         }
     }
 
-    /// The reverse.
+    /// Loads kept logits at element `at` of a tile.
     pub(super) fn load(&self, tile: &[f32], at: usize, logits: &mut [f32]) {
         if self.half {
             let bits: &[u16] = bytemuck::cast_slice(tile);

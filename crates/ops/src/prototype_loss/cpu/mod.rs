@@ -11,12 +11,12 @@ mod rows;
 use std::ops::Range;
 
 use esvit_graph::{Io, Shape};
-use esvit_simd::gemm::{self, Product, Rounding, Tile};
+use esvit_simd::gemm::{self, PackedTile, Product, Rounding};
 use esvit_simd::{Mat, MatMut, Pool};
 
 pub(super) use backward::backward;
 pub(super) use forward::forward;
-use kept::Kept;
+use kept::KeptLogits;
 pub(super) use kept::kept_words;
 use prototypes::Prototypes;
 
@@ -31,7 +31,7 @@ const BLOCK: usize = 512;
 const RANGES: usize = 8;
 
 /// Operands of both passes.
-struct Operands<'a> {
+struct LossOperands<'a> {
     z: &'a [f32],
     student: Prototypes<'a>,
     teacher_z: &'a [f32],
@@ -49,10 +49,10 @@ struct Operands<'a> {
     pool: &'a Pool,
 }
 
-impl<'a> Operands<'a> {
-    fn new(op: &PrototypeLoss, io: &Io<'a>) -> Operands<'a> {
+impl<'a> LossOperands<'a> {
+    fn new(op: &PrototypeLoss, io: &Io<'a>) -> LossOperands<'a> {
         let ((ns, d), (k, _), (nt, _)) = (io.matrix(0), io.matrix(1), io.matrix(3));
-        Operands {
+        LossOperands {
             z: io.f32(0),
             student: Prototypes::new(io.f32(1), io.f32(2)),
             teacher_z: io.f32(3),
@@ -82,19 +82,19 @@ impl<'a> Operands<'a> {
         at(r)..at(r + 1)
     }
 
-    /// `c (+)= a·b` on this thread, while `ahead` comes from memory.
-    fn product(&self, a: Mat, b: &Tile, c: MatMut, accumulate: bool, ahead: &[f32]) {
-        Product { rounding: self.rounding, accumulate, ahead, ..Default::default() }.run_tile(a, b, c, self.pool);
+    /// `c (+)= a·b` on this thread, with `ahead` prefetched.
+    fn product(&self, a: Mat, b: &PackedTile, c: MatMut, accumulate: bool, ahead: &[f32]) {
+        Product { rounding: self.rounding, accumulate, prefetch: ahead, ..Default::default() }.run_tile(a, b, c, self.pool);
     }
 
     /// Logits `[rows, tile]` of rows `z` and a tile's prototypes.
-    fn logits(&self, z: &[f32], w: &Tile, out: &mut [f32], ahead: &[f32]) {
+    fn logits(&self, z: &[f32], w: &PackedTile, out: &mut [f32], ahead: &[f32]) {
         let rows = z.len() / self.d;
         let n = out.len() / rows;
         self.product(Mat::new(z, rows, self.d), w, MatMut::new(out, rows, n), false, ahead);
     }
 
-    /// Some of the student's rows.
+    /// Student rows of a block.
     fn rows(&self, rows: &Range<usize>) -> &'a [f32] {
         &self.z[rows.start * self.d..rows.end * self.d]
     }
@@ -104,48 +104,48 @@ impl<'a> Operands<'a> {
         tile.end..(tile.end + TILE).min(self.k)
     }
 
-    /// What is asked for while a block of the student's rows is multiplied: its share.
+    /// Share of `all` that is prefetched while a block of the student's rows is multiplied.
     fn share<'v>(&self, all: &'v [f32], block: &Range<usize>) -> &'v [f32] {
         let at = |row: usize| row * all.len() / self.ns;
         &all[at(block.start)..at(block.end)]
     }
 
-    /// How kept logits are stored.
-    fn kept(&self) -> Kept {
-        Kept::new(self.ns, self.nt, self.rounding)
+    /// Format of the kept logits.
+    fn kept(&self) -> KeptLogits {
+        KeptLogits::new(self.ns, self.nt, self.rounding)
     }
 }
 
 /// A thread's tiles.
-struct Tiles<'s> {
+struct LossTiles<'s> {
     /// Logits of the teacher, `[Nt, tile]`.
     teacher: &'s mut [f32],
     /// Logits of a block of student rows.
     student: &'s mut [f32],
     /// Prototypes packed as columns.
     columns: &'s mut [f32],
-    /// And as rows, in the second pass.
+    /// Prototypes packed as rows, in the second pass.
     rows: &'s mut [f32],
     /// Gradient of the prototypes, in the second pass.
     dw: &'s mut [f32],
 }
 
-impl<'s> Tiles<'s> {
-    /// Floats of each.
+impl<'s> LossTiles<'s> {
+    /// Floats of each tile.
     fn sizes(ns: usize, nt: usize, d: usize, backward: bool) -> [usize; 5] {
-        let [rows, dw] = if backward { [Tile::words(TILE, d), TILE * d] } else { [0; 2] };
+        let [rows, dw] = if backward { [PackedTile::words(TILE, d), TILE * d] } else { [0; 2] };
         // Each begins at a cache line.
-        [nt * TILE, BLOCK.min(ns) * TILE, Tile::words(d, TILE), rows, dw].map(|size| size.next_multiple_of(16))
+        [nt * TILE, BLOCK.min(ns) * TILE, PackedTile::words(d, TILE), rows, dw].map(|size| size.next_multiple_of(16))
     }
 
-    fn of(x: &Operands, backward: bool, scratch: &'s mut [f32]) -> Tiles<'s> {
+    fn of(x: &LossOperands, backward: bool, scratch: &'s mut [f32]) -> LossTiles<'s> {
         let mut rest = scratch;
-        let [teacher, student, columns, rows, dw] = Tiles::sizes(x.ns, x.nt, x.d, backward).map(|size| {
+        let [teacher, student, columns, rows, dw] = LossTiles::sizes(x.ns, x.nt, x.d, backward).map(|size| {
             let (piece, after) = std::mem::take(&mut rest).split_at_mut(size);
             rest = after;
             piece
         });
-        Tiles { teacher, student, columns, rows, dw }
+        LossTiles { teacher, student, columns, rows, dw }
     }
 }
 
@@ -154,18 +154,18 @@ fn ranges(k: usize) -> usize {
     RANGES.min(k.div_ceil(TILE))
 }
 
-/// Bytes of scratch memory a call takes: each thread's tiles, and the largest of its products; what each range knows (forward), or its dz and the packed
-/// rows (backward).
+/// Scratch bytes of one call: tiles and the largest product of each thread; sums of each range (forward), or its dz and the packed rows
+/// (backward).
 pub(super) fn scratch(inputs: &[&Shape], threads: usize, backward: bool) -> usize {
     let (ns, d, k, nt, pairs) = (inputs[0][0], inputs[0][1], inputs[1][0], inputs[3][0], inputs[8][0]);
     let (threads, block) = (threads.min(ranges(k)), BLOCK.min(ns));
-    let tiles: usize = Tiles::sizes(ns, nt, d, backward).iter().sum();
+    let tiles: usize = LossTiles::sizes(ns, nt, d, backward).iter().sum();
     let mut products = gemm::scratch(nt, TILE, d, 1).max(gemm::scratch(block, TILE, d, 1));
     if backward {
         products = products.max(gemm::scratch(block, d, TILE, 1)).max(gemm::scratch(TILE, d, block, 1));
     }
     let rows = if backward { ns * d } else { 2 * ns + 5 * nt + pairs };
-    let packed = if backward { ns.div_ceil(BLOCK) * Tile::words(block, d) } else { 0 };
+    let packed = if backward { ns.div_ceil(BLOCK) * PackedTile::words(block, d) } else { 0 };
     4 * (threads * tiles + ranges(k) * rows + packed) + threads * products
 }
 

@@ -1,15 +1,15 @@
-//! Prototypes from directions and gains, a tile at a time: `W_k = g_k·v_k/|v_k|`.
+//! Prototypes from directions `v` and magnitudes `g`, a tile at a time: `W_k = g_k·v_k/|v_k|`.
 
 use std::ops::Range;
 
 use esvit_simd::cpu::madd;
-use esvit_simd::gemm::{Rounding, Tile};
+use esvit_simd::gemm::{PackedTile, Rounding};
 use esvit_simd::multiversion;
 use esvit_simd::vector::{stream, stream_end};
 
 use super::{TILE, rows};
 
-/// Directions `[K, D]` and gains `[K]` of a network's prototypes.
+/// Directions `[K, D]` and magnitudes `[K]` of a network's prototypes.
 #[derive(Clone, Copy)]
 pub(super) struct Prototypes<'a> {
     v: &'a [f32],
@@ -25,7 +25,7 @@ pub(super) struct Lengths {
 }
 
 impl Lengths {
-    /// `g/|v|` of each.
+    /// Factors `g/|v|`, one for each direction.
     pub(super) fn factors(&self) -> &[f32] {
         &self.factors[..self.n]
     }
@@ -53,8 +53,8 @@ impl<'a> Prototypes<'a> {
     }
 
     /// Prototypes of a tile as columns, packed into `to`.
-    pub(super) fn columns<'t>(&self, tile: &Range<usize>, lengths: &Lengths, rounding: Rounding, to: &'t mut [f32]) -> Tile<'t> {
-        Tile::columns(self.directions(tile), lengths.factors(), rounding, to)
+    pub(super) fn columns<'t>(&self, tile: &Range<usize>, lengths: &Lengths, rounding: Rounding, to: &'t mut [f32]) -> PackedTile<'t> {
+        PackedTile::columns(self.directions(tile), lengths.factors(), rounding, to)
     }
 
     /// The logit of one row for each prototype of a tile.
@@ -72,7 +72,7 @@ impl<'a> Prototypes<'a> {
             let along = rows::dot(dw, v);
             dg[i] = along / square.sqrt();
             reject(v, along / square, factor, dw);
-            // The next who reads it reads all of it, long after the caches have lost it.
+            // It is read next as a whole, long after the caches have lost it.
             stream(dw, dv);
         }
         stream_end();

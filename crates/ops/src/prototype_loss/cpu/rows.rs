@@ -1,14 +1,14 @@
-//! What is done to a row of a tile's logits: kernels over whole registers, and plain floats for what is left.
+//! Kernels over one row of a tile's logits: whole registers, then the elements that are left.
 
-use esvit_simd::vector::{Kernel, Vector, dispatch, precise_exp2};
+use esvit_simd::vector::{Vector, VectorKernel, dispatch, precise_exp2};
 
-/// Where the registers of a row begin.
+/// First elements of a row's registers.
 #[inline(always)]
 fn registers<V: Vector>(n: usize) -> impl Iterator<Item = usize> {
     (0..n / V::LANES * V::LANES).step_by(V::LANES)
 }
 
-/// What they leave.
+/// Elements behind the last whole register.
 #[inline(always)]
 fn tail<V: Vector>(n: usize) -> std::ops::Range<usize> {
     n / V::LANES * V::LANES..n
@@ -24,7 +24,7 @@ struct Dot<'a> {
     y: &'a [f32],
 }
 
-impl Kernel for Dot<'_> {
+impl VectorKernel for Dot<'_> {
     type Output = f32;
 
     #[inline(always)]
@@ -64,7 +64,7 @@ struct TeacherExponentials<'a> {
     before: f32,
 }
 
-impl Kernel for TeacherExponentials<'_> {
+impl VectorKernel for TeacherExponentials<'_> {
     type Output = (f32, f32, f32);
 
     #[inline(always)]
@@ -117,7 +117,7 @@ struct StudentExponentials<'a> {
     before: f32,
 }
 
-impl Kernel for StudentExponentials<'_> {
+impl VectorKernel for StudentExponentials<'_> {
     type Output = (f32, f32);
 
     #[inline(always)]
@@ -154,7 +154,7 @@ struct TeacherProbabilities<'a> {
     lse: f32,
 }
 
-impl Kernel for TeacherProbabilities<'_> {
+impl VectorKernel for TeacherProbabilities<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -187,7 +187,7 @@ struct StudentProbabilities<'a> {
     weight: f32,
 }
 
-impl Kernel for StudentProbabilities<'_> {
+impl VectorKernel for StudentProbabilities<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -1,7 +1,8 @@
-use super::super::{Rounding, cpu};
 use super::*;
+use crate::cpu;
+use crate::gemm::{Packed, Rounding};
 
-/// To bf16, to the nearest, ties to even, where products round.
+/// Rounds to bf16, to the nearest, ties to even, where products round.
 fn rounded(x: f32, rounding: Rounding) -> f64 {
     if rounding == Rounding::F32 || !cpu::bf16() {
         return f64::from(x);
@@ -14,24 +15,24 @@ fn wave(len: usize, frequency: f32, scale: f32) -> Vec<f32> {
     (0..len).map(|i| (i as f32 * frequency).sin() * scale).collect()
 }
 
-/// `[out, width]`, and a bias.
-struct Linear {
+/// Layer with a weight `[out, width]` and a bias.
+struct TestLinear {
     weight: Vec<f32>,
     bias: Vec<f32>,
     width: usize,
 }
 
-impl Linear {
-    fn new(width: usize, out: usize) -> Linear {
-        Linear { weight: wave(out * width, 0.07, 1.0 / (width as f32).sqrt()), bias: wave(out, 0.3, 0.5), width }
+impl TestLinear {
+    fn new(width: usize, out: usize) -> TestLinear {
+        TestLinear { weight: wave(out * width, 0.07, 1.0 / (width as f32).sqrt()), bias: wave(out, 0.3, 0.5), width }
     }
 
     fn mat(&self) -> Mat<'_> {
         Mat::new(&self.weight, self.bias.len(), self.width).t()
     }
 
-    fn layer<'a>(&'a self, packed: Option<&'a Packed>, bias: bool) -> Layer<'a> {
-        Layer { weight: packed.map_or(Weight::Plain(self.mat()), Weight::Packed), bias: bias.then_some(&self.bias) }
+    fn layer<'a>(&'a self, packed: Option<&'a Packed>, bias: bool) -> ChainLayer<'a> {
+        ChainLayer { weight: packed.map_or(ChainWeight::Plain(self.mat()), ChainWeight::Packed), bias: bias.then_some(&self.bias) }
     }
 
     fn plain(&self, x: &[f32], bias: bool, rounding: Rounding) -> Vec<f32> {
@@ -48,7 +49,7 @@ fn gelu(x: &mut [f32]) {
     x.iter_mut().for_each(|x| *x = (0.5 * f64::from(*x) * (1.0 + libm::erf(f64::from(*x) / std::f64::consts::SQRT_2))) as f32);
 }
 
-fn normalized(x: &[f32], width: usize, norm: &Norm) -> Vec<f32> {
+fn normalized(x: &[f32], width: usize, norm: &ChainNorm) -> Vec<f32> {
     let mut y = vec![0.0; x.len()];
     x.chunks(width).zip(y.chunks_mut(width)).for_each(|(x, y)| _ = lanes::layer_norm(x, norm.gamma, norm.beta, norm.eps, y));
     y
@@ -73,8 +74,8 @@ fn agrees_with_its_steps_in_both_roundings_and_for_any_number_of_threads() {
     for &(rows, width, inner, out) in SIZES {
         let (x, r) = (wave(rows * width, 0.13, 2.0), wave(rows * out, 0.11, 1.0));
         let (gamma, beta) = (wave(width, 0.4, 1.0), wave(width, 0.2, 0.1));
-        let norm = Norm { eps: 1e-5, gamma: &gamma, beta: &beta };
-        let (first, second, only) = (Linear::new(width, inner), Linear::new(inner, out), Linear::new(width, out));
+        let norm = ChainNorm { eps: 1e-5, gamma: &gamma, beta: &beta };
+        let (first, second, only) = (TestLinear::new(width, inner), TestLinear::new(inner, out), TestLinear::new(width, out));
         for rounding in [Rounding::F32, Rounding::Bf16] {
             let packed = [&first, &second, &only].map(|l| Packed::new(l.mat(), rounding));
             for case in 0..16 {
@@ -92,12 +93,12 @@ fn agrees_with_its_steps_in_both_roundings_and_for_any_number_of_threads() {
                 let run = |pool: &Pool, is_packed: bool| {
                     let of = |i: usize| packed[i].as_ref().filter(|_| is_packed);
                     let last = if has_hidden { second.layer(of(1), bias) } else { only.layer(of(2), bias) };
-                    let after = if adds { Epilogue::Add(&r) } else { Epilogue::Gelu };
+                    let epilogue = if adds { Epilogue::Add(&r) } else { Epilogue::Gelu };
                     let hidden = has_hidden.then(|| first.layer(of(0), bias));
-                    let chain = Chain { rounding, norm: has_norm.then_some(norm), hidden, last, after };
+                    let chain = Chain { rounding, norm: has_norm.then_some(norm), hidden, last, epilogue };
                     let mut c = vec![9.0; rows * out];
                     pool.install(|| chain.run(Mat::new(&x, rows, width), MatMut::new(&mut c, rows, out), pool));
-                    let sizes = Sizes { rows, width, hidden: has_hidden.then_some(inner), out, norm: has_norm };
+                    let sizes = ChainSizes { rows, width, hidden: has_hidden.then_some(inner), out, norm: has_norm };
                     let (took, said) = (pool.scratch_peak(), chain_scratch(&sizes, pool.threads()));
                     (c, took, said)
                 };
