@@ -10,7 +10,7 @@ use esvit_ops::{Layout, Segment};
 use crate::measurement::Begun;
 use crate::models::swin;
 use crate::workload::{Data, Workload};
-use crate::{Case, Machine, Measurement, Pace};
+use crate::{BenchCase, Machine, Measurement, Pace};
 
 /// `batch` images of the global size, in shifted windows.
 pub(crate) fn measure(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, projections: bool, backward: bool) -> Result<Measurement> {
@@ -51,7 +51,8 @@ pub(crate) fn measure(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, pr
         let dy = leaf(&mut g, "dy", &[n, c])?;
         outputs.extend(g.gradients(&[(y, dy)], &trained)?.into_iter().flatten());
     }
-    let workload = Workload::new(&g, &outputs, spec.precision.into(), |_, i, shape, dtype| Data::plain(i, shape, dtype)).kept_on(machine);
+    let workload =
+        Workload::new(&g, &outputs, spec.precision.into(), |_, i, shape, dtype| Data::plain(i, shape, dtype)).with_bf16x2_on(machine);
     let planned = workload.planned_bytes(machine.pool().threads());
     let mut ready = workload.on(machine)?;
     let times = pace.drive(|| ready.run(1))?;
@@ -59,5 +60,5 @@ pub(crate) fn measure(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, pr
     // Scores and their product with v; 4·C² products a token in front and behind. A backward pass is two of each.
     let forward = 4 * n * window * window * c + if projections { 8 * n * c * c } else { 0 };
     let flops = if backward { 3 * forward } else { forward };
-    Ok(begun.end(Case::Attention { projections, backward }, spec, machine, times, flops as f64 / 1e9, planned))
+    Ok(begun.end(BenchCase::Attention { projections, backward }, spec, machine, times, flops as f64 / 1e9, planned))
 }

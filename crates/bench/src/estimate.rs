@@ -1,4 +1,4 @@
-//! How long a step will take, before a trainer is built.
+//! Estimate of a step's time, before a trainer is built.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +11,9 @@ use esvit_ops::{Layout, Segment};
 use crate::Machine;
 use crate::workload::{Data, Workload, indices};
 
-/// An operator that takes less is run again until it took as long, in milliseconds.
+/// Milliseconds for which an operator runs at least, repeatedly where one run is shorter.
 const SHORT: f64 = 1.0;
-/// Elements of the values that tell how fast memory is: more than caches hold.
+/// Elements of the values that memory bandwidth is measured with: more than caches hold.
 const STREAM: usize = 8 << 20;
 
 /// Milliseconds of a step: each operator of its program is timed alone, at the shapes of one image, and taken in proportion to its arithmetic or, where
@@ -31,7 +31,7 @@ pub fn estimate(spec: &TrainerSpec, machine: &Machine) -> Result<Option<f64>> {
     timed(spec, machine, images).map(Some)
 }
 
-/// The same from the shapes of so many images.
+/// Milliseconds of a step, from operators timed at the shapes of `images` images.
 pub(crate) fn timed(spec: &TrainerSpec, machine: &Machine, images: usize) -> Result<f64> {
     let sample = TrainerSpec { crops: CropSpec { batch: images, ..spec.crops.clone() }, ..spec.clone() };
     let (sample, whole) = (step_program(&sample, machine.target())?, step_program(spec, machine.target())?);
@@ -108,7 +108,7 @@ fn run(workload: Workload, machine: &Machine) -> Result<f64> {
 #[cfg(test)]
 mod tests {
     use esvit_engine::device::Gpu;
-    use esvit_engine::spec::Precision;
+    use esvit_engine::spec::PrecisionSpec;
     use esvit_nn::spec::BackboneSpec;
 
     use super::*;
@@ -121,7 +121,7 @@ mod tests {
         }
         (spec.head.out_dim, spec.head.hidden_dim) = (512, 32);
         spec.crops = CropSpec { batch: 4, global_size: 32, local_size: 16, local_count: 2 };
-        (spec.accumulate, spec.precision) = (2, Precision::Mixed);
+        (spec.accumulate, spec.precision) = (2, PrecisionSpec::Mixed);
         let cpu = Machine::cpu(1)?;
         let ms = estimate(&spec, &cpu)?.expect("a CPU is always timed");
         assert!(ms.is_finite() && ms > 0.0, "{ms}");

@@ -7,7 +7,7 @@ use esvit_engine::{Encoder, ProfileRow, Result};
 
 use crate::measurement::Begun;
 use crate::step::noise;
-use crate::{Case, Machine, Measurement, Pace};
+use crate::{BenchCase, Machine, Measurement, Pace};
 
 /// `batch` images of the global crops' size; with `profile` they are encoded once more, split by operator.
 pub(crate) fn measure(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, profile: bool) -> Result<(Measurement, Vec<ProfileRow>)> {
@@ -30,5 +30,5 @@ pub(crate) fn measure(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, pr
     })?;
     let (gflop, planned) = (encoder.flops() as f64 / 1e9, encoder.memory() as u64);
     let rows = if profile { encoder.profile()? } else { Vec::new() };
-    Ok((begun.end(Case::Inference, spec, machine, times, gflop, planned), rows))
+    Ok((begun.end(BenchCase::Inference, spec, machine, times, gflop, planned), rows))
 }

@@ -11,7 +11,7 @@ use esvit_ops::{Input, Layout, Segment};
 
 use crate::measurement::Begun;
 use crate::workload::{Data, Workload};
-use crate::{Case, Machine, Measurement, Pace};
+use crate::{BenchCase, Machine, Measurement, Pace};
 
 /// The view term and, where the specification has it, the region term; gradients of rows and prototypes.
 pub(crate) fn measure(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace) -> Result<Measurement> {
@@ -20,11 +20,11 @@ pub(crate) fn measure(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace) ->
     let planned = workload.planned_bytes(machine.pool().threads());
     let mut ready = workload.on(machine)?;
     let times = pace.drive(|| ready.run(1))?;
-    Ok(begun.end(Case::Loss, spec, machine, times, gflop, planned))
+    Ok(begun.end(BenchCase::Loss, spec, machine, times, gflop, planned))
 }
 
-/// With so many bytes of logits kept in each term; and its arithmetic, in 10⁹ operations.
-fn workload(spec: &TrainerSpec, keep: [usize; 2]) -> Result<(Workload, f64)> {
+/// The loss with `logit_bytes` of logits stored in each term, and its arithmetic in 10⁹ operations.
+fn workload(spec: &TrainerSpec, logit_bytes: [usize; 2]) -> Result<(Workload, f64)> {
     let batch = spec.crops.batch;
     let (crop_tokens, width) = regions(spec)?;
     let (k, d) = (spec.head.out_dim, spec.head.bottleneck_dim);
@@ -34,29 +34,30 @@ fn workload(spec: &TrainerSpec, keep: [usize; 2]) -> Result<(Workload, f64)> {
     let view = loss::view_pairs(batch, crop_tokens.len(), if spec.loss.region { 0.5 } else { 1.0 });
     let mut known: Vec<(&str, Pairs)> = Vec::new();
 
-    let mut add = |g: &mut Graph, name: &'static str, rows: [usize; 2], pairs: Pairs, found: Option<Value>, keep: usize| -> Result<()> {
-        let [student, teacher] = ["student", "teacher"].map(|network| format!("{name} {network}"));
-        let projection = |g: &mut Graph, network: &str, rows: usize| -> Result<(Projection, [Value; 2])> {
-            let z = g.leaf(&format!("{network} z"), &[rows, d], DType::F32)?;
-            let v = g.leaf(&format!("{network} v"), &[k, d], DType::F32)?;
-            let gain = g.leaf(&format!("{network} gain"), &[k, 1], DType::F32)?;
-            Ok((Projection { z, direction: v, gain }, [z, v]))
+    let mut add =
+        |g: &mut Graph, name: &'static str, rows: [usize; 2], pairs: Pairs, found: Option<Value>, logit_bytes: usize| -> Result<()> {
+            let [student, teacher] = ["student", "teacher"].map(|network| format!("{name} {network}"));
+            let projection = |g: &mut Graph, network: &str, rows: usize| -> Result<(Projection, [Value; 2])> {
+                let z = g.leaf(&format!("{network} z"), &[rows, d], DType::F32)?;
+                let v = g.leaf(&format!("{network} v"), &[k, d], DType::F32)?;
+                let magnitude = g.leaf(&format!("{network} magnitude"), &[k, 1], DType::F32)?;
+                Ok((Projection { z, direction: v, magnitude }, [z, v]))
+            };
+            let (student, leaves) = projection(g, &student, rows[0])?;
+            let (teacher, _) = projection(g, &teacher, rows[1])?;
+            trained.extend(leaves);
+            let center = g.leaf(&format!("{name} center"), &[k], DType::F32)?;
+            let temperature = g.leaf("temperature", &[1], DType::F32)?;
+            let (leaf, weight) = loss::pair_leaves(g, name, &pairs)?;
+            let Some(pair_teacher) = found.or(leaf) else { unreachable!("pairs are known, or were matched") };
+            let tau = spec.loss.student_temperature;
+            let term = loss::term(g, student, teacher, tau, center, temperature, &pairs.offsets, pair_teacher, weight, logit_bytes)?;
+            losses.push(term.loss);
+            flops += (6 * rows[0] + 2 * rows[1]) * d * k;
+            known.push((name, pairs));
+            Ok(())
         };
-        let (student, leaves) = projection(g, &student, rows[0])?;
-        let (teacher, _) = projection(g, &teacher, rows[1])?;
-        trained.extend(leaves);
-        let center = g.leaf(&format!("{name} center"), &[k], DType::F32)?;
-        let temperature = g.leaf("temperature", &[1], DType::F32)?;
-        let (leaf, weight) = loss::pair_leaves(g, name, &pairs)?;
-        let Some(pair_teacher) = found.or(leaf) else { unreachable!("pairs are known, or were matched") };
-        let tau = spec.loss.student_temperature;
-        let term = loss::term(g, student, teacher, tau, center, temperature, &pairs.offsets, pair_teacher, weight, keep)?;
-        losses.push(term.loss);
-        flops += (6 * rows[0] + 2 * rows[1]) * d * k;
-        known.push((name, pairs));
-        Ok(())
-    };
-    add(&mut g, "view", [crop_tokens.len() * batch, GLOBAL_CROPS * batch], view, None, keep[0])?;
+    add(&mut g, "view", [crop_tokens.len() * batch, GLOBAL_CROPS * batch], view, None, logit_bytes[0])?;
     let mut match_flops = 0;
     if spec.loss.region {
         let rows = [crop_tokens.iter().sum::<usize>() * batch, crop_tokens[..GLOBAL_CROPS].iter().sum::<usize>() * batch];
@@ -66,7 +67,7 @@ fn workload(spec: &TrainerSpec, keep: [usize; 2]) -> Result<(Workload, f64)> {
         let features = |g: &mut Graph, name, rows| g.leaf(name, &[rows, width], DType::F32);
         let operands = [features(&mut g, "student features", rows[0])?, features(&mut g, "teacher features", rows[1])?];
         let found = g.apply1(matching, &operands)?;
-        add(&mut g, "region", rows, pairs, Some(found), keep[1])?;
+        add(&mut g, "region", rows, pairs, Some(found), logit_bytes[1])?;
     }
     let one = g.leaf("one", &[1], DType::F32)?;
     let seeds: Vec<(Value, Value)> = losses.iter().map(|&loss| (loss, one)).collect();
@@ -80,7 +81,7 @@ fn workload(spec: &TrainerSpec, keep: [usize; 2]) -> Result<(Workload, f64)> {
             ("temperature", _) => Data::F32(vec![0.04]),
             (_, Some(pairs)) if name.ends_with(".weight") => Data::F32(pairs.weight.clone()),
             (_, Some(pairs)) => Data::U32(pairs.teacher.clone()),
-            _ if name.ends_with(" gain") => Data::F32(vec![1.0; k]),
+            _ if name.ends_with(" magnitude") => Data::F32(vec![1.0; k]),
             _ if name.ends_with(" center") => Data::F32(vec![0.0; k]),
             _ if name.ends_with(" z") => Data::F32(Input::UnitRows(shape.to_vec()).floats(number)),
             _ => Data::plain(number, shape, dtype),
@@ -119,14 +120,14 @@ mod tests {
     fn with_logits_recomputed_the_loss_takes_64_mb_beside_its_gradients() -> Result<()> {
         let mut spec = crate::models::training("swin_tiny", 7).expect("a known model");
         spec.crops.batch = 2;
-        // Of unit rows and prototypes, of views and of regions.
+        // Gradients of unit rows and prototypes, of views and of regions.
         let (crop_tokens, _) = regions(&spec)?;
         let rows = (crop_tokens.len() + crop_tokens.iter().sum::<usize>()) * spec.crops.batch;
         let gradients = 4 * (rows + 2 * spec.head.out_dim) * spec.head.bottleneck_dim;
-        let beside = |keep| -> Result<usize> { Ok(workload(&spec, keep)?.0.planned_bytes(2) as usize - gradients) };
-        let (recomputed, kept) = (beside([0, 0])?, beside(spec.logit_bytes(esvit_engine::DeviceKind::Cpu))?);
+        let beside = |logit_bytes| -> Result<usize> { Ok(workload(&spec, logit_bytes)?.0.planned_bytes(2) as usize - gradients) };
+        let (recomputed, stored) = (beside([0, 0])?, beside(spec.logit_bytes(esvit_engine::DeviceKind::Cpu))?);
         assert!(recomputed <= 64_000_000, "{recomputed} bytes");
-        assert!(kept > recomputed, "{kept} bytes with kept logits");
+        assert!(stored > recomputed, "{stored} bytes with stored logits");
         Ok(())
     }
 }

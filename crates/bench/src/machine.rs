@@ -1,4 +1,4 @@
-//! Where measurements run.
+//! The machine on which measurements run.
 
 use esvit_engine::device::{AdapterKind, Gpu};
 use esvit_engine::{Device, DeviceKind, Result};
@@ -12,7 +12,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// So many compute threads; 0 for one a core.
+    /// A machine with `threads` compute threads; 0 for one a core.
     ///
     /// # Errors
     /// When the threads cannot be started.
@@ -20,7 +20,7 @@ impl Machine {
         Ok(Machine { pool: Pool::new(threads)?, gpu: None })
     }
 
-    /// A GPU that was opened.
+    /// A machine with a GPU that was opened.
     ///
     /// # Errors
     /// When the threads cannot be started.
@@ -28,12 +28,12 @@ impl Machine {
         Ok(Machine { pool: Pool::new(0)?, gpu: Some(gpu) })
     }
 
-    /// Its compute threads.
+    /// Compute threads of the machine.
     pub fn pool(&self) -> &Pool {
         &self.pool
     }
 
-    /// Its GPU; none when programs run on the CPU.
+    /// GPU that programs run on; none when they run on the CPU.
     pub fn gpu(&self) -> Option<&Gpu> {
         self.gpu.as_ref()
     }

@@ -1,9 +1,9 @@
-//! One measurement, as it is printed. `bench/peer/measurement.py` has the same fields.
+//! One measurement, in the form in which it is printed. `bench/peer/measurement.py` has the same fields.
 
-use esvit_engine::spec::{Precision, TrainerSpec};
+use esvit_engine::spec::{PrecisionSpec, TrainerSpec};
 use serde::Serialize;
 
-use crate::{Case, Machine, memory};
+use crate::{BenchCase, Machine, memory};
 
 /// Times in milliseconds, arithmetic in 10⁹ operations, memory in bytes.
 #[derive(Clone, Debug, Serialize)]
@@ -12,41 +12,41 @@ use crate::{Case, Machine, memory};
 pub struct Measurement {
     /// Name of the case.
     pub case: &'static str,
-    /// Whose code it is: `esvit`, and `pytorch`, `onnxruntime` … in what the peer prints.
+    /// Library that was measured: `esvit`, and `pytorch`, `onnxruntime` … in what the peer prints.
     pub tool: &'static str,
     /// `cpu`, or the GPU's name.
     pub device: String,
     /// Rounding of matrix products.
-    pub precision: Precision,
+    pub precision: PrecisionSpec,
     /// Compute threads; on a GPU they do nothing.
     pub threads: usize,
     /// Images of a run: those of all passes of a step.
     pub batch: usize,
-    /// Of every run that counts.
+    /// Time of every run that counts.
     pub run_ms: Vec<f64>,
-    /// Their median.
+    /// Median of the times.
     pub median_ms: f64,
-    /// The fastest.
+    /// Fastest run.
     pub min_ms: f64,
-    /// The slowest.
+    /// Slowest run.
     pub max_ms: f64,
-    /// Of the median.
+    /// Images a second at the median time.
     pub images_per_second: f64,
     /// Matrix products by their formula, as if every matrix were stored: what a faster formulation saves counts for it.
     pub gflop: f64,
-    /// Rate of the median.
+    /// Rate of the products at the median time.
     pub gflops: f64,
     /// Memory known before the first run.
     pub planned_bytes: u64,
-    /// Of the GPU's memory; `null` on the CPU.
+    /// Planned bytes of the GPU's memory; `null` on the CPU.
     pub device_bytes: Option<u64>,
-    /// Resident before anything of the case was built; `null` where the system does not tell.
+    /// Bytes resident before anything of the case was built; `null` where the system does not tell.
     pub base_bytes: Option<u64>,
-    /// The most that was resident until its end.
+    /// Most bytes that were resident until its end.
     pub peak_bytes: Option<u64>,
 }
 
-/// Collects what a [`Measurement`] needs before its case is built.
+/// Start of a [`Measurement`], before its case is built.
 pub(crate) struct Begun {
     base_bytes: Option<u64>,
 }
@@ -57,7 +57,15 @@ impl Begun {
         Begun { base_bytes: memory::resident() }
     }
 
-    pub fn end(self, case: Case, spec: &TrainerSpec, machine: &Machine, run_ms: Vec<f64>, gflop: f64, planned_bytes: u64) -> Measurement {
+    pub fn end(
+        self,
+        case: BenchCase,
+        spec: &TrainerSpec,
+        machine: &Machine,
+        run_ms: Vec<f64>,
+        gflop: f64,
+        planned_bytes: u64,
+    ) -> Measurement {
         let [min_ms, median_ms, max_ms] = spread(&run_ms);
         let images = spec.crops.batch * spec.accumulate;
         Measurement {

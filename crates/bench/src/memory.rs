@@ -10,7 +10,7 @@ pub(crate) fn peak() -> Option<u64> {
     status("VmHWM:")
 }
 
-/// Lets the peak begin again from what is resident now.
+/// Resets the peak to what is resident now.
 pub(crate) fn forget_peak() {
     // Refused in some sandboxes: then the peak is the process's own.
     let _ = std::fs::write("/proc/self/clear_refs", "5");

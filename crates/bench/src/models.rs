@@ -1,6 +1,6 @@
 //! Published specifications, for machines without the configuration files.
 
-use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, Precision, TrainerSpec};
+use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, PrecisionSpec, TrainerSpec};
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
 
 /// Names and sizes of the published Swin Transformers: channels, blocks and heads of the stages.
@@ -11,7 +11,7 @@ const SWINS: [(&str, usize, [usize; 4], [usize; 4]); 4] = [
     ("swin_large", 192, [2, 2, 18, 2], [6, 12, 24, 48]),
 ];
 
-/// What [`training`] knows.
+/// Names that [`training`] knows.
 pub fn names() -> impl Iterator<Item = &'static str> {
     SWINS.iter().map(|(name, ..)| *name)
 }
@@ -40,7 +40,7 @@ pub fn training(name: &str, window: usize) -> Option<TrainerSpec> {
         loss: LossSpec { region: true, student_temperature: 0.1, center_momentum: 0.9, mixup: false },
         optimizer: OptimizerKind::Adamw,
         clip_grad: 3.0,
-        precision: Precision::F32,
+        precision: PrecisionSpec::F32,
         checkpointing: false,
         seed: 0,
         threads: 0,
@@ -62,8 +62,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_of_swin_t_that_computes_twice_needs_an_eighth_more_than_its_parameters() {
-        // What PyTorch needs for the same step (docs/benchmarks.md) is three times that.
+    fn a_step_of_swin_t_with_checkpointing_needs_an_eighth_more_than_its_parameters() {
+        // PyTorch needs three times as much for the same step (docs/benchmarks.md).
         let spec = training("swin_tiny", 7).unwrap();
         let spec = TrainerSpec { checkpointing: true, crops: CropSpec { batch: 2, ..spec.crops }, ..spec };
         let memory = TrainerPlan::new(&spec, DeviceKind::Cpu).unwrap().memory;

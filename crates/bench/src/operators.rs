@@ -17,7 +17,7 @@ use crate::workload::{Data, Workload, indices};
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct OperatorRow {
-    /// Its name.
+    /// Name of the operator.
     pub operator: &'static str,
     /// Shapes of its operands.
     pub operands: Vec<Shape>,
@@ -25,31 +25,31 @@ pub struct OperatorRow {
     pub calls: usize,
     /// Median of one application, in milliseconds.
     pub ms: f64,
-    /// The fastest.
+    /// Fastest application, in milliseconds.
     pub min_ms: f64,
-    /// The slowest.
+    /// Slowest application, in milliseconds.
     pub max_ms: f64,
     /// Matrix products of one application, 10⁹ operations; 0 for operators without.
     pub gflop: f64,
-    /// Their rate.
+    /// Rate of these products.
     pub gflops: f64,
     /// Bytes of operands and results over the time, in 10⁹ a second: what a kernel reaches that reads and writes everything once.
     pub gigabytes_per_second: f64,
 }
 
-/// Below this the clock and a submission cost more than the operator, so it is run several times in a row. Milliseconds.
+/// Milliseconds below which an operator runs several times in a row: the clock and a submission cost more than it does.
 const SHORT: f64 = 3.0;
-/// A run that takes longer is not repeated.
+/// Milliseconds above which a run is not repeated.
 const LONG: f64 = 1000.0;
 
 /// Times the operators of a step, `runs` times each, those that cost a step the most first. `only` picks some by name; the operators of the
-/// backward pass carry their operator's name and an ending.
+/// backward pass carry their operator's name and a suffix.
 ///
 /// # Errors
 /// When the specification cannot be built, an operator has no kernel, or the GPU is lost.
 pub fn operators(spec: &TrainerSpec, machine: &Machine, runs: usize, only: Option<&str>) -> Result<Vec<OperatorRow>> {
     let program = step_program(spec, machine.target())?;
-    // Of equal shapes the last is timed: a shifted window costs more than one that is not.
+    // Among nodes of equal shapes the last is timed: a shifted window costs more than one that is not.
     let mut groups: BTreeMap<(&str, Vec<Shape>), (&Node, usize)> = BTreeMap::new();
     for node in program.nodes() {
         let name = node.op.name();

@@ -2,8 +2,8 @@
 
 use std::ffi::OsString;
 
-use esvit_bench::{Case, Subject, models};
-use esvit_engine::spec::{Precision, TrainerSpec};
+use esvit_bench::{BenchCase, Subject, models};
+use esvit_engine::spec::{PrecisionSpec, TrainerSpec};
 use lexopt::prelude::*;
 
 pub const USAGE: &str = "\
@@ -28,7 +28,7 @@ esvit-bench: what the engine costs on this machine
   --local-size PX          side of the local crops (96)
   --local-count N          local crops an image (8)
   --region on|off          the region loss (on)
-  --checkpointing on|off   of step: blocks are computed again in the backward pass, and no logits are kept (off)
+  --checkpointing on|off   of step: blocks are recomputed in the backward pass, and no logits are stored (off)
   --runs N                 runs that count (5)
   --warm-up N              runs before them (1)
   --only NAME              of ops: those whose name begins so
@@ -41,7 +41,7 @@ pub struct Options {
     pub subjects: Vec<Subject>,
     pub gpu: bool,
     pub threads: Vec<usize>,
-    /// Empty for what is usual for the subject.
+    /// Numbers of images; empty for the usual ones of the subject.
     batches: Vec<usize>,
     pub spec: TrainerSpec,
     pub runs: usize,
@@ -56,9 +56,9 @@ impl Options {
     pub fn batches(&self, subject: Subject) -> Vec<usize> {
         match subject {
             _ if !self.batches.is_empty() => self.batches.clone(),
-            Subject::Operators | Subject::Case(Case::Step | Case::Loss) => vec![2],
-            Subject::Case(Case::Attention { .. }) => vec![8],
-            Subject::Case(Case::Inference) => vec![1, 8, 32],
+            Subject::Operators | Subject::Case(BenchCase::Step | BenchCase::Loss) => vec![2],
+            Subject::Case(BenchCase::Attention { .. }) => vec![8],
+            Subject::Case(BenchCase::Inference) => vec![1, 8, 32],
         }
     }
 }
@@ -104,7 +104,7 @@ fn read(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, lexopt::Err
         match flag.as_str() {
             "device" => gpu = choice(&flag, &parser.value()?.string()?, [("cpu", false), ("gpu", true)])?,
             "precision" => {
-                let precision = choice(&flag, &parser.value()?.string()?, [("f32", Precision::F32), ("mixed", Precision::Mixed)])?;
+                let precision = choice(&flag, &parser.value()?.string()?, [("f32", PrecisionSpec::F32), ("mixed", PrecisionSpec::Mixed)])?;
                 changes.push(Box::new(move |spec| spec.precision = precision));
             }
             "region" => {
@@ -197,14 +197,14 @@ mod tests {
         let line = "loss -d gpu --precision mixed --threads 1,2 --batch-size 3 --arch swin_base --window 14 --prototypes 512 --global-size 112 \
                     --local-size 48 --local-count 2 --region off --checkpointing on --runs 7 --warm-up 0 --json";
         let o = options(line).unwrap();
-        assert_eq!(o.subjects, [Subject::Case(Case::Loss)]);
+        assert_eq!(o.subjects, [Subject::Case(BenchCase::Loss)]);
         assert_eq!((o.gpu, o.json, o.paced, o.runs, o.warm_up), (true, true, false, 7, 0));
         assert_eq!((o.threads.clone(), o.batches(o.subjects[0])), (vec![1, 2], vec![3]));
         let swin = models::swin(&o.spec.backbone).unwrap();
         assert_eq!((swin.dim, swin.window, o.spec.head.out_dim), (128, 14, 512));
         let crops = &o.spec.crops;
         assert_eq!((crops.global_size, crops.local_size, crops.local_count), (112, 48, 2));
-        assert_eq!((o.spec.precision, o.spec.loss.region, o.spec.checkpointing), (Precision::Mixed, false, true));
+        assert_eq!((o.spec.precision, o.spec.loss.region, o.spec.checkpointing), (PrecisionSpec::Mixed, false, true));
         assert_eq!(options("ops --only linear").unwrap().only.as_deref(), Some("linear"));
         assert!(options("step --batch-size 2 --paced").unwrap().paced);
     }

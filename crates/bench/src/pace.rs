@@ -2,11 +2,11 @@
 
 use esvit_engine::Result;
 
-/// Runs that do not count, then runs for as long as `next` says so; it is given the times so far, in milliseconds.
+/// Number of runs: some that do not count, then others for as long as `next` says so; it is given the times so far, in milliseconds.
 pub struct Pace<'a> {
-    /// The first run touches all memory for the first time, and compiles kernels.
+    /// Runs that do not count: the first touches all memory for the first time, and compiles kernels.
     pub warm_up: usize,
-    /// Whether there is another run. At least one is made.
+    /// Decides whether there is another run. At least one is made.
     pub next: &'a mut dyn FnMut(&[f64]) -> bool,
 }
 

@@ -2,7 +2,7 @@
 
 use esvit_engine::Result;
 use esvit_engine::peak::gemm_gflops;
-use esvit_engine::spec::Precision;
+use esvit_engine::spec::PrecisionSpec;
 use esvit_graph::{DType, Graph};
 use esvit_ops::linear::Linear;
 
@@ -13,9 +13,9 @@ use crate::workload::{Data, Workload};
 ///
 /// # Errors
 /// When the GPU is lost, or has no room for the matrices.
-pub fn peak_gflops(machine: &Machine, precision: Precision) -> Result<f64> {
+pub fn peak_gflops(machine: &Machine, precision: PrecisionSpec) -> Result<f64> {
     let n: usize = match machine.gpu() {
-        None if precision == Precision::F32 => return Ok(gemm_gflops(machine.pool())),
+        None if precision == PrecisionSpec::F32 => return Ok(gemm_gflops(machine.pool())),
         None => 1024,
         Some(_) if machine.is_software_gpu() => 128,
         Some(_) => 4096,

@@ -1,28 +1,28 @@
-//! Everything that one call measured.
+//! Report: all measurements of one call.
 
 use esvit_engine::spec::TrainerSpec;
 use esvit_engine::{Error, ProfileRow, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::{Case, Machine, Measurement, OperatorRow, Pace, inference, measure, operators, peak_gflops, step};
+use crate::{BenchCase, Machine, Measurement, OperatorRow, Pace, inference, measure, operators, peak_gflops, step};
 
-/// What one word asks for.
+/// Subject of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// Every operator of a step.
     Operators,
     /// A case.
-    Case(Case),
+    Case(BenchCase),
 }
 
 impl Subject {
     /// The subjects a word stands for: `ops`, `attention` for its four cases, `all`, or a case's name; nothing for other words.
     pub fn named(word: &str) -> Vec<Subject> {
-        let all = Case::ALL.into_iter().map(Subject::Case);
+        let all = BenchCase::ALL.into_iter().map(Subject::Case);
         match word {
             "ops" => vec![Subject::Operators],
             "all" => all.chain([Subject::Operators]).collect(),
-            "attention" => all.filter(|subject| matches!(subject, Subject::Case(Case::Attention { .. }))).collect(),
+            "attention" => all.filter(|subject| matches!(subject, Subject::Case(BenchCase::Attention { .. }))).collect(),
             name => all.filter(|subject| matches!(subject, Subject::Case(case) if case.name() == name)).collect(),
         }
     }
@@ -56,28 +56,28 @@ pub struct Peak {
     pub gflops: f64,
 }
 
-/// What was measured, and on what.
+/// Measurements, and the machine they were made on.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(rename = "BenchReport"))]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// `esvit`: `bench/peer/` prints the same object under another name.
     pub tool: &'static str,
-    /// Of this library.
+    /// Version of this library.
     pub version: &'static str,
     /// `cpu`, or the GPU's name.
     pub device: String,
     /// Instruction set of the CPU's kernels.
     pub instructions: &'static str,
-    /// What shares of the peak refer to, for each number of threads.
+    /// Rates that shares of the peak refer to, for each number of threads.
     pub peaks: Vec<Peak>,
-    /// The cases.
+    /// Measured cases.
     pub cases: Vec<Measurement>,
-    /// The last step, split by part and operator.
+    /// Rows of the last step, by part and operator.
     pub rows: Vec<ProfileRow>,
-    /// The last encoding, split by operator.
+    /// Rows of the last encoding, by operator.
     pub encoding: Vec<ProfileRow>,
-    /// The operators.
+    /// Measured operators.
     pub operators: Vec<OperatorRow>,
 }
 
@@ -145,12 +145,12 @@ impl Report {
         self.device = machine.device_name();
         match subject {
             Subject::Operators => self.operators = operators(spec, machine, runs, only)?,
-            Subject::Case(Case::Step) => {
+            Subject::Case(BenchCase::Step) => {
                 let (measurement, rows) = step(spec, machine, pace, profile)?;
                 self.cases.push(measurement);
                 self.rows = rows;
             }
-            Subject::Case(Case::Inference) => {
+            Subject::Case(BenchCase::Inference) => {
                 let (measurement, rows) = inference::measure(spec, machine, pace, profile)?;
                 self.cases.push(measurement);
                 self.encoding = rows;

@@ -6,7 +6,7 @@ use esvit_engine::spec::TrainerSpec;
 use esvit_engine::{Batch, BatchLayout, BatchReader, Error, Pixels, ProfileRow, Result, StepParameters, Trainer};
 
 use crate::measurement::Begun;
-use crate::{Case, Machine, Measurement, Pace};
+use crate::{BenchCase, Machine, Measurement, Pace};
 
 /// Steps on noise, which costs what pictures cost; with `profile` one more, split by part and operator.
 ///
@@ -44,7 +44,7 @@ pub fn step(spec: &TrainerSpec, machine: &Machine, pace: &mut Pace, profile: boo
     }
     let plan = *trainer.plan();
     let planned = (plan.memory.arena + plan.memory.parameters + plan.memory.workspace) as u64;
-    let measurement = begun.end(Case::Step, &spec, machine, times, plan.flops as f64 / 1e9, planned);
+    let measurement = begun.end(BenchCase::Step, &spec, machine, times, plan.flops as f64 / 1e9, planned);
     Ok((measurement, rows))
 }
 

@@ -1,4 +1,4 @@
-//! What was measured, as tables.
+//! A report as tables.
 
 use esvit_bench::{Measurement, OperatorRow, Report};
 use esvit_engine::ProfileRow;

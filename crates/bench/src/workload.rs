@@ -32,7 +32,7 @@ impl Data {
         }
     }
 
-    /// Values that are made faster than they are used; the same range and signs.
+    /// Values of the same range and signs as [`Data::plain`], made faster than they are used.
     pub fn rough(shape: &[usize], dtype: DType) -> Data {
         const PATTERN: [f32; 16] = [0.11, -0.07, 0.03, -0.12, 0.05, 0.09, -0.02, -0.1, 0.08, -0.04, 0.12, -0.09, 0.01, -0.06, 0.1, -0.11];
         let n = volume(shape);
@@ -65,8 +65,8 @@ impl Data {
     }
 }
 
-/// Indices among a node's operands that other nodes give, by the number of the operand: what those make of made-up values. Places in a window
-/// or rows of a matrix are not any numbers.
+/// Indices among a node's operands, by the number of the operand, as the nodes that write them compute them from made-up values: positions in a
+/// window or rows of a matrix are not arbitrary numbers.
 pub(crate) fn indices(program: &Program, node: &Node, pool: &Pool) -> Result<HashMap<usize, Vec<u32>>> {
     let mut found = HashMap::new();
     for (i, ((_, dtype), value)) in program.operands(node).into_iter().zip(&node.inputs).enumerate() {
@@ -104,9 +104,9 @@ impl Workload {
         Workload { program, leaves }
     }
 
-    /// The same as this machine's processor keeps it: what products alone read is rounded, in mixed precision.
+    /// Stores values that matrix products alone read as bf16x2 in mixed precision, where this machine's processor multiplies those.
     #[must_use]
-    pub fn kept_on(self, machine: &Machine) -> Workload {
+    pub fn with_bf16x2_on(self, machine: &Machine) -> Workload {
         match machine.gpu() {
             None => Workload { program: self.program.with_bf16x2(), ..self },
             Some(_) => self,
@@ -118,7 +118,7 @@ impl Workload {
         (self.program.arena_bytes() + self.program.scratch_bytes(threads)) as u64
     }
 
-    /// Places it on a machine.
+    /// Binds it to a machine's memory.
     pub fn on<'m>(self, machine: &'m Machine) -> Result<Ready<'m>> {
         let placed = match machine.gpu() {
             None => Placed::Cpu(self.program.arena()),
@@ -143,7 +143,7 @@ enum Placed<'m> {
         gpu: &'m Gpu,
         leaves: Bindings<View>,
         arena: GpuArena,
-        /// How often the program was recorded in one submission.
+        /// Repeats in one submission, and their recording.
         recorded: Option<(usize, Recording)>,
     },
 }

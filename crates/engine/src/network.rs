@@ -2,7 +2,7 @@
 
 use esvit_graph::{Consumed, DType, Graph, Leaf, Program, Value};
 use esvit_nn::loss::{self, Pairs, Projection, Term};
-use esvit_nn::{DinoHead, Entry, Mode, Parameters, Role, RunningStatistics, Scope, backbones, leaf_name};
+use esvit_nn::{DinoHead, Mode, ParameterEntry, Parameters, Role, RunningStatistics, Scope, backbones, leaf_name};
 use esvit_ops::patchify::Patchify;
 use esvit_ops::region_match::{GLOBAL_CROPS, RegionMatch};
 use esvit_ops::{Layout, Segment};
@@ -219,7 +219,7 @@ pub(crate) fn build(spec: &TrainerSpec, pixels: DType, device: DeviceKind) -> Re
     seeds.extend(region.map(|term| (term.loss, share)));
     let leaves = StepLeaves::find(&g, &student_parameters, &teacher_parameters, drop_path.len(), [&teacher, &student]);
     let value = |leaf: &Option<Leaf>| leaf.map(|leaf| g.leaf_value(leaf));
-    let trained = |(entry, leaf): (&Entry, &Option<Leaf>)| if entry.role == Role::Parameter { value(leaf) } else { None };
+    let trained = |(entry, leaf): (&ParameterEntry, &Option<Leaf>)| if entry.role == Role::Parameter { value(leaf) } else { None };
     let student_values: Vec<Option<Value>> = student_parameters.entries.iter().zip(&leaves.student).map(trained).collect();
     let teacher_values: Vec<Option<Value>> = teacher_parameters.entries.iter().zip(&leaves.teacher).map(trained).collect();
     let wrt: Vec<Value> = student_values.iter().flatten().copied().collect();

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use esvit_nn::{Entry, Role};
+use esvit_nn::{ParameterEntry, Role};
 use esvit_simd::cpu::madd;
 use esvit_simd::{Pool, lanes, multiversion};
 use rayon::prelude::*;
@@ -59,7 +59,7 @@ impl OptimizerKind {
     }
 }
 
-fn is_trained(entry: &Entry) -> bool {
+fn is_trained(entry: &ParameterEntry) -> bool {
     entry.role == Role::Parameter
 }
 
@@ -226,7 +226,7 @@ impl Optimizer {
 }
 
 /// Trained parameters with their numbers, in the order of the state dict.
-fn trained(store: &Store) -> impl Iterator<Item = (usize, &Entry)> {
+fn trained(store: &Store) -> impl Iterator<Item = (usize, &ParameterEntry)> {
     store.entries().iter().enumerate().filter(|(_, entry)| is_trained(entry))
 }
 

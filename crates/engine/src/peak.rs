@@ -1,4 +1,4 @@
-//! What this machine's matrix product reaches: the figure that shares of the peak refer to.
+//! Best rate of this machine's matrix product: the figure that shares of the peak refer to.
 
 use std::time::{Duration, Instant};
 

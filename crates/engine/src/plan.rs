@@ -1,7 +1,7 @@
 //! Sizes of a training run, known before anything is allocated for it.
 
 use esvit_graph::DType;
-use esvit_nn::{Entry, Parameters, Role};
+use esvit_nn::{ParameterEntry, Parameters, Role};
 use esvit_simd::Pool;
 use serde::{Serialize, Serializer};
 
@@ -57,8 +57,8 @@ impl TrainerPlan {
     }
 
     pub(crate) fn of(spec: &TrainerSpec, dtype: DType, step: &CompiledStep, device: DeviceKind) -> TrainerPlan {
-        let held = |p: &Parameters| p.entries.iter().filter(|e| e.role.has_values()).map(Entry::volume).sum::<usize>();
-        let parameter_count = step.student.entries.iter().filter(|e| e.role == Role::Parameter).map(Entry::volume).sum::<usize>();
+        let held = |p: &Parameters| p.entries.iter().filter(|e| e.role.has_values()).map(ParameterEntry::volume).sum::<usize>();
+        let parameter_count = step.student.entries.iter().filter(|e| e.role == Role::Parameter).map(ParameterEntry::volume).sum::<usize>();
         let centers = spec.head.out_dim * if spec.loss.region { 2 } else { 1 };
         let moments = parameter_count * Optimizer::moments_per_value(spec.optimizer);
         let sums = if spec.accumulate > 1 { parameter_count } else { 0 };
@@ -70,7 +70,7 @@ impl TrainerPlan {
             arena: step.program.arena_bytes(),
             parameters: 4 * (held(&step.student) + held(&step.teacher) + moments + sums + centers),
             workspace: PixelMemory::bytes(dtype, step.pixels) + scratch,
-            largest_tensor: 4 * step.student.entries.iter().map(Entry::volume).max().unwrap_or(0).max(spec.head.out_dim),
+            largest_tensor: 4 * step.student.entries.iter().map(ParameterEntry::volume).max().unwrap_or(0).max(spec.head.out_dim),
         };
         TrainerPlan { memory, parameter_count, flops: spec.accumulate as u64 * step.program.flops() }
     }

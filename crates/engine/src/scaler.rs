@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// The scale and the rule that changes it, as PyTorch's `GradScaler`. Only `mixed` on a GPU has one; it lives there, in `gpu/scaler.wgsl`.
+/// The scale and the rule that changes it, as PyTorch's `GradScaler`. Only `mixed` on a GPU has one; it lives there, in `executor/gpu/scaler.wgsl`.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -21,7 +21,7 @@ pub struct LossScaler {
     pub growth_tracker: u32,
 }
 
-/// Steps are counted in a float on the GPU: so many it can tell apart.
+/// Largest count of steps: the GPU counts in a float, which tells so many apart.
 const COUNTED: u32 = 1 << 24;
 
 impl Default for LossScaler {
@@ -31,11 +31,13 @@ impl Default for LossScaler {
 }
 
 impl LossScaler {
-    /// As `gpu/scaler.wgsl` reads them.
+    /// The values in the order in which `scaler.wgsl` reads them.
     pub(crate) fn values(&self) -> [f32; 5] {
         [self.scale, self.growth_tracker as f32, self.growth_factor, self.backoff_factor, self.growth_interval as f32]
     }
 
+    /// Checks the values of a loaded state.
+    ///
     /// # Errors
     /// When it scales by nothing, or changes in the wrong direction.
     pub(crate) fn check(&self) -> Result<()> {

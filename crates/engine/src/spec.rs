@@ -23,7 +23,7 @@ pub struct TrainerSpec {
     /// Largest norm of one parameter's gradient; 0 turns clipping off.
     pub clip_grad: f32,
     /// Rounding of matrix products.
-    pub precision: Precision,
+    pub precision: PrecisionSpec,
     /// Whether the student's blocks are computed again in the backward pass, instead of keeping what they computed.
     pub checkpointing: bool,
     /// Seed of the initial weights and of stochastic depth.
@@ -77,20 +77,20 @@ pub enum OptimizerKind {
 
 /// Rounding of matrix products: see [`esvit_graph::Precision`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(rename = "Precision"))]
 #[serde(rename_all = "camelCase")]
-pub enum Precision {
+pub enum PrecisionSpec {
     /// Single precision everywhere.
     F32,
     /// Operands of matrix products in bf16 (CPU) or f16 (GPU).
     Mixed,
 }
 
-impl From<Precision> for esvit_graph::Precision {
-    fn from(precision: Precision) -> Self {
+impl From<PrecisionSpec> for esvit_graph::Precision {
+    fn from(precision: PrecisionSpec) -> Self {
         match precision {
-            Precision::F32 => Self::F32,
-            Precision::Mixed => Self::Mixed,
+            PrecisionSpec::F32 => Self::F32,
+            PrecisionSpec::Mixed => Self::Mixed,
         }
     }
 }
@@ -107,7 +107,7 @@ pub struct EncoderSpec {
     /// Images of one pass.
     pub batch: usize,
     /// Rounding of matrix products.
-    pub precision: Precision,
+    pub precision: PrecisionSpec,
     /// Compute threads; 0 for one a core.
     pub threads: usize,
     /// Which features.

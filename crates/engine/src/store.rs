@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use esvit_nn::{Entry, Init, Parameters, Role};
+use esvit_nn::{Init, ParameterEntry, Parameters, Role};
 
 use crate::random::Stream;
 use crate::tensor::{Tensor, TensorValues, TensorView};
@@ -11,7 +11,7 @@ use crate::{Error, Result};
 /// Entries with their values.
 #[derive(Clone, Debug)]
 pub struct Store {
-    entries: Vec<Entry>,
+    entries: Vec<ParameterEntry>,
     values: Vec<Vec<f32>>,
     index: HashMap<String, usize>,
 }
@@ -48,7 +48,7 @@ impl Store {
     }
 
     /// The entries, in the order of microsoft/esvit.
-    pub fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &[ParameterEntry] {
         &self.entries
     }
 
@@ -84,8 +84,11 @@ impl Store {
 
     /// The state dict with the values that `values` makes of its own.
     pub fn tensors_with(&self, values: impl Fn(TensorView) -> TensorValues) -> Vec<Tensor> {
-        let tensor =
-            |(i, entry): (usize, &Entry)| Tensor { name: entry.name.clone(), shape: entry.shape.clone(), values: values(self.view(i)) };
+        let tensor = |(i, entry): (usize, &ParameterEntry)| Tensor {
+            name: entry.name.clone(),
+            shape: entry.shape.clone(),
+            values: values(self.view(i)),
+        };
         self.entries.iter().enumerate().map(tensor).collect()
     }
 
@@ -173,7 +176,7 @@ fn mismatch(report: &LoadReport) -> String {
     format!("the weights are those of another architecture: {}", parts.join("; "))
 }
 
-fn draw(entry: &Entry, seed: u64) -> Vec<f32> {
+fn draw(entry: &ParameterEntry, seed: u64) -> Vec<f32> {
     let n = entry.volume();
     let mut stream = Stream::new(seed, &entry.name, &[]);
     match entry.init {

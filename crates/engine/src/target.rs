@@ -2,7 +2,7 @@
 
 use esvit_gpu::Gpu;
 
-use crate::spec::Precision;
+use crate::spec::PrecisionSpec;
 
 /// Kind of a device: enough to plan a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
@@ -17,8 +17,8 @@ pub enum DeviceKind {
 
 impl DeviceKind {
     /// Whether gradients are so narrow here that the loss is scaled.
-    pub(crate) fn scales_loss(self, precision: Precision) -> bool {
-        self == DeviceKind::Gpu && precision == Precision::Mixed
+    pub(crate) fn scales_loss(self, precision: PrecisionSpec) -> bool {
+        self == DeviceKind::Gpu && precision == PrecisionSpec::Mixed
     }
 }
 

@@ -1,6 +1,6 @@
 //! What an encoder can return, of a small ViT.
 
-use esvit_engine::spec::{EncoderSpec, FeatureOutput, Precision};
+use esvit_engine::spec::{EncoderSpec, FeatureOutput, PrecisionSpec};
 use esvit_engine::{Device, Encoder};
 use esvit_nn::spec::{BackboneSpec, VitSpec};
 
@@ -18,7 +18,7 @@ fn encode(output: FeatureOutput) -> Result<Vec<f32>, Box<dyn std::error::Error>>
         drop_path: 0.1,
     });
     // Other than the nominal size: the positions are resampled.
-    let spec = EncoderSpec { backbone, image_size: 24, batch: 2, precision: Precision::F32, threads: 1, output };
+    let spec = EncoderSpec { backbone, image_size: 24, batch: 2, precision: PrecisionSpec::F32, threads: 1, output };
     let pixels: Vec<u8> = (0..2 * 3 * 24 * 24).map(|i| (i * 31 % 256) as u8).collect();
     Ok(Encoder::new(spec, Device::Cpu)?.encode(&pixels, 2)?)
 }

@@ -1,10 +1,9 @@
 //! Weights of an encoder: drawn, loaded, loaded again, refused; and once in memory.
 
-use esvit_engine::spec::{CropSpec, EncoderSpec, FeatureOutput, LossSpec, OptimizerKind, Precision, TrainerSpec};
+use esvit_engine::spec::{CropSpec, EncoderSpec, FeatureOutput, LossSpec, OptimizerKind, PrecisionSpec, TrainerSpec};
 use esvit_engine::{Device, Encoder, Tensor, Trainer};
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
-
-type Outcome = Result<(), Box<dyn std::error::Error>>;
+use esvit_testkit::Outcome;
 
 fn backbone() -> BackboneSpec {
     BackboneSpec::Swin(SwinSpec {
@@ -24,7 +23,10 @@ fn backbone() -> BackboneSpec {
 
 fn encoder() -> esvit_engine::Result<Encoder> {
     let output = FeatureOutput::LastBlocks(1);
-    Encoder::new(EncoderSpec { backbone: backbone(), image_size: 32, batch: 1, precision: Precision::F32, threads: 2, output }, Device::Cpu)
+    Encoder::new(
+        EncoderSpec { backbone: backbone(), image_size: 32, batch: 1, precision: PrecisionSpec::F32, threads: 2, output },
+        Device::Cpu,
+    )
 }
 
 /// A state dict as runs with this seed begin with.
@@ -38,7 +40,7 @@ fn weights(seed: u64) -> Result<Vec<Tensor>, Box<dyn std::error::Error>> {
             loss: LossSpec { region: false, student_temperature: 0.1, center_momentum: 0.9, mixup: false },
             optimizer: OptimizerKind::Adamw,
             clip_grad: 3.0,
-            precision: Precision::F32,
+            precision: PrecisionSpec::F32,
             checkpointing: false,
             seed,
             threads: 2,

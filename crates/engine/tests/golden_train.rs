@@ -4,17 +4,17 @@
 #![allow(clippy::print_stderr)]
 
 use esvit_engine::device::{self, Gpu};
-use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, Precision, TrainerSpec};
+use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, PrecisionSpec, TrainerSpec};
 use esvit_engine::{Device, Pixels, StepParameters, Store, TensorValues, Trainer};
 use esvit_nn::spec::HeadSpec;
-use esvit_testkit::{Fixture, Kind, compare_forward, compare_integers, compare_parameters, compare_trajectory, fixtures, golden_or_skip};
+use esvit_testkit::{
+    FillKind, Fixture, Outcome, compare_forward, compare_integers, compare_parameters, compare_trajectory, fixtures, golden_or_skip,
+};
 use families::backbone_spec;
 use serde_json::Value as Json;
 
 #[path = "../../nn/tests/support/families.rs"]
 mod families;
-
-type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 fn number(json: &Json, key: &str) -> Result<f64, String> {
     json[key].as_f64().ok_or_else(|| format!("`{key}` is missing"))
@@ -57,7 +57,7 @@ fn spec(fixture: &Fixture) -> Result<Option<TrainerSpec>, Box<dyn std::error::Er
         optimizer,
         clip_grad: number(run, "clip_grad")? as f32,
         seed: 0,
-        precision: Precision::F32,
+        precision: PrecisionSpec::F32,
         checkpointing: false,
         threads: 2,
     }))
@@ -131,7 +131,7 @@ fn check(fixture: &Fixture, spec: TrainerSpec, device: Device) -> Outcome {
         let epoch = t / per_epoch;
         let image = |c: usize| {
             let side = if c < 2 { crops.global_size } else { crops.local_size };
-            fixture.fill_kind(&format!("step{t}.crop{c}"), &[crops.batch, 3, side, side], Kind::Input)
+            fixture.fill_kind(&format!("step{t}.crop{c}"), &[crops.batch, 3, side, side], FillKind::Input)
         };
         let global: Vec<f32> = (0..2).flat_map(image).collect();
         let local: Vec<f32> = (2..ncrops).flat_map(image).collect();
@@ -313,7 +313,7 @@ fn parameter_groups_are_the_references() -> Outcome {
             optimizer: OptimizerKind::Adamw,
             clip_grad: 0.0,
             seed: 0,
-            precision: Precision::F32,
+            precision: PrecisionSpec::F32,
             checkpointing: false,
             threads: 1,
         };

@@ -5,14 +5,13 @@
 #![allow(clippy::print_stderr)]
 
 use esvit_engine::device::Gpu;
-use esvit_engine::spec::{CropSpec, EncoderSpec, FeatureOutput, LossSpec, OptimizerKind, Precision, TrainerSpec};
+use esvit_engine::spec::{CropSpec, EncoderSpec, FeatureOutput, LossSpec, OptimizerKind, PrecisionSpec, TrainerSpec};
 use esvit_engine::{
     Batch, BatchLayout, BatchReader, Device, Encoder, LossScaler, Pixels, StepParameters, StepStats, Tensor, TensorValues, Trainer,
     TrainerState,
 };
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec, VilBorder, VilGate, VilNeighbors, VilPool, VilSpec, VilStage};
-
-type Outcome = Result<(), Box<dyn std::error::Error>>;
+use esvit_testkit::Outcome;
 
 fn spec(optimizer: OptimizerKind, region: bool, mixup: bool, batch_norm: bool) -> TrainerSpec {
     TrainerSpec {
@@ -36,7 +35,7 @@ fn spec(optimizer: OptimizerKind, region: bool, mixup: bool, batch_norm: bool) -
         optimizer,
         clip_grad: 0.3,
         seed: 5,
-        precision: Precision::F32,
+        precision: PrecisionSpec::F32,
         checkpointing: false,
         threads: 1,
     }
@@ -239,7 +238,7 @@ fn mixed_follows_single_precision_scales_its_loss_and_repeats_its_bits() -> Outc
         return Ok(());
     };
     let single = spec(OptimizerKind::Adamw, true, false, false);
-    let mixed = TrainerSpec { precision: Precision::Mixed, ..single.clone() };
+    let mixed = TrainerSpec { precision: PrecisionSpec::Mixed, ..single.clone() };
     let open = |spec: &TrainerSpec| Trainer::new(spec.clone(), Device::Gpu(gpu.clone()));
     let (mut a, mut b) = (open(&single)?, open(&mixed)?);
     // A new network's bottleneck rows are short, and their gradients long: this scale is one that they do not overflow.
@@ -322,7 +321,7 @@ fn passes_over_parts_are_a_pass_over_the_whole() -> Outcome {
     compare("three passes", &there.state()?, &here.state()?);
 
     // In mixed precision: a step whose scale is too large is passed over as a whole, and a resumed run has the same bits.
-    let mixed = TrainerSpec { precision: Precision::Mixed, ..parts(3) };
+    let mixed = TrainerSpec { precision: PrecisionSpec::Mixed, ..parts(3) };
     let open = |state: &TrainerState| -> Result<Trainer, esvit_engine::Error> {
         let mut trainer = Trainer::new(mixed.clone(), Device::Gpu(gpu.clone()))?;
         trainer.load(state.clone())?;
@@ -366,7 +365,7 @@ fn features_in_mixed_point_where_those_of_single_precision_do() -> Outcome {
         let pixels: Vec<u8> = (0..8 * 3 * 32 * 32).map(|i| ((i * 37 + i / 11 * 5) % 256) as u8).collect();
         Ok((encoder.encode(&pixels, 8)?, encoder.width()))
     };
-    let ((single, width), (mixed, _)) = (features(Precision::F32)?, features(Precision::Mixed)?);
+    let ((single, width), (mixed, _)) = (features(PrecisionSpec::F32)?, features(PrecisionSpec::Mixed)?);
     assert_ne!(single, mixed, "mixed rounds nothing");
     for (a, b) in single.chunks(width).zip(mixed.chunks(width)) {
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();

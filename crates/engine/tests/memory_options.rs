@@ -1,10 +1,9 @@
 //! What saves memory and changes no number: passes over parts of a batch, and blocks that are computed again in the backward pass.
 
-use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, Precision, TrainerSpec};
+use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, PrecisionSpec, TrainerSpec};
 use esvit_engine::{Batch, BatchLayout, Device, DeviceKind, Pixels, StepParameters, StepStats, TensorValues, Trainer, TrainerPlan};
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
-
-type Outcome = Result<(), Box<dyn std::error::Error>>;
+use esvit_testkit::Outcome;
 
 const GLOBAL: usize = 32;
 const LOCAL: usize = 16;
@@ -34,7 +33,7 @@ fn spec(passes: usize, batch_norm: bool) -> TrainerSpec {
         optimizer: OptimizerKind::Adamw,
         clip_grad: 0.3,
         seed: 5,
-        precision: Precision::F32,
+        precision: PrecisionSpec::F32,
         checkpointing: false,
         threads: 2,
     }

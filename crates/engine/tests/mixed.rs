@@ -1,10 +1,9 @@
 //! Mixed precision on the CPU against single precision: loss curve, features, repeatability. Where the CPU has no bf16 both are the same.
 
-use esvit_engine::spec::{CropSpec, EncoderSpec, FeatureOutput, LossSpec, OptimizerKind, Precision, TrainerSpec};
+use esvit_engine::spec::{CropSpec, EncoderSpec, FeatureOutput, LossSpec, OptimizerKind, PrecisionSpec, TrainerSpec};
 use esvit_engine::{Batch, BatchLayout, Device, Encoder, Pixels, StepParameters, Trainer, TrainerState};
 use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
-
-type Outcome = Result<(), Box<dyn std::error::Error>>;
+use esvit_testkit::Outcome;
 
 fn backbone() -> BackboneSpec {
     BackboneSpec::Swin(SwinSpec {
@@ -22,7 +21,7 @@ fn backbone() -> BackboneSpec {
     })
 }
 
-fn spec(precision: Precision, threads: usize) -> TrainerSpec {
+fn spec(precision: PrecisionSpec, threads: usize) -> TrainerSpec {
     TrainerSpec {
         backbone: backbone(),
         head: HeadSpec { out_dim: 512, hidden_dim: 64, bottleneck_dim: 32, layers: 3, batch_norm: false, norm_last_layer: true },
@@ -57,7 +56,7 @@ fn step(trainer: &mut Trainer, t: usize) -> Result<f64, Box<dyn std::error::Erro
     Ok(stats.loss)
 }
 
-fn train(precision: Precision, threads: usize, steps: usize) -> Result<(Vec<f64>, TrainerState), Box<dyn std::error::Error>> {
+fn train(precision: PrecisionSpec, threads: usize, steps: usize) -> Result<(Vec<f64>, TrainerState), Box<dyn std::error::Error>> {
     let mut trainer = Trainer::new(spec(precision, threads), Device::Cpu)?;
     let losses = (0..steps).map(|t| step(&mut trainer, t)).collect::<Result<Vec<f64>, _>>()?;
     Ok((losses, trainer.state()?))
@@ -70,8 +69,8 @@ const CURVE: f64 = 0.01;
 
 #[test]
 fn the_loss_curve_is_that_of_single_precision() -> Outcome {
-    let (single, _) = train(Precision::F32, 2, STEPS)?;
-    let (mixed, _) = train(Precision::Mixed, 2, STEPS)?;
+    let (single, _) = train(PrecisionSpec::F32, 2, STEPS)?;
+    let (mixed, _) = train(PrecisionSpec::Mixed, 2, STEPS)?;
     assert!(single[STEPS - 1] < single[0] - 0.02, "nothing is learnt: {single:?}");
     for (t, (a, b)) in single.iter().zip(&mixed).enumerate() {
         assert!((a - b).abs() < CURVE * a, "step {t}: {b} mixed, {a} single");
@@ -82,17 +81,17 @@ fn the_loss_curve_is_that_of_single_precision() -> Outcome {
 
 #[test]
 fn runs_are_equal_to_the_bit_and_do_not_depend_on_the_threads() -> Outcome {
-    let first = train(Precision::Mixed, 2, 4)?;
-    assert!(first == train(Precision::Mixed, 2, 4)?, "a second run differs");
-    assert!(first == train(Precision::Mixed, 1, 4)?, "one thread differs from two");
+    let first = train(PrecisionSpec::Mixed, 2, 4)?;
+    assert!(first == train(PrecisionSpec::Mixed, 2, 4)?, "a second run differs");
+    assert!(first == train(PrecisionSpec::Mixed, 1, 4)?, "one thread differs from two");
     Ok(())
 }
 
 #[test]
 fn a_resumed_run_goes_on_as_the_other_would_have() -> Outcome {
-    let (losses, whole) = train(Precision::Mixed, 2, 6)?;
-    let (_, half) = train(Precision::Mixed, 2, 3)?;
-    let mut resumed = Trainer::new(spec(Precision::Mixed, 2), Device::Cpu)?;
+    let (losses, whole) = train(PrecisionSpec::Mixed, 2, 6)?;
+    let (_, half) = train(PrecisionSpec::Mixed, 2, 3)?;
+    let mut resumed = Trainer::new(spec(PrecisionSpec::Mixed, 2), Device::Cpu)?;
     resumed.load(half.clone())?;
     for (t, &loss) in losses.iter().enumerate().skip(3) {
         assert_eq!(step(&mut resumed, t)?, loss, "step {t}");
@@ -111,7 +110,7 @@ fn features_point_where_those_of_single_precision_do() -> Outcome {
         let pixels: Vec<u8> = (0..8 * 3 * 32 * 32).map(|i| ((i * 37 + i / 11 * 5) % 256) as u8).collect();
         Ok((encoder.encode(&pixels, 8)?, encoder.width()))
     };
-    let ((single, width), (mixed, _)) = (features(Precision::F32)?, features(Precision::Mixed)?);
+    let ((single, width), (mixed, _)) = (features(PrecisionSpec::F32)?, features(PrecisionSpec::Mixed)?);
     for (a, b) in single.chunks(width).zip(mixed.chunks(width)) {
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
         let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();

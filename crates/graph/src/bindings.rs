@@ -1,4 +1,4 @@
-//! What a run reads from outside, by the handles of its leaves.
+//! Bindings: the values a run reads from outside, by the handles of its leaves.
 
 use crate::Leaf;
 

@@ -1,6 +1,6 @@
 use crate::Shape;
 
-/// What can go wrong while a program is built. A program that was built runs.
+/// Error of building a program. A program that was built runs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// An operand has a shape the operator cannot take.
@@ -8,11 +8,11 @@ pub enum Error {
     Shape {
         /// Operator.
         op: &'static str,
-        /// Which of its operands.
+        /// Operand.
         operand: &'static str,
-        /// What it would take, in words or as a shape.
+        /// Accepted shapes, in words or as a shape.
         want: String,
-        /// What came.
+        /// Shape that came.
         got: Shape,
     },
     /// An operator was given the wrong number of operands.
@@ -46,13 +46,13 @@ pub enum Error {
         name: String,
         /// Length and type it has.
         want: String,
-        /// What came.
+        /// Length and type that came.
         got: String,
     },
     /// An operator without GPU kernels in a program for a GPU.
     #[error("{op} cannot run on a GPU yet; use --device cpu")]
     NoKernel {
-        /// Its name.
+        /// Operator.
         op: &'static str,
     },
     /// The GPU, or its memory.

@@ -1,5 +1,7 @@
 //! Leaves, nodes, and the graph that holds them.
 
+pub(crate) mod op;
+
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -69,7 +71,7 @@ impl Graph {
     /// do not wait through the gradients of what follows it there.
     ///
     /// # Errors
-    /// Those of `build`.
+    /// Errors of `build`.
     pub fn segment<T>(&mut self, build: impl FnOnce(&mut Graph) -> Result<T>) -> Result<T> {
         let (first, at) = (self.nodes.len(), self.segments.len());
         let built = build(self);

@@ -4,8 +4,8 @@
 //! - [`Graph::gradients`] adds the backward nodes: one rule for each operator, no tape at run time.
 //! - [`Program`] drops what nobody needs and gives every buffer an offset in one arena, so the memory of a run is known before its first
 //!   step. [`Program::ready_points`] tell where gradients are complete.
-//! - [`Program::run`] walks the nodes on the CPU; [`Program::record`] records them for a GPU. What they read from outside is bound to the
-//!   handles of leaves, [`Leaf`].
+//! - [`Program::run`] walks the nodes on the CPU; [`Program::record`] records them for a GPU. [`Bindings`] give them
+//!   the values they read from outside, by the handles of leaves, [`Leaf`].
 
 mod bf16x2;
 mod bindings;
@@ -17,7 +17,6 @@ mod fuse;
 mod gpu;
 mod graph;
 mod io;
-mod op;
 mod plan;
 mod prepack;
 mod program;
@@ -32,9 +31,9 @@ pub use constants::{Constants, Prepacked};
 pub use error::Error;
 pub use fuse::{Candidate, Pattern};
 pub use gpu::GpuArena;
+pub use graph::op::Op;
 pub use graph::{Graph, NamedLeaf, Node};
 pub use io::{GpuIo, Io, Precision, Variant};
-pub use op::Op;
 pub use prepack::LeafSource;
 pub use program::Program;
 pub use ready::{Consumed, ReadyPoint};

@@ -50,7 +50,7 @@ pub(crate) enum Storage {
 }
 
 impl Program {
-    /// The same program with its matrix products rounded like this.
+    /// Sets the rounding of the program's matrix products.
     #[must_use]
     pub fn with_precision(self, precision: Precision) -> Program {
         Program { precision, ..self }

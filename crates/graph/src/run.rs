@@ -18,7 +18,7 @@ pub struct Arena {
     start: usize,
 }
 
-/// How long one node took.
+/// Time that one node took.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeTime {
     /// Operator.

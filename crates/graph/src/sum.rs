@@ -35,7 +35,7 @@ pub fn sum(rec: &mut Recorder, terms: &[View], y: &View) -> Result<()> {
         };
         let (first, rest) = terms.split_at(TERMS.min(terms.len()));
         dispatch(&first.iter().map(part).collect::<Vec<_>>())?;
-        // What is there already is the first term of every further dispatch.
+        // The sum so far is the first term of every further dispatch.
         for more in rest.chunks(TERMS - 1) {
             dispatch(&std::iter::once(y.clone()).chain(more.iter().map(part)).collect::<Vec<_>>())?;
         }

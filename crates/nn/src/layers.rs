@@ -17,32 +17,32 @@ pub const INIT_STD: f32 = 0.02;
 
 /// Weight `[out, in]` and bias `[out]` of a linear layer.
 #[derive(Clone, Copy, Debug)]
-pub struct Linear {
+pub struct LinearLayer {
     weight: Value,
     /// The bias, if there is one.
     pub bias: Option<Value>,
 }
 
-impl Linear {
+impl LinearLayer {
     /// Declares `weight` and, if wanted, `bias` in `scope`.
-    pub fn new(g: &mut Graph, scope: &mut Scope, input: usize, output: usize, bias: bool) -> Result<Linear> {
+    pub fn new(g: &mut Graph, scope: &mut Scope, input: usize, output: usize, bias: bool) -> Result<LinearLayer> {
         let weight = scope.parameter(g, "weight", &[output, input], Init::Normal(INIT_STD))?;
         let bias = if bias { Some(scope.parameter(g, "bias", &[output], Init::Constant(0.0))?) } else { None };
-        Ok(Linear { weight, bias })
+        Ok(LinearLayer { weight, bias })
     }
 
     /// Declares a convolution whose stride is its kernel, applied to patches as a linear layer: weight
     /// `[out, 3, P, P]`, both it and the bias uniform within 1/√(3·P·P), PyTorch's default.
-    pub fn patch_convolution(g: &mut Graph, scope: &mut Scope, patch: usize, output: usize) -> Result<Linear> {
+    pub fn patch_convolution(g: &mut Graph, scope: &mut Scope, patch: usize, output: usize) -> Result<LinearLayer> {
         let input = 3 * patch * patch;
         let bound = Init::Uniform(1.0 / (input as f32).sqrt());
         let weight = scope.declare_as(g, "weight", &[output, 3, patch, patch], &[output, input], bound, Role::Parameter)?;
-        Ok(Linear { weight, bias: Some(scope.parameter(g, "bias", &[output], bound)?) })
+        Ok(LinearLayer { weight, bias: Some(scope.parameter(g, "bias", &[output], bound)?) })
     }
 
     /// Declares a convolution of tokens whose stride is its kernel: weight `[out, in, P, P]` and bias as above. It is applied to patches whose
     /// tokens lie side by side, so its columns are put in that order: `[out, P·P·in]`.
-    pub fn token_convolution(g: &mut Graph, scope: &mut Scope, patch: usize, input: usize, output: usize) -> Result<Linear> {
+    pub fn token_convolution(g: &mut Graph, scope: &mut Scope, patch: usize, input: usize, output: usize) -> Result<LinearLayer> {
         let area = patch * patch;
         let bound = Init::Uniform(1.0 / ((input * area) as f32).sqrt());
         let weight = scope.parameter(g, "weight", &[output, input, patch, patch], bound)?;
@@ -51,7 +51,7 @@ impl Linear {
         let mut map = RowMapBuilder::new(input, &[area]);
         (0..output * area).for_each(|row| map.row(&[(0, row, 1.0)]));
         let weight = g.apply1(map.finish(&[output, area * input]), &[weight])?;
-        Ok(Linear { weight, bias: Some(bias) })
+        Ok(LinearLayer { weight, bias: Some(bias) })
     }
 
     /// `[N, in]` to `[N, out]`.
@@ -64,18 +64,18 @@ impl Linear {
 
 /// Scale and shift of a layer norm.
 #[derive(Clone, Copy, Debug)]
-pub struct Norm {
+pub struct NormLayer {
     gamma: Value,
     beta: Value,
     eps: f32,
 }
 
-impl Norm {
+impl NormLayer {
     /// Declares `weight` and `bias` in `scope`.
-    pub fn new(g: &mut Graph, scope: &mut Scope, width: usize, eps: f32) -> Result<Norm> {
+    pub fn new(g: &mut Graph, scope: &mut Scope, width: usize, eps: f32) -> Result<NormLayer> {
         let gamma = scope.parameter(g, "weight", &[width], Init::Constant(1.0))?;
         let beta = scope.parameter(g, "bias", &[width], Init::Constant(0.0))?;
-        Ok(Norm { gamma, beta, eps })
+        Ok(NormLayer { gamma, beta, eps })
     }
 
     /// `[N, C]` to `[N, C]`.
@@ -87,16 +87,16 @@ impl Norm {
 /// `fc1`, GELU, `fc2`.
 #[derive(Clone, Copy, Debug)]
 pub struct Mlp {
-    fc1: Linear,
-    fc2: Linear,
+    fc1: LinearLayer,
+    fc2: LinearLayer,
 }
 
 impl Mlp {
     /// Declares both layers in `scope`.
     pub fn new(g: &mut Graph, scope: &mut Scope, width: usize, hidden: usize) -> Result<Mlp> {
         Ok(Mlp {
-            fc1: Linear::new(g, &mut scope.child("fc1"), width, hidden, true)?,
-            fc2: Linear::new(g, &mut scope.child("fc2"), hidden, width, true)?,
+            fc1: LinearLayer::new(g, &mut scope.child("fc1"), width, hidden, true)?,
+            fc2: LinearLayer::new(g, &mut scope.child("fc2"), hidden, width, true)?,
         })
     }
 
@@ -132,7 +132,7 @@ pub struct RunningStatistics {
 
 /// Scale, shift and running statistics of a batch norm.
 #[derive(Clone, Debug)]
-pub struct BatchNorm {
+pub struct BatchNormLayer {
     gamma: Value,
     beta: Value,
     mean: Value,
@@ -141,16 +141,16 @@ pub struct BatchNorm {
     path: String,
 }
 
-impl BatchNorm {
+impl BatchNormLayer {
     /// Declares `weight`, `bias` and the running statistics in `scope`.
-    pub fn new(g: &mut Graph, scope: &mut Scope, width: usize) -> Result<BatchNorm> {
+    pub fn new(g: &mut Graph, scope: &mut Scope, width: usize) -> Result<BatchNormLayer> {
         let c = [width];
         let gamma = scope.parameter(g, "weight", &c, Init::Constant(1.0))?;
         let beta = scope.parameter(g, "bias", &c, Init::Constant(0.0))?;
         let mean = scope.declare(g, "running_mean", &c, Init::Constant(0.0), Role::Buffer)?;
         let var = scope.declare(g, "running_var", &c, Init::Constant(1.0), Role::Buffer)?;
         scope.declare(g, "num_batches_tracked", &[], Init::Constant(0.0), Role::Buffer)?;
-        Ok(BatchNorm { gamma, beta, mean, var, path: scope.module().to_string() })
+        Ok(BatchNormLayer { gamma, beta, mean, var, path: scope.module().to_string() })
     }
 
     /// `[N, C]` to `[N, C]`. In training the rows are normalized by `groups`, whose statistics are added to `statistics` in order.
@@ -176,32 +176,39 @@ impl BatchNorm {
 
 /// Weight `[O, I/G, k, k]` and bias `[O]` of a convolution in G groups.
 #[derive(Clone, Copy, Debug)]
-pub struct Conv {
+pub struct ConvLayer {
     weight: Value,
     bias: Option<Value>,
     filter: Filter,
     groups: usize,
 }
 
-impl Conv {
-    /// One of one group: declares `weight` (normal with this deviation) and, if wanted, a `bias` of zeros in `scope`.
-    pub fn new(g: &mut Graph, scope: &mut Scope, channels: [usize; 2], filter: Filter, std: f32, bias: bool) -> Result<Conv> {
-        let conv = Conv::grouped(g, scope, channels, filter, 1, std)?;
+impl ConvLayer {
+    /// A convolution in one group: declares `weight` (normal with this deviation) and, if wanted, a `bias` of zeros in `scope`.
+    pub fn new(g: &mut Graph, scope: &mut Scope, channels: [usize; 2], filter: Filter, std: f32, bias: bool) -> Result<ConvLayer> {
+        let conv = ConvLayer::grouped(g, scope, channels, filter, 1, std)?;
         let bias = if bias { Some(scope.parameter(g, "bias", &[channels[1]], Init::Constant(0.0))?) } else { None };
-        Ok(Conv { bias, ..conv })
+        Ok(ConvLayer { bias, ..conv })
     }
 
     /// Declares `weight` (normal with this deviation) in `scope`; without a bias.
-    pub fn grouped(g: &mut Graph, scope: &mut Scope, [input, output]: [usize; 2], filter: Filter, groups: usize, std: f32) -> Result<Conv> {
+    pub fn grouped(
+        g: &mut Graph,
+        scope: &mut Scope,
+        [input, output]: [usize; 2],
+        filter: Filter,
+        groups: usize,
+        std: f32,
+    ) -> Result<ConvLayer> {
         let (k, own) = (filter.kernel, input / groups);
         let shapes: [&[usize]; 2] = [&[output, own, k, k], &[output, own * filter.taps()]];
         let weight = scope.declare_as(g, "weight", shapes[0], shapes[1], Init::Normal(std), Role::Parameter)?;
-        Ok(Conv { weight, bias: None, filter, groups })
+        Ok(ConvLayer { weight, bias: None, filter, groups })
     }
 
     /// A 1x1 convolution: a linear layer by another name.
-    pub fn pointwise(g: &mut Graph, scope: &mut Scope, channels: [usize; 2], bias: bool) -> Result<Conv> {
-        Conv::new(g, scope, channels, Filter { kernel: 1, stride: 1, padding: 0 }, INIT_STD, bias)
+    pub fn pointwise(g: &mut Graph, scope: &mut Scope, channels: [usize; 2], bias: bool) -> Result<ConvLayer> {
+        ConvLayer::new(g, scope, channels, Filter { kernel: 1, stride: 1, padding: 0 }, INIT_STD, bias)
     }
 
     /// `[N, I]` to `[N', O]`, and the grids of the result.

@@ -3,7 +3,7 @@
 //! A crop's student rows are paired with the teacher rows of every global crop but its own. View: the rows of the same image.
 //! Region: the teacher token that [`RegionMatch`] found. Mixup: every image of the batch, weighted by the mixing matrix.
 //!
-//! Source: Li et al. 2022 (EsViT), <https://arxiv.org/abs/2106.09785>, eq. 1-3; `DINOLoss`, `DDINOLoss` of the reference.
+//! Source: Li et al. 2022 (EsViT), <https://arxiv.org/abs/2106.09785>, eq. 1-3; `DINOLoss`, `DDINOLoss` of microsoft/esvit.
 
 use esvit_graph::{DType, Graph, Result, Value};
 use esvit_ops::prototype_loss::PrototypeLoss;
@@ -12,23 +12,23 @@ use esvit_ops::region_match::RegionMatch;
 /// Results of a loss term.
 #[derive(Clone, Copy, Debug)]
 pub struct Term {
-    /// `[1]`.
+    /// The loss, `[1]`.
     pub loss: Value,
-    /// `[K]`: mean teacher logit, which moves the center.
+    /// Mean teacher logit, which moves the center, `[K]`.
     pub teacher_mean: Value,
-    /// `[1]`: mean entropy of the teacher, in nats.
+    /// Mean entropy of the teacher in nats, `[1]`.
     pub entropy: Value,
 }
 
 /// Bottleneck rows and prototypes of one network.
 #[derive(Clone, Copy, Debug)]
 pub struct Projection {
-    /// `[rows, D]`, unit rows.
+    /// Unit rows, `[rows, D]`.
     pub z: Value,
     /// Directions of the prototypes, `[K, D]`.
     pub direction: Value,
-    /// Their lengths, `[K, 1]`.
-    pub gain: Value,
+    /// Magnitudes of the prototypes, `[K, 1]`.
+    pub magnitude: Value,
 }
 
 /// A list of pairs whose places are known when the program is built.
@@ -110,8 +110,8 @@ pub fn region_pairs(matching: &RegionMatch, share: f64) -> Pairs {
     pairs
 }
 
-/// Adds a loss term. `center` is a leaf `[K]`, `temperature` a leaf `[1]`; `pair_teacher` and `pair_weight` are `[P]`; `keep` bytes of logits may
-/// wait for the backward pass.
+/// Adds a loss term. `center` is a leaf `[K]`, `temperature` a leaf `[1]`; `pair_teacher` and `pair_weight` are `[P]`; at most `logit_bytes`
+/// of logits are stored for the backward pass.
 pub fn term(
     g: &mut Graph,
     student: Projection,
@@ -122,10 +122,10 @@ pub fn term(
     offsets: &[u32],
     pair_teacher: Value,
     pair_weight: Value,
-    keep: usize,
+    logit_bytes: usize,
 ) -> Result<Term> {
-    let op = PrototypeLoss { student_temperature, offsets: offsets.into(), keep };
-    let networks = [student, teacher].map(|Projection { z, direction, gain }| [z, direction, gain]);
+    let op = PrototypeLoss { student_temperature, offsets: offsets.into(), keep: logit_bytes };
+    let networks = [student, teacher].map(|Projection { z, direction, magnitude }| [z, direction, magnitude]);
     let results = g.apply(op, &[&networks.concat()[..], &[center, temperature, pair_teacher, pair_weight]].concat())?;
     Ok(Term { loss: results[0], teacher_mean: results[3], entropy: results[4] })
 }

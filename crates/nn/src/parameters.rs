@@ -1,24 +1,24 @@
-//! Declared parameters and buffers: names, shapes and initial values, in the order of the reference's state dict.
+//! Declared parameters and buffers: names, shapes and initial values, in the order of the original's state dict.
 
 use esvit_graph::{DType, Graph, Result, Shape, Value, volume};
 
-/// How a parameter starts.
+/// Initial values of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
-    /// The same value everywhere.
+    /// One value everywhere.
     Constant(f32),
-    /// Normal with this deviation. The reference's truncated normal cuts at ±2, a hundred deviations away: it never cuts.
+    /// Normal with this deviation. The original's truncated normal cuts at ±2, a hundred deviations away: it never cuts.
     Normal(f32),
     /// Uniform between plus and minus this bound.
     Uniform(f32),
 }
 
-/// What an entry of the state dict is for.
+/// Use of an entry of the state dict.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Role {
     /// Trained by the optimizer.
     Parameter,
-    /// In the model and in the teacher's average, but never trained: frozen gains.
+    /// In the model and in the teacher's average, but never trained: frozen magnitudes.
     Frozen,
     /// Running statistic, or a count kept as a float.
     Buffer,
@@ -37,18 +37,18 @@ impl Role {
 
 /// One entry of the state dict.
 #[derive(Clone, Debug)]
-pub struct Entry {
-    /// The reference's name.
+pub struct ParameterEntry {
+    /// Name in checkpoints, the original's.
     pub name: String,
-    /// Its shape.
+    /// Shape in checkpoints.
     pub shape: Shape,
-    /// Its start.
+    /// Initial values.
     pub init: Init,
-    /// Its use.
+    /// Use of the entry.
     pub role: Role,
 }
 
-impl Entry {
+impl ParameterEntry {
     /// Whether weight decay applies: not to biases and other one-dimensional tensors.
     pub fn is_decayed(&self) -> bool {
         self.shape.len() > 1 && !self.name.ends_with(".bias")
@@ -69,7 +69,7 @@ impl Entry {
 #[derive(Clone, Debug, Default)]
 pub struct Parameters {
     /// The entries.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<ParameterEntry>,
 }
 
 /// A name prefix in a network: `student:` or `teacher:`, then the module path. Layers declare their parameters through it.
@@ -107,18 +107,23 @@ impl<'a> Scope<'a> {
     }
 
     /// Declares an entry whose leaf has another shape of the same size: operators see matrices, checkpoints
-    /// the reference's shapes.
+    /// the original's shapes.
     pub fn declare_as(&mut self, g: &mut Graph, name: &str, shape: &[usize], leaf: &[usize], init: Init, role: Role) -> Result<Value> {
         let name = format!("{}{name}", self.path);
         let leaf = g.leaf(&leaf_name(self.network, &name), leaf, DType::F32)?;
-        self.parameters.entries.push(Entry { name, shape: shape.to_vec(), init, role });
+        self.parameters.entries.push(ParameterEntry { name, shape: shape.to_vec(), init, role });
         Ok(leaf)
     }
 
     /// Declares integers that only checkpoints hold.
     pub fn constant(&mut self, name: &str, shape: &[usize], values: Vec<i64>) {
         let name = format!("{}{name}", self.path);
-        self.parameters.entries.push(Entry { name, shape: shape.to_vec(), init: Init::Constant(0.0), role: Role::Constant(values) });
+        self.parameters.entries.push(ParameterEntry {
+            name,
+            shape: shape.to_vec(),
+            init: Init::Constant(0.0),
+            role: Role::Constant(values),
+        });
     }
 }
 
@@ -126,7 +131,12 @@ impl<'a> Scope<'a> {
 pub fn alias_linear(scope: &mut Scope, name: &str, of: &str, input: usize, output: usize, bias: bool) {
     let mut entry = |leaf: &str, shape: &[usize]| {
         let (own, other) = (format!("{}{name}.{leaf}", scope.path), format!("{}{of}.{leaf}", scope.path));
-        scope.parameters.entries.push(Entry { name: own, shape: shape.to_vec(), init: Init::Constant(0.0), role: Role::Alias(other) });
+        scope.parameters.entries.push(ParameterEntry {
+            name: own,
+            shape: shape.to_vec(),
+            init: Init::Constant(0.0),
+            role: Role::Alias(other),
+        });
     };
     entry("weight", &[output, input]);
     if bias {

@@ -3,9 +3,9 @@ use esvit_ops::Layout;
 
 /// A packed token matrix `[N, C]` and what its rows are.
 #[derive(Clone, Debug)]
-pub struct Tokens {
+pub struct TokenMatrix {
     /// The matrix.
     pub value: Value,
-    /// Its segments.
+    /// Segments of its rows.
     pub layout: Layout,
 }

@@ -9,13 +9,13 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use esvit_graph::{DType, Graph};
-use esvit_nn::{Entry, Mode, Parameters, Role, Scope, backbones};
+use esvit_nn::{Mode, ParameterEntry, Parameters, Role, Scope, backbones};
 use esvit_ops::batch_norm::MOMENTUM;
 use esvit_ops::patchify::Patchify;
 use esvit_ops::token_mean::TokenMean;
 use esvit_ops::{Layout, Segment};
 use esvit_testkit::{
-    Fixture, GroupRow, Kind, compare_forward, compare_gradient, compare_gradient_group, compare_loss, fixtures, golden_or_skip,
+    FillKind, Fixture, GroupRow, compare_forward, compare_gradient, compare_gradient_group, compare_loss, fixtures, golden_or_skip,
 };
 use support::families::backbone_spec;
 use support::{Feed, Outcome, TestDevice, leaf, open_or_skip, run_on, trained};
@@ -50,7 +50,7 @@ fn check_names(fixture: &Fixture) -> Outcome {
     Ok(())
 }
 
-fn entries_of(model: &serde_json::Value) -> Result<Vec<Entry>, Box<dyn std::error::Error>> {
+fn entries_of(model: &serde_json::Value) -> Result<Vec<ParameterEntry>, Box<dyn std::error::Error>> {
     let spec = backbone_spec(model).ok_or("a known family")?;
     let mut parameters = Parameters::default();
     backbones::build(&spec, &mut Graph::new(), &mut Scope::root(&mut parameters, "net"))?;
@@ -73,7 +73,7 @@ fn check(fixture: &Fixture, part: &str, device: &TestDevice) -> Outcome {
     let segments: Vec<Segment> = shapes.iter().map(|s| Segment { images: s[0], height: s[2], width: s[3] }).collect();
     let crops = Layout::new(segments);
     let names: Vec<&str> = inputs.iter().filter_map(|i| i["name"].as_str()).collect();
-    let pixels: Vec<f32> = names.iter().zip(&shapes).flat_map(|(name, shape)| fixture.fill_kind(name, shape, Kind::Input)).collect();
+    let pixels: Vec<f32> = names.iter().zip(&shapes).flat_map(|(name, shape)| fixture.fill_kind(name, shape, FillKind::Input)).collect();
     let pixel_leaf = leaf(&mut g, "pixels", &[pixels.len()]);
     let patchify = Patchify { pixels: crops.clone(), patch: backbone.patch_size() };
     let mut feed = Feed::default();
@@ -117,7 +117,7 @@ fn check(fixture: &Fixture, part: &str, device: &TestDevice) -> Outcome {
         for (name, value) in [("cotangent.view", features.view), ("cotangent.region", features.regions.value)] {
             let shape = g.shape(value).clone();
             seeds.push((value, leaf(&mut g, name, &shape)));
-            feed.set(name, fixture.fill_kind(name, &shape, Kind::Input));
+            feed.set(name, fixture.fill_kind(name, &shape, FillKind::Input));
         }
         let leaves = trained(&mut g, "net", &parameters);
         let mut wrt: Vec<_> = leaves.iter().map(|(_, v)| *v).collect();
@@ -198,7 +198,7 @@ fn check(fixture: &Fixture, part: &str, device: &TestDevice) -> Outcome {
 
     if with_gradients {
         let dot = |values: &[f32], name: &str, cols: usize| -> f64 {
-            let cotangent = fixture.fill_kind(name, &[values.len() / cols, cols], Kind::Input);
+            let cotangent = fixture.fill_kind(name, &[values.len() / cols, cols], FillKind::Input);
             values.iter().zip(cotangent).map(|(a, b)| f64::from(*a) * f64::from(b)).sum()
         };
         let c = backbone.width();

@@ -5,10 +5,10 @@ mod support;
 use esvit_graph::{Graph, Value};
 use esvit_nn::loss::{self, Projection};
 use esvit_nn::spec::HeadSpec;
-use esvit_nn::{DinoHead, Entry, Mode, Parameters, Role, Scope};
+use esvit_nn::{DinoHead, Mode, ParameterEntry, Parameters, Role, Scope};
 use esvit_ops::region_match::RegionMatch;
 use esvit_testkit::{
-    Fixture, Kind, LOSS_STEP, compare_forward, compare_gradient, compare_gradient_group, compare_integers, compare_loss, fixtures,
+    FillKind, Fixture, LOSS_STEP, compare_forward, compare_gradient, compare_gradient_group, compare_integers, compare_loss, fixtures,
     golden_or_skip, median_l2,
 };
 use serde_json::Value as Json;
@@ -68,13 +68,13 @@ fn check_head(fixture: &Fixture, mode: Mode, part: &str) -> Outcome {
     }
     let mut feed = Feed::default();
     let scaled = fixture.json["weight_g"] == "scale";
-    let start = |e: &Entry| match scaled && e.name.ends_with("weight_g") {
-        true => fixture.fill_kind(&e.name, &e.shape, Kind::Scale),
+    let start = |e: &ParameterEntry| match scaled && e.name.ends_with("weight_g") {
+        true => fixture.fill_kind(&e.name, &e.shape, FillKind::Scale),
         false => fixture.fill(&e.name, &e.shape),
     };
     feed.fill("net", &parameters, start);
-    feed.set("x", fixture.fill_kind("head.in", &shape, Kind::Input));
-    let seed = fixture.fill_kind("cotangent", &cotangent_shape, Kind::Input);
+    feed.set("x", fixture.fill_kind("head.in", &shape, FillKind::Input));
+    let seed = fixture.fill_kind("cotangent", &cotangent_shape, FillKind::Input);
     feed.set("cotangent", seed.clone());
     let ran = run(&g, outputs, &feed)?;
 
@@ -245,24 +245,24 @@ fn check_loss(fixture: &Fixture) -> Outcome {
         let (mut feed, mut outputs) = (Feed::default(), Vec::new());
         let one = leaf(&mut g, "one", &[1]);
         feed.set("one", vec![1.0]);
-        let (direction, gain) = (leaf(&mut g, "identity", &[k, k]), leaf(&mut g, "gain", &[k, 1]));
+        let (direction, magnitude) = (leaf(&mut g, "identity", &[k, k]), leaf(&mut g, "magnitude", &[k, 1]));
         feed.set("identity", identity.clone());
-        feed.set("gain", vec![1.0; k]);
-        let mut data = |g: &mut Graph, name: String, rows: usize, cols: usize, kind: Kind| {
+        feed.set("magnitude", vec![1.0; k]);
+        let mut data = |g: &mut Graph, name: String, rows: usize, cols: usize, kind: FillKind| {
             feed.set(name.clone(), fixture.fill_kind(&name, &[rows, cols], kind));
             leaf(g, &name, &[rows, cols])
         };
         let mut logits = |g: &mut Graph, net: &str, level: &str, rows| Projection {
-            z: data(g, format!("loss.{call}.{net}.{level}"), rows, k, Kind::Half),
+            z: data(g, format!("loss.{call}.{net}.{level}"), rows, k, FillKind::Half),
             direction,
-            gain,
+            magnitude,
         };
         let view = [logits(&mut g, "student", "view", setting.crops * setting.batch), logits(&mut g, "teacher", "view", 2 * setting.batch)];
         let region = if setting.region() {
             let (ns, nt) = (setting.rows(setting.crops), setting.rows(2));
             let both = [logits(&mut g, "student", "region", ns), logits(&mut g, "teacher", "region", nt)];
-            let s = data(&mut g, format!("loss.{call}.student.fea"), ns, c, Kind::Input);
-            let t = data(&mut g, format!("loss.{call}.teacher.fea"), nt, c, Kind::Input);
+            let s = data(&mut g, format!("loss.{call}.student.fea"), ns, c, FillKind::Input);
+            let t = data(&mut g, format!("loss.{call}.teacher.fea"), nt, c, FillKind::Input);
             Some((both, s, t))
         } else {
             None
@@ -335,12 +335,12 @@ fn check_whole(fixture: &Fixture) -> Outcome {
             let mut scope = Scope::root(&mut parameters, net);
             let head = DinoHead::new(&spec, &mut g, &mut scope, head_name, width)?;
             let name = format!("{net}.{level}_features");
-            feed.set(name.clone(), fixture.fill_kind(&name, &[rows, width], Kind::Input));
+            feed.set(name.clone(), fixture.fill_kind(&name, &[rows, width], FillKind::Input));
             let x = leaf(&mut g, &name, &[rows, width]);
             let (z, statistics) = head.bottleneck(&mut g, x, Mode::Train)?;
             statistics_of += statistics.len();
             let projection = head.projection(z);
-            let prototypes = g.apply1(esvit_ops::weight_norm::WeightNorm, &[projection.direction, projection.gain])?;
+            let prototypes = g.apply1(esvit_ops::weight_norm::WeightNorm, &[projection.direction, projection.magnitude])?;
             outputs.push((format!("{net}.logits.{level}"), g.apply1(esvit_ops::linear::Linear, &[z, prototypes])?));
             projections.push(projection);
             features.push((name, x));
@@ -351,7 +351,7 @@ fn check_whole(fixture: &Fixture) -> Outcome {
         }
     }
     assert_eq!(statistics_of > 0, spec.batch_norm);
-    let centers = ["center", "center_grid"].map(|name| fixture.fill_kind(name, &[1, setting.k], Kind::Bias));
+    let centers = ["center", "center_grid"].map(|name| fixture.fill_kind(name, &[1, setting.k], FillKind::Bias));
     let temperature = teacher_temperature(json, size(json, "epoch", 0))?;
     let region = ([projections[1], projections[3]], features[1].1, features[3].1);
     let losses =

@@ -188,7 +188,7 @@ fn l2(values: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fill::{Kind, fill_named};
+    use crate::fill::{FillKind, fill_named};
     use crate::golden::{Noise, SAMPLES, sample_index};
 
     fn golden(values: &[f32], digest: bool) -> GoldenTensor {
@@ -213,7 +213,7 @@ mod tests {
     }
 
     fn wave(n: usize) -> Vec<f32> {
-        fill_named("wave", &[n], Kind::Input)
+        fill_named("wave", &[n], FillKind::Input)
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Weights and inputs as a function of their name.
 //!
 //! The seed is the FNV-1a hash of the name; element `i` is the `i`-th output of SplitMix64 from that
-//! seed, mapped to `v` in [-1, 1) and scaled by [`Kind`]. Every product and sum is one rounding to
+//! seed, mapped to `v` in [-1, 1) and scaled by [`FillKind`]. Every product and sum is one rounding to
 //! f32, so all implementations agree bit for bit.
 //!
 //! Sources: Fowler, Noll and Vo, FNV-1a 64 bit; Steele, Lea and Flood 2014, "Fast splittable
@@ -9,7 +9,7 @@
 
 /// Rule by which `v`, uniform in [-1, 1), becomes a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FillKind {
     /// 0: counters.
     Zero,
     /// 1: magnitudes of weight normalization.
@@ -33,39 +33,39 @@ pub enum Kind {
 }
 
 /// The kind of the parameter or buffer `name`, or `None` if no rule covers it (data never is).
-pub fn kind_of(name: &str, shape: &[usize]) -> Option<Kind> {
+pub fn kind_of(name: &str, shape: &[usize]) -> Option<FillKind> {
     let leaf = name.rsplit('.').next().unwrap_or(name);
     let is_table = ["position_bias", "rel_pos_bias", "pos_embed", "cls_token"].iter().any(|part| name.contains(part));
     match leaf {
-        "num_batches_tracked" => Some(Kind::Zero),
-        "running_mean" => Some(Kind::Bias),
-        "running_var" => Some(Kind::Var),
-        "weight_g" => Some(Kind::One),
-        _ if is_table => Some(Kind::Table),
-        _ if leaf.starts_with("pooled_") && leaf.ends_with("_scale") => Some(Kind::Scale),
-        _ if shape.len() >= 2 => Some(Kind::Weight),
-        "weight" if shape.len() == 1 => Some(Kind::Scale),
-        "bias" => Some(Kind::Bias),
+        "num_batches_tracked" => Some(FillKind::Zero),
+        "running_mean" => Some(FillKind::Bias),
+        "running_var" => Some(FillKind::Var),
+        "weight_g" => Some(FillKind::One),
+        _ if is_table => Some(FillKind::Table),
+        _ if leaf.starts_with("pooled_") && leaf.ends_with("_scale") => Some(FillKind::Scale),
+        _ if shape.len() >= 2 => Some(FillKind::Weight),
+        "weight" if shape.len() == 1 => Some(FillKind::Scale),
+        "bias" => Some(FillKind::Bias),
         _ => None,
     }
 }
 
 /// Values of a name with the given kind, row-major; the name begins with the fixture's prefix.
-pub(crate) fn fill_named(name: &str, shape: &[usize], kind: Kind) -> Vec<f32> {
+pub(crate) fn fill_named(name: &str, shape: &[usize], kind: FillKind) -> Vec<f32> {
     let n = shape.iter().product();
     let fan_in: usize = shape.iter().skip(1).product();
     let unit = (3.0 / fan_in as f64).sqrt() as f32;
     let root3 = 3.0f64.sqrt() as f32;
     match kind {
-        Kind::Zero => vec![0.0; n],
-        Kind::One => vec![1.0; n],
-        Kind::Bias => generate(name, n, |v| 0.1 * v),
-        Kind::Var => generate(name, n, |v| 1.0 + 0.5 * v.abs()),
-        Kind::Table | Kind::Half => generate(name, n, |v| 0.5 * v),
-        Kind::Scale => generate(name, n, |v| 1.0 + 0.1 * v),
-        Kind::Weight => generate(name, n, |v| v * unit),
-        Kind::Input => generate(name, n, |v| v * root3),
-        Kind::Raw => generate(name, n, |v| v),
+        FillKind::Zero => vec![0.0; n],
+        FillKind::One => vec![1.0; n],
+        FillKind::Bias => generate(name, n, |v| 0.1 * v),
+        FillKind::Var => generate(name, n, |v| 1.0 + 0.5 * v.abs()),
+        FillKind::Table | FillKind::Half => generate(name, n, |v| 0.5 * v),
+        FillKind::Scale => generate(name, n, |v| 1.0 + 0.1 * v),
+        FillKind::Weight => generate(name, n, |v| v * unit),
+        FillKind::Input => generate(name, n, |v| v * root3),
+        FillKind::Raw => generate(name, n, |v| v),
     }
 }
 
@@ -94,18 +94,18 @@ mod tests {
     use super::*;
     use serde_json::Value;
 
-    fn kind_named(kind: &str) -> Kind {
+    fn kind_named(kind: &str) -> FillKind {
         match kind {
-            "zero" => Kind::Zero,
-            "one" => Kind::One,
-            "bias" => Kind::Bias,
-            "var" => Kind::Var,
-            "table" => Kind::Table,
-            "scale" => Kind::Scale,
-            "weight" => Kind::Weight,
-            "input" => Kind::Input,
-            "half" => Kind::Half,
-            "raw" => Kind::Raw,
+            "zero" => FillKind::Zero,
+            "one" => FillKind::One,
+            "bias" => FillKind::Bias,
+            "var" => FillKind::Var,
+            "table" => FillKind::Table,
+            "scale" => FillKind::Scale,
+            "weight" => FillKind::Weight,
+            "input" => FillKind::Input,
+            "half" => FillKind::Half,
+            "raw" => FillKind::Raw,
             other => panic!("unknown kind {other}"),
         }
     }
@@ -124,7 +124,7 @@ mod tests {
             let shape: Vec<usize> = vector["shape"].as_array().expect("shape").iter().map(|d| d.as_u64().expect("size") as usize).collect();
             let kind = kind_named(vector["kind"].as_str().expect("kind"));
             assert_eq!(format!("{:#018x}", seed(name)), vector["seed_hex"], "{name}");
-            if !matches!(kind, Kind::Input | Kind::Half | Kind::Raw) {
+            if !matches!(kind, FillKind::Input | FillKind::Half | FillKind::Raw) {
                 assert_eq!(kind_of(name, &shape), Some(kind), "{name}");
             }
             let values = fill_named(name, &shape, kind);
@@ -142,17 +142,17 @@ mod tests {
 
     #[test]
     fn the_first_matching_rule_decides() {
-        let cases: &[(&str, &[usize], Option<Kind>)] = &[
-            ("bn.num_batches_tracked", &[], Some(Kind::Zero)),
-            ("bn.running_mean", &[4], Some(Kind::Bias)),
-            ("bn.running_var", &[4], Some(Kind::Var)),
-            ("head.last_layer.weight_g", &[8, 1], Some(Kind::One)),
-            ("head.last_layer.weight_v", &[8, 4], Some(Kind::Weight)),
-            ("attn.relative_position_bias_table", &[169, 2], Some(Kind::Table)),
-            ("pos_embed", &[1, 5, 4], Some(Kind::Table)),
-            ("attn.pooled_k_scale", &[2, 1], Some(Kind::Scale)),
-            ("norm.weight", &[4], Some(Kind::Scale)),
-            ("norm.bias", &[4], Some(Kind::Bias)),
+        let cases: &[(&str, &[usize], Option<FillKind>)] = &[
+            ("bn.num_batches_tracked", &[], Some(FillKind::Zero)),
+            ("bn.running_mean", &[4], Some(FillKind::Bias)),
+            ("bn.running_var", &[4], Some(FillKind::Var)),
+            ("head.last_layer.weight_g", &[8, 1], Some(FillKind::One)),
+            ("head.last_layer.weight_v", &[8, 4], Some(FillKind::Weight)),
+            ("attn.relative_position_bias_table", &[169, 2], Some(FillKind::Table)),
+            ("pos_embed", &[1, 5, 4], Some(FillKind::Table)),
+            ("attn.pooled_k_scale", &[2, 1], Some(FillKind::Scale)),
+            ("norm.weight", &[4], Some(FillKind::Scale)),
+            ("norm.bias", &[4], Some(FillKind::Bias)),
             ("gamma", &[4], None),
         ];
         for (name, shape, kind) in cases {

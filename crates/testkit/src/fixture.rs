@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
-use crate::fill::{Kind, fill_named, kind_of};
+use crate::fill::{FillKind, fill_named, kind_of};
 use crate::folder::golden_folder;
 use crate::golden::{GoldenTensor, GroupRow, Noise, SAMPLES, Values};
 
@@ -107,7 +107,7 @@ impl Fixture {
     }
 
     /// Values of `name` with the given kind, row-major.
-    pub fn fill_kind(&self, name: &str, shape: &[usize], kind: Kind) -> Vec<f32> {
+    pub fn fill_kind(&self, name: &str, shape: &[usize], kind: FillKind) -> Vec<f32> {
         fill_named(&format!("{}{name}", self.prefix()), shape, kind)
     }
 
@@ -293,11 +293,11 @@ mod tests {
     fn names_begin_with_the_prefix_when_they_are_filled() {
         let fixture = |prefix: &str| Fixture { name: "made".into(), json: serde_json::json!({ "prefix": prefix }), arrays: Vec::new() };
         // The last of the vectors in the fixtures' README.
-        let pixels = fixture("heldout/").fill_kind("input.0", &[1, 3, 96, 96], Kind::Input);
+        let pixels = fixture("heldout/").fill_kind("input.0", &[1, 3, 96, 96], FillKind::Input);
         assert_eq!(pixels[..3], [-1.612_413_9, 0.854_460_84, -1.294_719_5]);
-        assert_eq!(fixture("").fill_kind("heldout/input.0", &[3, 96, 96], Kind::Input), pixels);
-        assert_ne!(fixture("").fill_kind("input.0", &[3, 96, 96], Kind::Input), pixels);
-        assert_eq!(fixture("heldout/").fill("bn.running_var", &[2]), fixture("").fill_kind("heldout/bn.running_var", &[2], Kind::Var));
+        assert_eq!(fixture("").fill_kind("heldout/input.0", &[3, 96, 96], FillKind::Input), pixels);
+        assert_ne!(fixture("").fill_kind("input.0", &[3, 96, 96], FillKind::Input), pixels);
+        assert_eq!(fixture("heldout/").fill("bn.running_var", &[2]), fixture("").fill_kind("heldout/bn.running_var", &[2], FillKind::Var));
     }
 
     /// Every entry of every fixture is readable, and its sums belong to its elements where all are stored.

@@ -6,14 +6,14 @@
 //! Large arrays are kept as digests: 64 samples and three sums.
 //!
 //! ```no_run
-//! use esvit_testkit::{compare_forward, fixtures, golden_or_skip, Kind};
+//! use esvit_testkit::{compare_forward, fixtures, golden_or_skip, FillKind};
 //!
 //! fn every_backbone_agrees() -> Result<(), Box<dyn std::error::Error>> {
 //!     if golden_or_skip("every_backbone_agrees").is_none() {
 //!         return Ok(());
 //!     }
 //!     for fixture in fixtures("backbones", "micro_swin")? {
-//!         let input = fixture.fill_kind("input.0", &[1, 3, 224, 224], Kind::Input);
+//!         let input = fixture.fill_kind("input.0", &[1, 3, 224, 224], FillKind::Input);
 //!         # let forward = |input: &[f32]| input.to_vec();
 //!         let view = forward(&input);
 //!         compare_forward(&fixture.tensor("eval.view")?, &view)?;
@@ -31,9 +31,12 @@ mod scalars;
 mod tolerance;
 
 pub use compare::{compare_forward, compare_gradient, compare_gradient_group, compare_parameters, median_l2};
-pub use fill::{Kind, kind_of, seed};
+pub use fill::{FillKind, kind_of, seed};
 pub use fixture::{Error, Fixture, fixtures};
 pub use folder::{golden_folder, golden_or_skip};
 pub use golden::{GoldenTensor, GroupRow, Noise, SAMPLES, Values, sample_index};
 pub use scalars::{compare_integers, compare_loss, compare_trajectory};
 pub use tolerance::{LOSS_END, LOSS_STEP};
+
+/// Result of a test that can fail with any error.
+pub type Outcome = std::result::Result<(), Box<dyn std::error::Error>>;

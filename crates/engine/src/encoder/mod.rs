@@ -19,14 +19,14 @@ pub struct Encoder {
     spec: EncoderSpec,
     forward: CompiledForward,
     store: Store,
-    weights: Weights,
+    weights: WeightsPlace,
     pixels: Vec<u8>,
     executor: Box<dyn ForwardExecutor>,
 }
 
-/// Where the weights are. They are drawn and given to the executor when they are first needed: most encoders load others before that.
+/// Place of the weights. They are drawn and given to the executor when they are first needed: most encoders load others before that.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Weights {
+enum WeightsPlace {
     /// To be drawn from this seed.
     Random(u64),
     /// In the store.
@@ -51,7 +51,7 @@ impl Encoder {
             Device::Cpu => Box::new(CpuForward::new(spec.threads, &forward)?),
             Device::Gpu(gpu) => Box::new(GpuForward::new(gpu, &forward, &store, pixels.len())?),
         };
-        Ok(Encoder { spec, forward, store, weights: Weights::Random(0), pixels, executor })
+        Ok(Encoder { spec, forward, store, weights: WeightsPlace::Random(0), pixels, executor })
     }
 
     /// Channels of a feature.
@@ -76,26 +76,26 @@ impl Encoder {
     pub fn load(&mut self, mut weights: Vec<Tensor>) -> Result<LoadReport> {
         weights.retain(|t| !t.name.starts_with("head.") && !t.name.starts_with("head_dense."));
         let report = self.store.load(weights, false)?;
-        self.weights = Weights::Stored;
+        self.weights = WeightsPlace::Stored;
         Ok(report)
     }
 
     /// Draws the weights that a run with this seed starts with.
     pub fn initialize(&mut self, seed: u64) {
-        self.weights = Weights::Random(seed);
+        self.weights = WeightsPlace::Random(seed);
     }
 
     /// Gives the weights to the executor, unless it has them.
     fn give_weights(&mut self) {
-        if self.weights == Weights::Taken {
+        if self.weights == WeightsPlace::Taken {
             return;
         }
         self.executor.release_weights(); // The old ones go before the new ones come.
-        if let Weights::Random(seed) = self.weights {
+        if let WeightsPlace::Random(seed) = self.weights {
             self.store = Store::new(&self.forward.parameters, seed);
         }
         self.executor.take_weights(&self.forward, &mut self.store);
-        self.weights = Weights::Taken;
+        self.weights = WeightsPlace::Taken;
     }
 
     /// `count` images, 8-bit (height, width, channel) → `[count, width]`.

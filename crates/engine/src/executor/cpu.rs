@@ -8,8 +8,8 @@ use esvit_graph::{Arena, Bindings, Leaf, NodeTime, Slice, Value, Variant};
 use esvit_ops::region_match::GLOBAL_CROPS;
 use esvit_simd::{Pool, lanes};
 
+use super::contract::{Executor, StepContext};
 use super::schedule::{self, Operations};
-use super::{Executor, StepContext};
 use crate::averages::{AverageSource, AverageTarget, MovingAverage};
 use crate::monitor::feature_deviation;
 use crate::network::CompiledStep;

@@ -44,7 +44,7 @@ pub(crate) fn pass(step: &CompiledStep, passes: usize, ops: &mut impl Operations
     ops.collect()
 }
 
-/// What follows the passes.
+/// Operations that follow the passes.
 pub(crate) fn update(step: &CompiledStep, passes: usize, ops: &mut impl Operations) -> Result<()> {
     let entries = if passes == 1 { step.entries_behind() } else { (0..step.student.entries.len()).collect() };
     ops.update(&entries)?;

@@ -241,7 +241,7 @@ impl Trainer {
     /// Lets `change` set values of the student and the teacher.
     ///
     /// # Errors
-    /// Those of `change`, and when the GPU was lost.
+    /// Errors of `change`, and the loss of the GPU.
     pub fn change_weights<T>(&mut self, change: impl FnOnce(&mut Store, &mut Store) -> Result<T>) -> Result<T> {
         self.executor.download(&mut self.state)?;
         let changed = change(&mut self.state.student, &mut self.state.teacher)?;

@@ -1,14 +1,14 @@
-//! CvT, version 4 of the EsViT reference.
+//! CvT, version 4 of microsoft/esvit.
 //!
 //! Each stage embeds tokens with a convolution, then mixes them in blocks: q, k and v come from a depthwise convolution, a batch norm and
-//! a pointwise one, attention stays inside windows, the MLP uses QuickGELU. Names and order of the parameters are the reference's,
+//! a pointwise one, attention stays inside windows, the MLP uses QuickGELU. Names and order of the parameters are the original's,
 //! `stage{s}.1.layers.{b}.{0 attention, 1 mlp}.…`.
 //!
 //! Grids are extended by zeros to whole windows before the depthwise convolution: what is added takes part in the convolution, the
 //! statistics and the keys. Scores are divided by √C of the whole width. A shift moves nothing, it only masks regions, in every block.
-//! Windows are no larger than a grid's shorter side; then the relative positions use the middle of the table. The reference fails there.
+//! Windows are no larger than a grid's shorter side; then the relative positions use the middle of the table. The original fails there.
 //!
-//! Source: Wu et al. 2021, <https://arxiv.org/abs/2103.15808>; `models/cvt_v4_transformer.py` of the EsViT reference.
+//! Source: Wu et al. 2021, <https://arxiv.org/abs/2103.15808>; `models/cvt_v4_transformer.py` of microsoft/esvit.
 
 use esvit_graph::{Error, Graph, Result, Value};
 use esvit_ops::batch_norm::BatchNorm as Groups;
@@ -22,54 +22,54 @@ use esvit_ops::zeros::Zeros;
 use esvit_ops::{Filter, Layout, Segment};
 
 use super::{Backbone, BackboneInput, Features};
-use crate::layers::{BatchNorm, Conv, INIT_STD, Mode, Norm, RunningStatistics, drop_path_rates, residual};
+use crate::layers::{BatchNormLayer, ConvLayer, INIT_STD, Mode, NormLayer, RunningStatistics, drop_path_rates, residual};
 use crate::spec::CvtSpec;
-use crate::{Init, Role, Scope, Tokens};
+use crate::{Init, Role, Scope, TokenMatrix};
 
 const EPS: f32 = 1e-5;
 
 pub(super) struct Cvt {
     spec: CvtSpec,
-    stages: Vec<Stage>,
-    norm: Norm,
+    stages: Vec<CvtStage>,
+    norm: NormLayer,
 }
 
-struct Stage {
-    embedding: Embedding,
-    blocks: Vec<Block>,
+struct CvtStage {
+    embedding: CvtEmbedding,
+    blocks: Vec<CvtBlock>,
 }
 
-enum Embedding {
-    Convolution(Conv, Norm),
+enum CvtEmbedding {
+    Convolution(ConvLayer, NormLayer),
     /// Convolutions with batch norm and ReLU.
-    Stem(Vec<(Conv, BatchNorm)>),
+    Stem(Vec<(ConvLayer, BatchNormLayer)>),
 }
 
-struct Block {
-    norm1: Norm,
+struct CvtBlock {
+    norm1: NormLayer,
     /// Nominal window, and the bias table of its relative positions.
     window: usize,
     bias_table: Option<Value>,
     depthwise: Value,
     kernel: usize,
-    batch_norm: BatchNorm,
-    pointwise: Conv,
-    proj: Conv,
-    norm2: Norm,
-    mlp: [Conv; 2],
+    batch_norm: BatchNormLayer,
+    pointwise: ConvLayer,
+    proj: ConvLayer,
+    norm2: NormLayer,
+    mlp: [ConvLayer; 2],
     heads: usize,
     width: usize,
     shift: bool,
 }
 
-/// What a forward pass carries along.
-struct Pass<'a> {
+/// State of a forward pass.
+struct CvtPass<'a> {
     mode: Mode,
     statistics: Vec<RunningStatistics>,
     drop_path: std::slice::Iter<'a, Option<Value>>,
 }
 
-impl Pass<'_> {
+impl CvtPass<'_> {
     /// Factors of the next residual branch, if its rate is not 0.
     fn next_factor(&mut self) -> Option<Value> {
         self.drop_path.next().copied().flatten()
@@ -84,17 +84,17 @@ impl Cvt {
             let mut stage = scope.child(&format!("stage{s}"));
             let mut first = stage.child("0");
             let embedding = if s == 0 && spec.residual_stem {
-                Embedding::stem(g, &mut first.child("stem"), width)?
+                CvtEmbedding::stem(g, &mut first.child("stem"), width)?
             } else {
                 let input = if s == 0 { 3 } else { spec.dims[s - 1] };
                 let filter = Filter { kernel: spec.embed_kernels[s], stride: spec.embed_strides[s], padding: spec.embed_paddings[s] };
-                let conv = Conv::new(g, &mut first.child("proj"), [input, width], filter, INIT_STD, true)?;
-                Embedding::Convolution(conv, Norm::new(g, &mut first.child("norm"), width, EPS)?)
+                let conv = ConvLayer::new(g, &mut first.child("proj"), [input, width], filter, INIT_STD, true)?;
+                CvtEmbedding::Convolution(conv, NormLayer::new(g, &mut first.child("norm"), width, EPS)?)
             };
-            let blocks = (0..spec.depths[s]).map(|b| Block::new(spec, s, g, &mut stage.child(&format!("1.layers.{b}"))));
-            stages.push(Stage { embedding, blocks: blocks.collect::<Result<_>>()? });
+            let blocks = (0..spec.depths[s]).map(|b| CvtBlock::new(spec, s, g, &mut stage.child(&format!("1.layers.{b}"))));
+            stages.push(CvtStage { embedding, blocks: blocks.collect::<Result<_>>()? });
         }
-        let norm = Norm::new(g, &mut scope.child("norm"), spec.dims[spec.dims.len() - 1], EPS)?;
+        let norm = NormLayer::new(g, &mut scope.child("norm"), spec.dims[spec.dims.len() - 1], EPS)?;
         Ok(Cvt { spec: spec.clone(), stages, norm })
     }
 }
@@ -139,23 +139,23 @@ fn check(spec: &CvtSpec) -> Result<()> {
     Ok(())
 }
 
-impl Embedding {
-    fn stem(g: &mut Graph, scope: &mut Scope, width: usize) -> Result<Embedding> {
+impl CvtEmbedding {
+    fn stem(g: &mut Graph, scope: &mut Scope, width: usize) -> Result<CvtEmbedding> {
         let step = |(index, input, stride): (usize, usize, usize)| {
             let filter = Filter { kernel: 3, stride, padding: 1 };
-            let conv = Conv::new(g, &mut scope.child(&index.to_string()), [input, width], filter, INIT_STD, false)?;
-            Ok((conv, BatchNorm::new(g, &mut scope.child(&(index + 1).to_string()), width)?))
+            let conv = ConvLayer::new(g, &mut scope.child(&index.to_string()), [input, width], filter, INIT_STD, false)?;
+            Ok((conv, BatchNormLayer::new(g, &mut scope.child(&(index + 1).to_string()), width)?))
         };
-        Ok(Embedding::Stem([(0, 3, 2), (3, width, 1), (6, width, 2)].into_iter().map(step).collect::<Result<_>>()?))
+        Ok(CvtEmbedding::Stem([(0, 3, 2), (3, width, 1), (6, width, 2)].into_iter().map(step).collect::<Result<_>>()?))
     }
 
-    fn forward(&self, g: &mut Graph, x: Value, layout: &Layout, pass: &mut Pass) -> Result<(Value, Layout)> {
+    fn forward(&self, g: &mut Graph, x: Value, layout: &Layout, pass: &mut CvtPass) -> Result<(Value, Layout)> {
         match self {
-            Embedding::Convolution(conv, norm) => {
+            CvtEmbedding::Convolution(conv, norm) => {
                 let (x, layout) = conv.forward(g, x, layout)?;
                 Ok((norm.forward(g, x)?, layout))
             }
-            Embedding::Stem(steps) => {
+            CvtEmbedding::Stem(steps) => {
                 let (mut x, mut layout) = (x, layout.clone());
                 for (conv, norm) in steps {
                     (x, layout) = conv.forward(g, x, &layout)?;
@@ -168,10 +168,10 @@ impl Embedding {
     }
 }
 
-impl Block {
-    fn new(spec: &CvtSpec, s: usize, g: &mut Graph, scope: &mut Scope) -> Result<Block> {
+impl CvtBlock {
+    fn new(spec: &CvtSpec, s: usize, g: &mut Graph, scope: &mut Scope) -> Result<CvtBlock> {
         let (width, heads, window, kernel) = (spec.dims[s], spec.heads[s], spec.windows[s], spec.qkv_kernels[s]);
-        let norm1 = Norm::new(g, &mut scope.child("0.norm"), width, EPS)?;
+        let norm1 = NormLayer::new(g, &mut scope.child("0.norm"), width, EPS)?;
         let mut attention = scope.child("0.fn");
         let bias_table = if spec.relative_position {
             let table = attention.parameter(g, "rel_pos_bias_table", &[(2 * window - 1).pow(2), heads], Init::Normal(INIT_STD))?;
@@ -183,17 +183,17 @@ impl Block {
         let mut qkv = attention.child("qkv");
         let shape = ([width, 1, kernel, kernel], [width, kernel * kernel]);
         let depthwise = qkv.child("dw").declare_as(g, "weight", &shape.0, &shape.1, Init::Normal(INIT_STD), Role::Parameter)?;
-        let batch_norm = BatchNorm::new(g, &mut qkv.child("bn"), width)?;
-        let pointwise = Conv::pointwise(g, &mut qkv.child("pw"), [width, 3 * width], spec.qkv_bias[s])?;
-        let proj = Conv::pointwise(g, &mut attention.child("proj_out"), [width, width], true)?;
-        let norm2 = Norm::new(g, &mut scope.child("1.norm"), width, EPS)?;
+        let batch_norm = BatchNormLayer::new(g, &mut qkv.child("bn"), width)?;
+        let pointwise = ConvLayer::pointwise(g, &mut qkv.child("pw"), [width, 3 * width], spec.qkv_bias[s])?;
+        let proj = ConvLayer::pointwise(g, &mut attention.child("proj_out"), [width, width], true)?;
+        let norm2 = NormLayer::new(g, &mut scope.child("1.norm"), width, EPS)?;
         let hidden = (width as f64 * spec.mlp_ratios[s]) as usize;
         let mlp = [
-            Conv::pointwise(g, &mut scope.child("1.fn.net.0"), [width, hidden], true)?,
-            Conv::pointwise(g, &mut scope.child("1.fn.net.2"), [hidden, width], true)?,
+            ConvLayer::pointwise(g, &mut scope.child("1.fn.net.0"), [width, hidden], true)?,
+            ConvLayer::pointwise(g, &mut scope.child("1.fn.net.2"), [hidden, width], true)?,
         ];
         let shift = spec.shift[s];
-        Ok(Block { norm1, window, bias_table, depthwise, kernel, batch_norm, pointwise, proj, norm2, mlp, heads, width, shift })
+        Ok(CvtBlock { norm1, window, bias_table, depthwise, kernel, batch_norm, pointwise, proj, norm2, mlp, heads, width, shift })
     }
 
     /// Windows of a grid.
@@ -202,7 +202,7 @@ impl Block {
     }
 
     /// The attention branch, and the attention of the first crop size.
-    fn attend(&self, g: &mut Graph, x: Value, layout: &Layout, pass: &mut Pass) -> Result<(Value, Value)> {
+    fn attend(&self, g: &mut Graph, x: Value, layout: &Layout, pass: &mut CvtPass) -> Result<(Value, Value)> {
         let normed = self.norm1.forward(g, x)?; // [N, C]
         let whole = |s: &Segment| {
             let window = self.window(s);
@@ -253,7 +253,7 @@ impl Block {
         Ok((self.proj.forward(g, y, layout)?.0, map))
     }
 
-    fn forward(&self, g: &mut Graph, x: Value, layout: &Layout, pass: &mut Pass) -> Result<(Value, Value)> {
+    fn forward(&self, g: &mut Graph, x: Value, layout: &Layout, pass: &mut CvtPass) -> Result<(Value, Value)> {
         let (y, map) = self.attend(g, x, layout, pass)?;
         let x = residual(g, x, y, layout, pass.next_factor())?;
         let normed = self.norm2.forward(g, x)?;
@@ -278,7 +278,7 @@ impl Backbone for Cvt {
     }
 
     fn forward(&self, g: &mut Graph, input: &BackboneInput) -> Result<Features> {
-        let mut pass = Pass { mode: input.mode, statistics: Vec::new(), drop_path: input.drop_path.iter() };
+        let mut pass = CvtPass { mode: input.mode, statistics: Vec::new(), drop_path: input.drop_path.iter() };
         let mut x = g.apply1(input.crops.clone(), &[input.pixels])?; // [pixels, 3]
         let mut layout = input.crops.tokens();
         let (mut blocks, mut attention) = (Vec::new(), Vec::new());
@@ -288,13 +288,13 @@ impl Backbone for Cvt {
                 let map;
                 (x, map) = block.forward(g, x, &layout, &mut pass)?;
                 attention.push(map);
-                // Only the last stage's outputs are normed, as the reference's linear evaluation does.
+                // Only the last stage's outputs are normed, as the original's linear evaluation does.
                 let normed = if s + 1 == self.stages.len() { self.norm.forward(g, x)? } else { x };
                 blocks.push(g.apply1(TokenMean { layout: layout.clone() }, &[normed])?);
             }
         }
         let regions = self.norm.forward(g, x)?;
         let view = g.apply1(TokenMean { layout: layout.clone() }, &[regions])?;
-        Ok(Features { view, regions: Tokens { value: regions, layout }, blocks, attention, statistics: pass.statistics })
+        Ok(Features { view, regions: TokenMatrix { value: regions, layout }, blocks, attention, statistics: pass.statistics })
     }
 }

@@ -10,11 +10,11 @@ use esvit_graph::{Graph, Result, Value};
 use esvit_ops::patchify::Patchify;
 
 use crate::spec::BackboneSpec;
-use crate::{Mode, RunningStatistics, Scope, Tokens};
+use crate::{Mode, RunningStatistics, Scope, TokenMatrix};
 
-/// What every backbone offers.
+/// Contract of a backbone.
 pub trait Backbone {
-    /// C of its features.
+    /// Channels C of the features.
     fn width(&self) -> usize;
 
     /// Side of a patch in pixels: crops are cut by it. 1 where the backbone begins with a convolution over the pixels.
@@ -37,7 +37,7 @@ pub trait Backbone {
 pub struct BackboneInput<'a> {
     /// Packed pixels.
     pub pixels: Value,
-    /// What they are.
+    /// Layout of the pixels.
     pub crops: &'a Patchify,
     /// For each residual branch a factor for every image `[images]`, or none where its rate is 0; empty turns
     /// stochastic depth off.
@@ -53,14 +53,14 @@ pub struct Features {
     /// `[images, C]`, pooled.
     pub view: Value,
     /// `[N, C]`, one row for each region.
-    pub regions: Tokens,
-    /// Token means or class tokens after each block `[images, C of its stage]`, normed in the last stage: what linear evaluation
-    /// concatenates. Nodes nobody asks for are dropped when the program is compiled.
+    pub regions: TokenMatrix,
+    /// Token means or class tokens after each block `[images, C of its stage]`, normed in the last stage; linear evaluation
+    /// concatenates them. Nodes nobody asks for are dropped when the program is compiled.
     pub blocks: Vec<Value>,
     /// Attention of each block, `[windows, H, T, T]`, or whole images where there are no windows: what the analysis looks at. Dropped like
     /// the above.
     pub attention: Vec<Value>,
-    /// What batch norms saw, in the order the running averages take it.
+    /// Statistics of the batch norms, in the order of the running averages.
     pub statistics: Vec<RunningStatistics>,
 }
 

@@ -1,12 +1,12 @@
 //! Swin Transformer.
 //!
 //! Patch embedding, stages of window-attention blocks with patch merging between them, a final norm. Names and order of the
-//! parameters are the reference's, `layers.{stage}.blocks.{block}.…`.
+//! parameters are the original's, `layers.{stage}.blocks.{block}.…`.
 //!
 //! Windows and shifts are decided once from the nominal image size, halved with rounding down from stage to stage: a stage
 //! whose nominal side is no larger than the window gets windows of that side and no shift, whatever the size of the crop.
 //!
-//! Source: Liu et al. 2021, <https://arxiv.org/abs/2103.14030>; `models/swin_transformer.py` of the EsViT reference.
+//! Source: Liu et al. 2021, <https://arxiv.org/abs/2103.14030>; `models/swin_transformer.py` of microsoft/esvit.
 
 use esvit_graph::{Error, Graph, Result, Value};
 use esvit_ops::Layout;
@@ -16,33 +16,33 @@ use esvit_ops::token_mean::TokenMean;
 use esvit_ops::window_attention::{AttentionMap, WindowAttention};
 
 use super::{Backbone, BackboneInput, Features};
-use crate::layers::{INIT_STD, Linear, Mlp, Norm, drop_path_rates, residual};
+use crate::layers::{INIT_STD, LinearLayer, Mlp, NormLayer, drop_path_rates, residual};
 use crate::spec::SwinSpec;
-use crate::{Init, Role, Scope, Tokens};
+use crate::{Init, Role, Scope, TokenMatrix};
 
 const EPS: f32 = 1e-6;
 
 pub(super) struct Swin {
     spec: SwinSpec,
     position: Option<Value>,
-    embedding: Linear,
-    embedding_norm: Option<Norm>,
-    stages: Vec<Stage>,
-    norm: Norm,
+    embedding: LinearLayer,
+    embedding_norm: Option<NormLayer>,
+    stages: Vec<SwinStage>,
+    norm: NormLayer,
 }
 
-struct Stage {
-    blocks: Vec<Block>,
+struct SwinStage {
+    blocks: Vec<SwinBlock>,
     /// Reduction and norm of the patch merging that follows.
-    downsample: Option<(Linear, Norm)>,
+    downsample: Option<(LinearLayer, NormLayer)>,
 }
 
-struct Block {
-    norm1: Norm,
+struct SwinBlock {
+    norm1: NormLayer,
     bias_table: Value,
-    qkv: Linear,
-    proj: Linear,
-    norm2: Norm,
+    qkv: LinearLayer,
+    proj: LinearLayer,
+    norm2: NormLayer,
     mlp: Mlp,
     heads: usize,
     window: usize,
@@ -61,8 +61,8 @@ impl Swin {
             false => None,
         };
         let mut patch = scope.child("patch_embed");
-        let embedding = Linear::patch_convolution(g, &mut patch.child("proj"), spec.patch_size, spec.dim)?;
-        let embedding_norm = if spec.patch_norm { Some(Norm::new(g, &mut patch.child("norm"), spec.dim, EPS)?) } else { None };
+        let embedding = LinearLayer::patch_convolution(g, &mut patch.child("proj"), spec.patch_size, spec.dim)?;
+        let embedding_norm = if spec.patch_norm { Some(NormLayer::new(g, &mut patch.child("norm"), spec.dim, EPS)?) } else { None };
 
         let mut stages = Vec::new();
         for (s, (&depth, &heads)) in spec.depths.iter().zip(&spec.heads).enumerate() {
@@ -75,19 +75,19 @@ impl Swin {
                     _ if b % 2 == 0 => (spec.window, 0),
                     _ => (spec.window, spec.window / 2),
                 };
-                Block::new(spec, g, &mut stage.child(&format!("blocks.{b}")), width, heads, window, shift)
+                SwinBlock::new(spec, g, &mut stage.child(&format!("blocks.{b}")), width, heads, window, shift)
             });
             let blocks = blocks.collect::<Result<_>>()?;
             let downsample = if s + 1 < spec.depths.len() {
                 let mut scope = stage.child("downsample");
-                let reduction = Linear::new(g, &mut scope.child("reduction"), 4 * width, 2 * width, false)?;
-                Some((reduction, Norm::new(g, &mut scope.child("norm"), 4 * width, EPS)?))
+                let reduction = LinearLayer::new(g, &mut scope.child("reduction"), 4 * width, 2 * width, false)?;
+                Some((reduction, NormLayer::new(g, &mut scope.child("norm"), 4 * width, EPS)?))
             } else {
                 None
             };
-            stages.push(Stage { blocks, downsample });
+            stages.push(SwinStage { blocks, downsample });
         }
-        let norm = Norm::new(g, &mut scope.child("norm"), spec.dim << (spec.depths.len() - 1), EPS)?;
+        let norm = NormLayer::new(g, &mut scope.child("norm"), spec.dim << (spec.depths.len() - 1), EPS)?;
         Ok(Swin { spec: spec.clone(), position, embedding, embedding_norm, stages, norm })
     }
 
@@ -128,19 +128,27 @@ fn check(spec: &SwinSpec) -> Result<()> {
     Ok(())
 }
 
-impl Block {
-    fn new(spec: &SwinSpec, g: &mut Graph, scope: &mut Scope, width: usize, heads: usize, window: usize, shift: usize) -> Result<Block> {
+impl SwinBlock {
+    fn new(
+        spec: &SwinSpec,
+        g: &mut Graph,
+        scope: &mut Scope,
+        width: usize,
+        heads: usize,
+        window: usize,
+        shift: usize,
+    ) -> Result<SwinBlock> {
         let span = 2 * window - 1;
-        let norm1 = Norm::new(g, &mut scope.child("norm1"), width, EPS)?;
+        let norm1 = NormLayer::new(g, &mut scope.child("norm1"), width, EPS)?;
         let mut attn = scope.child("attn");
         let bias_table = attn.parameter(g, "relative_position_bias_table", &[span * span, heads], Init::Normal(INIT_STD))?;
         attn.constant("relative_position_index", &[window * window; 2], relative_position_index(window));
-        let qkv = Linear::new(g, &mut attn.child("qkv"), width, 3 * width, spec.qkv_bias)?;
-        let proj = Linear::new(g, &mut attn.child("proj"), width, width, true)?;
-        let norm2 = Norm::new(g, &mut scope.child("norm2"), width, EPS)?;
+        let qkv = LinearLayer::new(g, &mut attn.child("qkv"), width, 3 * width, spec.qkv_bias)?;
+        let proj = LinearLayer::new(g, &mut attn.child("proj"), width, width, true)?;
+        let norm2 = NormLayer::new(g, &mut scope.child("norm2"), width, EPS)?;
         let hidden = (width as f64 * spec.mlp_ratio) as usize;
         let mlp = Mlp::new(g, &mut scope.child("mlp"), width, hidden)?;
-        Ok(Block { norm1, bias_table, qkv, proj, norm2, mlp, heads, window, shift })
+        Ok(SwinBlock { norm1, bias_table, qkv, proj, norm2, mlp, heads, window, shift })
     }
 
     /// The block's output and its attention. `drop_path` gives the factors of the attention branch, then of the MLP branch. With `apart` the attention
@@ -172,7 +180,7 @@ impl Block {
     }
 }
 
-/// The reference's buffer: for each pair of a window's tokens, its row of the bias table.
+/// The original's buffer: for each pair of a window's tokens, its row of the bias table.
 pub(super) fn relative_position_index(window: usize) -> Vec<i64> {
     let (area, span) = (window * window, 2 * window - 1);
     let row = |p: usize| {
@@ -199,7 +207,7 @@ impl Backbone for Swin {
 
     fn forward(&self, g: &mut Graph, input: &BackboneInput) -> Result<Features> {
         let mut layout = input.crops.tokens();
-        // Embedded patches belong to the segment of the first block: they are more to keep than to compute again.
+        // Embedded patches belong to the segment of the first block: storing them costs more than recomputing them.
         let mut x = None;
         let mut drop_path = input.drop_path.iter().copied();
         let (mut blocks, mut attention) = (Vec::new(), Vec::new());
@@ -207,12 +215,12 @@ impl Backbone for Swin {
             for block in &stage.blocks {
                 let (y, map) = g.segment(|g| {
                     let x = x.map_or_else(|| g.segment(|g| self.embed(g, input)), Ok)?;
-                    // Where rows are the most, a block's gradient decides what a step needs at most: an attention more is small beside that.
+                    // Where rows are the most, a block's gradient decides the peak of a step: one more attention is small beside that.
                     block.forward(g, x, &layout, s == 0, &mut drop_path)
                 })?;
                 x = Some(y);
                 attention.push(map);
-                // Only the last stage's outputs are normed, as the reference's linear evaluation does.
+                // Only the last stage's outputs are normed, as the original's linear evaluation does.
                 let normed = if s + 1 == self.stages.len() { self.norm.forward(g, y)? } else { y };
                 blocks.push(g.apply1(TokenMean { layout: layout.clone() }, &[normed])?);
             }
@@ -227,6 +235,6 @@ impl Backbone for Swin {
         let x = x.expect("`check` wants a block in every stage");
         let regions = self.norm.forward(g, x)?;
         let view = g.apply1(TokenMean { layout: layout.clone() }, &[regions])?;
-        Ok(Features { view, regions: Tokens { value: regions, layout }, blocks, attention, statistics: Vec::new() })
+        Ok(Features { view, regions: TokenMatrix { value: regions, layout }, blocks, attention, statistics: Vec::new() })
     }
 }

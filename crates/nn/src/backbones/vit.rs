@@ -2,9 +2,9 @@
 //!
 //! Patches and a class token get positions, resampled bicubically for crops of other than the nominal size, then blocks of full
 //! attention, and a final norm. The class token is the view feature, the patches are the regions. Names and order of the parameters are the
-//! reference's.
+//! original's.
 //!
-//! Sources: Dosovitskiy et al. 2021, <https://arxiv.org/abs/2010.11929>; `models/vision_transformer.py` of the EsViT reference.
+//! Sources: Dosovitskiy et al. 2021, <https://arxiv.org/abs/2010.11929>; `models/vision_transformer.py` of microsoft/esvit.
 
 use esvit_graph::{Error, Graph, Result, Value};
 use esvit_ops::attention::{Attention, ImageAttentionMap};
@@ -14,9 +14,9 @@ use esvit_ops::row_map::{Cubic, RowMapBuilder};
 use esvit_ops::{Layout, Segment};
 
 use super::{Backbone, BackboneInput, Features};
-use crate::layers::{INIT_STD, Linear, Mlp, Norm, drop_path_rates, residual};
+use crate::layers::{INIT_STD, LinearLayer, Mlp, NormLayer, drop_path_rates, residual};
 use crate::spec::VitSpec;
-use crate::{Init, Scope, Tokens};
+use crate::{Init, Scope, TokenMatrix};
 
 const EPS: f32 = 1e-6;
 
@@ -25,16 +25,16 @@ pub(super) struct Vit {
     class_token: Value,
     /// `[1, 1 + patches, C]`: the class token's, then the patches' of the nominal size.
     position: Value,
-    embedding: Linear,
-    blocks: Vec<Block>,
-    norm: Norm,
+    embedding: LinearLayer,
+    blocks: Vec<VitBlock>,
+    norm: NormLayer,
 }
 
-struct Block {
-    norm1: Norm,
-    qkv: Linear,
-    proj: Linear,
-    norm2: Norm,
+struct VitBlock {
+    norm1: NormLayer,
+    qkv: LinearLayer,
+    proj: LinearLayer,
+    norm2: NormLayer,
     mlp: Mlp,
 }
 
@@ -44,9 +44,9 @@ impl Vit {
         let side = spec.image_size / spec.patch_size;
         let class_token = scope.parameter(g, "cls_token", &[1, 1, spec.dim], Init::Normal(INIT_STD))?;
         let position = scope.parameter(g, "pos_embed", &[1, 1 + side * side, spec.dim], Init::Normal(INIT_STD))?;
-        let embedding = Linear::patch_convolution(g, &mut scope.child("patch_embed.proj"), spec.patch_size, spec.dim)?;
-        let blocks = (0..spec.depth).map(|b| Block::new(spec, g, &mut scope.child(&format!("blocks.{b}")))).collect::<Result<_>>()?;
-        let norm = Norm::new(g, &mut scope.child("norm"), spec.dim, EPS)?;
+        let embedding = LinearLayer::patch_convolution(g, &mut scope.child("patch_embed.proj"), spec.patch_size, spec.dim)?;
+        let blocks = (0..spec.depth).map(|b| VitBlock::new(spec, g, &mut scope.child(&format!("blocks.{b}")))).collect::<Result<_>>()?;
+        let norm = NormLayer::new(g, &mut scope.child("norm"), spec.dim, EPS)?;
         Ok(Vit { spec: spec.clone(), class_token, position, embedding, blocks, norm })
     }
 
@@ -67,7 +67,7 @@ impl Vit {
     }
 }
 
-/// From the nominal grid to a segment's: rows, then columns. The reference has one factor for both, from the numbers of patches.
+/// From the nominal grid to a segment's: rows, then columns. The original has one factor for both, from the numbers of patches.
 fn resampling(side: usize, s: &Segment) -> (Cubic, Cubic) {
     let factor = |to: usize| match s.height == s.width {
         true => (s.tokens_per_image() as f64 / (side * side) as f64).sqrt(),
@@ -93,15 +93,15 @@ fn check(spec: &VitSpec) -> Result<()> {
     Ok(())
 }
 
-impl Block {
-    fn new(spec: &VitSpec, g: &mut Graph, scope: &mut Scope) -> Result<Block> {
-        let norm1 = Norm::new(g, &mut scope.child("norm1"), spec.dim, EPS)?;
-        let qkv = Linear::new(g, &mut scope.child("attn.qkv"), spec.dim, 3 * spec.dim, spec.qkv_bias)?;
-        let proj = Linear::new(g, &mut scope.child("attn.proj"), spec.dim, spec.dim, true)?;
-        let norm2 = Norm::new(g, &mut scope.child("norm2"), spec.dim, EPS)?;
+impl VitBlock {
+    fn new(spec: &VitSpec, g: &mut Graph, scope: &mut Scope) -> Result<VitBlock> {
+        let norm1 = NormLayer::new(g, &mut scope.child("norm1"), spec.dim, EPS)?;
+        let qkv = LinearLayer::new(g, &mut scope.child("attn.qkv"), spec.dim, 3 * spec.dim, spec.qkv_bias)?;
+        let proj = LinearLayer::new(g, &mut scope.child("attn.proj"), spec.dim, spec.dim, true)?;
+        let norm2 = NormLayer::new(g, &mut scope.child("norm2"), spec.dim, EPS)?;
         let hidden = (spec.dim as f64 * spec.mlp_ratio) as usize;
         let mlp = Mlp::new(g, &mut scope.child("mlp"), spec.dim, hidden)?;
-        Ok(Block { norm1, qkv, proj, norm2, mlp })
+        Ok(VitBlock { norm1, qkv, proj, norm2, mlp })
     }
 
     /// The block's output and its attention.
@@ -161,6 +161,6 @@ impl Backbone for Vit {
         let normed = self.norm.forward(g, x)?;
         let view = g.apply1(GatherRows::head(&layout, 1), &[normed])?;
         let regions = g.apply1(GatherRows::tail(&layout, 1), &[normed])?;
-        Ok(Features { view, regions: Tokens { value: regions, layout: grids }, blocks, attention, statistics: Vec::new() })
+        Ok(Features { view, regions: TokenMatrix { value: regions, layout: grids }, blocks, attention, statistics: Vec::new() })
     }
 }

@@ -11,10 +11,10 @@ use std::collections::HashMap;
 
 use esvit_gpu::{Gpu, Recorder};
 use esvit_graph::{Arena, DType, Graph, Program, Slice, Value, Variant};
-use esvit_nn::{Entry, Parameters, Role, leaf_name};
+use esvit_nn::{ParameterEntry, Parameters, Role, leaf_name};
 use esvit_simd::Pool;
 
-pub type Outcome = Result<(), Box<dyn std::error::Error>>;
+pub use esvit_testkit::Outcome;
 
 /// Values for the leaves of a graph.
 #[derive(Default)]
@@ -33,7 +33,7 @@ impl Feed {
     }
 
     /// Fills every float entry of a network.
-    pub fn fill(&mut self, network: &str, parameters: &Parameters, values: impl Fn(&Entry) -> Vec<f32>) {
+    pub fn fill(&mut self, network: &str, parameters: &Parameters, values: impl Fn(&ParameterEntry) -> Vec<f32>) {
         for entry in &parameters.entries {
             if entry.role.has_values() {
                 self.set(leaf_name(network, &entry.name), values(entry));

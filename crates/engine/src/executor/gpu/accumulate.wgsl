@@ -1,4 +1,4 @@
-// What a pass of a step leaves for the update: added to what the passes before it left, or put beside theirs. One thread owns one element.
+// Results of a pass, added to the sums of the passes before it or put beside their results. One thread owns one element.
 // The first pass sets the sum: what was there may be anything.
 
 struct Params { len: u32, stride: u32, share: f32, pad: u32 }

@@ -6,8 +6,8 @@ use crate::network::{self, CompiledStep};
 use crate::spec::{CropSpec, TrainerSpec};
 use crate::{DeviceKind, Error, Result};
 
-/// Checks that every value of the step fits into a buffer, before anything is allocated. How much memory a GPU has in all no interface tells:
-/// that shows when it is allocated.
+/// Checks that every value of the step fits into a buffer, before anything is allocated. No interface tells how much
+/// memory a GPU has in all: that shows when it is allocated.
 pub fn check_capacity(spec: &TrainerSpec, step: &CompiledStep, adapter: &Adapter) -> Result<()> {
     let needs = |batch: usize| -> Result<u64> {
         let spec = TrainerSpec { crops: CropSpec { batch, ..spec.crops.clone() }, ..spec.clone() };
@@ -39,7 +39,7 @@ mod tests {
     use esvit_nn::spec::{BackboneSpec, HeadSpec, SwinSpec};
 
     use super::*;
-    use crate::spec::{LossSpec, OptimizerKind, Precision};
+    use crate::spec::{LossSpec, OptimizerKind, PrecisionSpec};
 
     #[test]
     fn a_batch_that_no_buffer_holds_is_refused_with_one_that_fits() -> Result<()> {
@@ -65,7 +65,7 @@ mod tests {
             clip_grad: 0.0,
             accumulate: 1,
             checkpointing: false,
-            precision: Precision::F32,
+            precision: PrecisionSpec::F32,
             seed: 0,
             threads: 1,
         };

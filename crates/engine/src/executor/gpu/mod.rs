@@ -20,7 +20,7 @@ use self::capacity::check_capacity;
 use self::memory::{GpuState, REPORT_HEAD};
 use self::recording::{Places, StepRecordings};
 use self::results::{GpuResults, GpuSums};
-use super::{Executor, StepContext};
+use super::contract::{Executor, StepContext};
 use crate::network::CompiledStep;
 use crate::spec::TrainerSpec;
 use crate::state::TrainingState;

@@ -12,7 +12,7 @@ use super::update::{self, Update};
 use crate::averages::{AverageSource, AverageTarget, MovingAverage};
 use crate::executor::schedule::{self, Operations};
 use crate::network::CompiledStep;
-use crate::spec::{Precision, TrainerSpec};
+use crate::spec::{PrecisionSpec, TrainerSpec};
 use crate::{Result, Store};
 
 /// Places that recordings refer to.
@@ -104,7 +104,7 @@ impl Operations for RecordedOperations<'_> {
         for &i in entries {
             update::norms(rec, &target, i, results.gradients[i].as_ref(), kind)?;
         }
-        if self.spec.precision == Precision::Mixed {
+        if self.spec.precision == PrecisionSpec::Mixed {
             update::scaler(rec, &target)?;
         }
         for &i in entries {

@@ -11,22 +11,22 @@ use esvit_ops::row_map::{Cubic, RowMapBuilder};
 use esvit_ops::token_mean::TokenMean;
 use esvit_ops::{Layout, Segment};
 
-use crate::layers::{INIT_STD, Linear};
+use crate::layers::{INIT_STD, LinearLayer};
 use crate::parameters::alias_linear;
 use crate::spec::{VilBorder, VilGate, VilNeighbors, VilPool, VilSpec, VilStage};
 use crate::{Init, Scope};
 
-pub(super) struct Attention {
+pub(super) struct VilAttention {
     heads: usize,
     globals: usize,
     /// Side of the nominal grid.
     side: usize,
-    bias: Option<Bias>,
-    kind: Kind,
+    bias: Option<VilBias>,
+    kind: VilAttentionKind,
 }
 
-/// Relative position biases, of the reference's shapes.
-struct Bias {
+/// Relative position biases, of the original's shapes.
+struct VilBias {
     /// `[(2·side − 1)², H]`, or `[(4w − 1)², H]` for windows.
     local: Value,
     /// `[2, H, globals]`: global query to local key, local query to global key.
@@ -37,9 +37,9 @@ struct Bias {
     pooled: Option<Value>,
 }
 
-enum Kind {
-    Full { qkv: Linear, proj: Linear },
-    Sliding { windows: Windows, local: Projections, global: Option<Projections>, pool: Option<Pool> },
+enum VilAttentionKind {
+    Full { qkv: LinearLayer, proj: LinearLayer },
+    Sliding { windows: Windows, local: Projections, global: Option<Projections>, pool: Option<PooledKeys> },
 }
 
 #[derive(Clone, Copy)]
@@ -51,20 +51,20 @@ struct Windows {
 }
 
 struct Projections {
-    query: Linear,
-    kv: Linear,
-    proj: Linear,
+    query: LinearLayer,
+    kv: LinearLayer,
+    proj: LinearLayer,
 }
 
-struct Pool {
+struct PooledKeys {
     key_scale: Value,
     value_scale: Value,
     /// Weight of each token of a window, and a bias; their mean without.
     learned: Option<(Value, Value)>,
 }
 
-impl Attention {
-    pub fn new(g: &mut Graph, scope: &mut Scope, spec: &VilSpec, stage: &VilStage, side: usize, sparse: bool) -> Result<Attention> {
+impl VilAttention {
+    pub fn new(g: &mut Graph, scope: &mut Scope, spec: &VilSpec, stage: &VilStage, side: usize, sparse: bool) -> Result<VilAttention> {
         let VilStage { heads, dim, globals, window, pooled, .. } = *stage;
         let init = Init::Normal(INIT_STD);
         let span = if sparse { 4 * window - 1 } else { 2 * side - 1 };
@@ -77,7 +77,7 @@ impl Attention {
                     between = Some(scope.parameter(g, "g2l_relative_position_bias", &[2, heads, globals], init)?);
                     global = Some(scope.parameter(g, "g2g_relative_position_bias", &[heads, globals, globals], init)?);
                 }
-                Some(Bias { local, between, global, pooled: None })
+                Some(VilBias { local, between, global, pooled: None })
             }
         };
         let windows_side = side / window;
@@ -100,9 +100,9 @@ impl Attention {
             scope.constant("relative_position_index_xwin", &[windows_side * windows_side; 2], grid_index(windows_side));
         }
         let kind = match sparse {
-            false => Kind::Full {
-                qkv: Linear::new(g, &mut scope.child("qkv"), dim, 3 * dim, true)?,
-                proj: Linear::new(g, &mut scope.child("proj"), dim, dim, true)?,
+            false => VilAttentionKind::Full {
+                qkv: LinearLayer::new(g, &mut scope.child("qkv"), dim, 3 * dim, true)?,
+                proj: LinearLayer::new(g, &mut scope.child("proj"), dim, dim, true)?,
             },
             true => {
                 let local = Projections::new(g, scope, dim, "")?;
@@ -125,7 +125,7 @@ impl Attention {
                                 Some((weight, scope.parameter(g, "bias", &[1], Init::Constant(0.0))?))
                             }
                         };
-                        Some(Pool { key_scale, value_scale, learned })
+                        Some(PooledKeys { key_scale, value_scale, learned })
                     }
                 };
                 let border = match spec.border {
@@ -134,21 +134,21 @@ impl Attention {
                     VilBorder::Exact => Border::Exact,
                 };
                 let windows = Windows { window, border, neighbors: spec.neighbors, only_global: spec.only_global };
-                Kind::Sliding { windows, local, global, pool }
+                VilAttentionKind::Sliding { windows, local, global, pool }
             }
         };
-        Ok(Attention { heads, globals, side, bias, kind })
+        Ok(VilAttention { heads, globals, side, bias, kind })
     }
 
-    /// Whether its neighbors are drawn in training.
+    /// Whether its neighbors are sampled in training.
     pub fn samples_neighbors(&self) -> bool {
-        matches!(&self.kind, Kind::Sliding { windows, .. } if windows.neighbors == VilNeighbors::Drawn && !windows.only_global)
+        matches!(&self.kind, VilAttentionKind::Sliding { windows, .. } if windows.neighbors == VilNeighbors::Drawn && !windows.only_global)
     }
 
     /// The attention's output and its map. `layout` is that of the grids with the global tokens in front.
     pub fn forward(&self, g: &mut Graph, x: Value, grids: &Layout, layout: &Layout, draw: Option<Value>) -> Result<(Value, Value)> {
         match &self.kind {
-            Kind::Full { qkv, proj } => {
+            VilAttentionKind::Full { qkv, proj } => {
                 let mut operands = vec![qkv.forward(g, x)?];
                 operands.extend(self.full_bias(g, grids)?);
                 let attention = op::Attention::full(layout, self.heads, operands.len() == 2);
@@ -156,7 +156,7 @@ impl Attention {
                 let y = g.apply(attention, &operands)?[0];
                 Ok((proj.forward(g, y)?, map))
             }
-            Kind::Sliding { windows, local, global, pool } => {
+            VilAttentionKind::Sliding { windows, local, global, pool } => {
                 let neighbors = match (windows.only_global, windows.neighbors, draw) {
                     (true, ..) => Neighbors::Global,
                     (_, VilNeighbors::None, _) => Neighbors::Own,
@@ -209,13 +209,13 @@ impl Attention {
         }
     }
 
-    fn pooled(&self, g: &mut Graph, pool: &Pool, kv: Value, grids: &Layout, window: usize) -> Result<Value> {
+    fn pooled(&self, g: &mut Graph, pool: &PooledKeys, kv: Value, grids: &Layout, window: usize) -> Result<Value> {
         let mut operands = vec![kv, pool.key_scale, pool.value_scale];
         operands.extend(pool.learned.iter().flat_map(|&(weight, bias)| [weight, bias]));
         g.apply1(PoolWindows { layout: grids.clone(), globals: self.globals, window, heads: self.heads }, &operands)
     }
 
-    fn tables(&self, bias: &Bias) -> (Vec<Value>, Vec<usize>) {
+    fn tables(&self, bias: &VilBias) -> (Vec<Value>, Vec<usize>) {
         let mut tables = vec![bias.local];
         let mut inner = vec![1];
         for (table, size) in [(bias.between, self.globals), (bias.global, self.globals * self.globals), (bias.pooled, 1)] {
@@ -228,7 +228,7 @@ impl Attention {
     }
 
     /// Bias of all pairs of every segment, `[Σ T², H]`. The pairs of patches of another grid than the nominal one are an image that is
-    /// resampled, pairs of rows with pairs of columns, as in the reference.
+    /// resampled, pairs of rows with pairs of columns, as in the original.
     fn full_bias(&self, g: &mut Graph, grids: &Layout) -> Result<Option<Value>> {
         let Some(bias) = &self.bias else { return Ok(None) };
         let (tables, inner) = self.tables(bias);
@@ -260,7 +260,7 @@ impl Attention {
         Ok(Some(g.apply1(map.finish(&shape), &tables)?))
     }
 
-    /// Bias of the slots of sliding windows. The reference's table counts query minus key, the slots key minus query. Global keys alone have
+    /// Bias of the slots of sliding windows. The original's table counts query minus key, the slots key minus query. Global keys alone have
     /// none.
     fn sliding_bias(&self, g: &mut Graph, sliding: &SlidingWindows) -> Result<Option<Value>> {
         let Some(bias) = &self.bias else { return Ok(None) };
@@ -310,14 +310,14 @@ fn spread(g: &mut Graph, x: Value, layout: &Layout, before: usize, behind: &[usi
 impl Projections {
     fn new(g: &mut Graph, scope: &mut Scope, dim: usize, suffix: &str) -> Result<Projections> {
         Ok(Projections {
-            query: Linear::new(g, &mut scope.child(&format!("query{suffix}")), dim, dim, true)?,
-            kv: Linear::new(g, &mut scope.child(&format!("kv{suffix}")), dim, 2 * dim, true)?,
-            proj: Linear::new(g, &mut scope.child(&format!("proj{suffix}")), dim, dim, true)?,
+            query: LinearLayer::new(g, &mut scope.child(&format!("query{suffix}")), dim, dim, true)?,
+            kv: LinearLayer::new(g, &mut scope.child(&format!("kv{suffix}")), dim, 2 * dim, true)?,
+            proj: LinearLayer::new(g, &mut scope.child(&format!("proj{suffix}")), dim, dim, true)?,
         })
     }
 }
 
-/// The reference's buffer for pairs of a grid: query minus key.
+/// The original's buffer for pairs of a grid: query minus key.
 fn grid_index(side: usize) -> Vec<i64> {
     let area = side * side;
     let row = |p: usize| {
@@ -328,7 +328,7 @@ fn grid_index(side: usize) -> Vec<i64> {
     (0..area * area).map(row).collect()
 }
 
-/// The reference's buffer for the tokens of a window and those of the 3 × 3 windows around.
+/// The original's buffer for the tokens of a window and those of the 3 × 3 windows around.
 fn window_index(w: usize) -> Vec<i64> {
     let area = w * w;
     let row = |p: usize| {
@@ -345,7 +345,7 @@ fn window_index(w: usize) -> Vec<i64> {
 pub(super) enum Gate {
     None,
     /// Down to a few channels, ReLU, up again.
-    Squeeze(Linear, Linear),
+    Squeeze(LinearLayer, LinearLayer),
     /// `[1, 1, k]`, and the number of channels.
     Convolution(Value, usize),
 }
@@ -360,8 +360,8 @@ impl Gate {
                 Err(esvit_graph::Error::Attribute { op: "vil", what })
             }
             VilGate::Squeeze => Ok(Gate::Squeeze(
-                Linear::new(g, &mut scope.child("fc.0"), dim, size, false)?,
-                Linear::new(g, &mut scope.child("fc.2"), size, dim, false)?,
+                LinearLayer::new(g, &mut scope.child("fc.0"), dim, size, false)?,
+                LinearLayer::new(g, &mut scope.child("fc.2"), size, dim, false)?,
             )),
             VilGate::Convolution => {
                 let side = if size.is_multiple_of(2) { size + 1 } else { size };

@@ -7,11 +7,11 @@ use esvit_ops::position::AddPositions;
 use esvit_ops::row_map::{Cubic, RowMapBuilder};
 
 use super::EPS;
-use crate::layers::{INIT_STD, Linear, Norm};
+use crate::layers::{INIT_STD, LinearLayer, NormLayer};
 use crate::spec::VilStage;
 use crate::{Init, Scope};
 
-pub(super) struct Embedding {
+pub(super) struct VilEmbedding {
     dim: usize,
     /// Side of the nominal grid.
     side: usize,
@@ -19,8 +19,8 @@ pub(super) struct Embedding {
     /// `[1, globals, C]`.
     global: Option<Value>,
     positions: Option<Positions>,
-    projection: Linear,
-    norm: Option<Norm>,
+    projection: LinearLayer,
+    norm: Option<NormLayer>,
 }
 
 /// Tables of absolute positions: of the global tokens, and for rows and columns half the channels each.
@@ -30,9 +30,9 @@ struct Positions {
     cols: Value,
 }
 
-impl Embedding {
+impl VilEmbedding {
     /// The embedding of a stage with a nominal grid of `side × side`; `input` is the width of the stage before, or none for pixels.
-    pub fn new(g: &mut Graph, scope: &mut Scope, stage: &VilStage, side: usize, input: Option<usize>, norm: bool) -> Result<Embedding> {
+    pub fn new(g: &mut Graph, scope: &mut Scope, stage: &VilStage, side: usize, input: Option<usize>, norm: bool) -> Result<VilEmbedding> {
         let VilStage { dim, globals, .. } = *stage;
         let init = Init::Normal(INIT_STD);
         let global = if globals > 0 { Some(scope.parameter(g, "cls_token", &[1, globals, dim], init)?) } else { None };
@@ -46,11 +46,11 @@ impl Embedding {
         };
         let mut proj = scope.child("proj");
         let projection = match input {
-            None => Linear::patch_convolution(g, &mut proj, stage.patch_size, dim)?,
-            Some(input) => Linear::token_convolution(g, &mut proj, stage.patch_size, input, dim)?,
+            None => LinearLayer::patch_convolution(g, &mut proj, stage.patch_size, dim)?,
+            Some(input) => LinearLayer::token_convolution(g, &mut proj, stage.patch_size, input, dim)?,
         };
-        let norm = if norm { Some(Norm::new(g, &mut scope.child("norm_embed"), dim, EPS)?) } else { None };
-        Ok(Embedding { dim, side, globals, global, positions, projection, norm })
+        let norm = if norm { Some(NormLayer::new(g, &mut scope.child("norm_embed"), dim, EPS)?) } else { None };
+        Ok(VilEmbedding { dim, side, globals, global, positions, projection, norm })
     }
 
     /// Patches to tokens, the global ones first.
@@ -68,7 +68,7 @@ impl Embedding {
         }
     }
 
-    /// What is added to the tokens of every segment, `[Σ (globals + tokens), C]`: global tokens, and positions where they are absolute.
+    /// Summands of the tokens of every segment, `[Σ (globals + tokens), C]`: global tokens, and positions where they are absolute.
     fn table(&self, g: &mut Graph, grids: &Layout) -> Result<Option<Value>> {
         if self.global.is_none() && self.positions.is_none() {
             return Ok(None);
@@ -100,7 +100,7 @@ impl Embedding {
         Ok(Some(g.apply1(map.finish(&shape), &tables)?))
     }
 
-    /// From the nominal grid to one of `height × width`. Each axis is resampled alone: the weights of the other sum to 1. The reference counts
+    /// From the nominal grid to one of `height × width`. Each axis is resampled alone: the weights of the other sum to 1. The original counts
     /// the global tokens when it compares and when it computes the factor, so with one it resamples the nominal size as well.
     fn resampling(&self, tokens: usize, height: usize, width: usize) -> (Cubic, Cubic) {
         let grown = ((tokens + self.globals) as f64 / tokens as f64).sqrt();

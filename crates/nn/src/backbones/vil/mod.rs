@@ -1,10 +1,10 @@
 //! Vision Longformer.
 //!
 //! Stages of patch embedding and blocks, each with global tokens of its own; sparse stages see sliding windows, the others everything.
-//! Names and order of the parameters are the reference's, `layer{stage}.{index}.…`, where index 0 is the patch embedding, then attention
+//! Names and order of the parameters are the original's, `layer{stage}.{index}.…`, where index 0 is the patch embedding, then attention
 //! and MLP blocks in turns.
 //!
-//! Sources: Zhang et al. 2021, <https://arxiv.org/abs/2103.15358>; `models/vision_longformer.py` of the EsViT reference.
+//! Sources: Zhang et al. 2021, <https://arxiv.org/abs/2103.15358>; `models/vision_longformer.py` of microsoft/esvit.
 
 mod attention;
 mod embedding;
@@ -15,32 +15,32 @@ use esvit_ops::gather_rows::GatherRows;
 use esvit_ops::token_mean::TokenMean;
 
 use super::{Backbone, BackboneInput, Features};
-use crate::layers::{Mlp, Norm, drop_path_rates, residual};
+use crate::layers::{Mlp, NormLayer, drop_path_rates, residual};
 use crate::spec::{VilBorder, VilGate, VilNeighbors, VilSpec};
-use crate::{Scope, Tokens};
-use attention::{Attention, Gate};
-use embedding::Embedding;
+use crate::{Scope, TokenMatrix};
+use attention::{Gate, VilAttention};
+use embedding::VilEmbedding;
 
 const EPS: f32 = 1e-6;
 const MLP_RATIO: f64 = 4.0;
 
 pub(super) struct Vil {
     spec: VilSpec,
-    stages: Vec<Stage>,
-    norm: Norm,
+    stages: Vec<VilLayers>,
+    norm: NormLayer,
 }
 
-struct Stage {
-    embedding: Embedding,
+struct VilLayers {
+    embedding: VilEmbedding,
     globals: usize,
-    blocks: Vec<Block>,
+    blocks: Vec<VilBlock>,
 }
 
-struct Block {
-    norm1: Norm,
-    attention: Attention,
+struct VilBlock {
+    norm1: NormLayer,
+    attention: VilAttention,
     gate: Gate,
-    norm2: Norm,
+    norm2: NormLayer,
     mlp: Mlp,
 }
 
@@ -56,28 +56,28 @@ impl Vil {
             // One stage with full attention makes all later ones full.
             sparse &= stage.sparse;
             let mut scope = scope.child(&format!("layer{}", s + 1));
-            let embedding = Embedding::new(g, &mut scope.child("0"), stage, side, input, spec.norm_embed)?;
+            let embedding = VilEmbedding::new(g, &mut scope.child("0"), stage, side, input, spec.norm_embed)?;
             let mut blocks = Vec::new();
             for b in 0..stage.depth {
                 let mut attn = scope.child(&(2 * b + 1).to_string());
-                let norm1 = Norm::new(g, &mut attn.child("norm"), stage.dim, EPS)?;
-                let attention = Attention::new(g, &mut attn.child("attn"), spec, stage, side, sparse)?;
+                let norm1 = NormLayer::new(g, &mut attn.child("norm"), stage.dim, EPS)?;
+                let attention = VilAttention::new(g, &mut attn.child("attn"), spec, stage, side, sparse)?;
                 let gate = Gate::new(g, &mut attn.child("se"), spec, stage.dim)?;
                 let mut mlp = scope.child(&(2 * b + 2).to_string());
-                let norm2 = Norm::new(g, &mut mlp.child("norm"), stage.dim, EPS)?;
+                let norm2 = NormLayer::new(g, &mut mlp.child("norm"), stage.dim, EPS)?;
                 let off = if spec.gate_balance && spec.gate != VilGate::None { spec.gate_ratio } else { 0.0 };
                 let hidden = (stage.dim as f64 * (MLP_RATIO - off)) as usize;
                 let mlp = Mlp::new(g, &mut mlp.child("mlp"), stage.dim, hidden)?;
-                blocks.push(Block { norm1, attention, gate, norm2, mlp });
+                blocks.push(VilBlock { norm1, attention, gate, norm2, mlp });
             }
             input = Some(stage.dim);
-            stages.push(Stage { embedding, globals: stage.globals, blocks });
+            stages.push(VilLayers { embedding, globals: stage.globals, blocks });
         }
-        let norm = Norm::new(g, &mut scope.child("norm"), input.unwrap_or(0), EPS)?;
+        let norm = NormLayer::new(g, &mut scope.child("norm"), input.unwrap_or(0), EPS)?;
         Ok(Vil { spec: spec.clone(), stages, norm })
     }
 
-    /// What a view is after some tokens of a stage: the first global token where there is one, the mean of all where not.
+    /// View of a stage's tokens: the first global token where there is one, the mean of all where not.
     fn view(&self, g: &mut Graph, x: Value, layout: &Layout, globals: usize) -> Result<Value> {
         match globals > 0 && !self.spec.average_pool {
             true => g.apply1(GatherRows::head(layout, 1), &[x]),
@@ -85,8 +85,8 @@ impl Vil {
         }
     }
 
-    /// Blocks whose windows draw their neighbors.
-    fn drawing(&self) -> usize {
+    /// Number of blocks whose windows sample their neighbors.
+    fn sampling_blocks(&self) -> usize {
         self.stages.iter().flat_map(|s| &s.blocks).filter(|b| b.attention.samples_neighbors()).count()
     }
 }
@@ -152,7 +152,7 @@ impl Backbone for Vil {
     }
 
     fn sampled_layers(&self) -> (usize, f64) {
-        (self.drawing(), self.spec.draw_until)
+        (self.sampling_blocks(), self.spec.draw_until)
     }
 
     fn forward(&self, g: &mut Graph, input: &BackboneInput) -> Result<Features> {
@@ -196,7 +196,7 @@ impl Backbone for Vil {
                     Ok((residual(g, x, y, &layout, drop_path.next().flatten())?, map))
                 })?;
                 maps.push(map);
-                // Only the last stage's outputs are normed, as the reference's linear evaluation does.
+                // Only the last stage's outputs are normed, as the original's linear evaluation does.
                 let normed = if s + 1 == self.stages.len() { self.norm.forward(g, x)? } else { x };
                 blocks.push(self.view(g, normed, &layout, stage.globals)?);
             }
@@ -205,12 +205,12 @@ impl Backbone for Vil {
         let normed = self.norm.forward(g, x)?;
         let view = self.view(g, normed, &layout, before)?;
         let regions = match before > 0 && !self.spec.average_pool {
-            false => Tokens { value: normed, layout },
+            false => TokenMatrix { value: normed, layout },
             true => {
                 let value = g.apply1(GatherRows::tail(&layout, 1), &[normed])?;
-                // Further global tokens are regions like the others, as in the reference.
+                // Further global tokens are regions like the others, as in the original.
                 let layout = if before == 1 { grids } else { layout.map(|_, tokens| (1, tokens - 1)) };
-                Tokens { value, layout }
+                TokenMatrix { value, layout }
             }
         };
         Ok(Features { view, regions, blocks, attention: maps, statistics: Vec::new() })
