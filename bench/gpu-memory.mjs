@@ -9,20 +9,20 @@ import { native } from "../dist/index.js";
 
 const { values } = parseArgs({ options: { steps: { type: "string", default: "2000" }, precision: { type: "string", default: "mixed" } } });
 const steps = Number(values.steps);
-const crops = { batch: 1, global_size: 32, local_size: 16, local_count: 1 };
+const crops = { batch: 1, globalSize: 32, localSize: 16, localCount: 1 };
 const trainer = native().createTrainer({
   backbone: {
-    kind: "swin", image_size: 32, patch_size: 4, dim: 16, depths: [1, 1], heads: [1, 2], window: 4, mlp_ratio: 2,
-    qkv_bias: true, absolute_position: false, patch_norm: true, drop_path: 0.1,
+    kind: "swin", imageSize: 32, patchSize: 4, dim: 16, depths: [1, 1], heads: [1, 2], window: 4, mlpRatio: 2,
+    qkvBias: true, absolutePosition: false, patchNorm: true, dropPath: 0.1,
   },
-  head: { out_dim: 64, hidden_dim: 16, bottleneck_dim: 16, layers: 2, batch_norm: false, norm_last_layer: false },
+  head: { outDim: 64, hiddenDim: 16, bottleneckDim: 16, layers: 2, batchNorm: false, normLastLayer: false },
   crops,
-  loss: { region: true, student_temperature: 0.1, center_momentum: 0.9, mixup: false },
-  optimizer: "adamw", clip_grad: 1, precision: values.precision, seed: 0, threads: 1,
+  loss: { region: true, studentTemperature: 0.1, centerMomentum: 0.9, mixup: false },
+  accumulate: 1, checkpointing: false, optimizer: "adamw", clipGrad: 1, precision: values.precision, seed: 0, threads: 1,
 }, "gpu");
 const pixels = (images, side) => Uint8Array.from({ length: images * 3 * side * side }, (_, i) => (i * 31) % 256);
-const global = pixels(2 * crops.batch, crops.global_size);
-const local = pixels(crops.local_count * crops.batch, crops.local_size);
+const global = pixels(2 * crops.batch, crops.globalSize);
+const local = pixels(crops.localCount * crops.batch, crops.localSize);
 
 const every = steps / 20;
 const points = [];

@@ -1,5 +1,5 @@
 import type { ImageEngine } from "../../ts/src/data/index.js";
-import type { CropPlan } from "../../ts/src/native/crop-plan.js";
+import type { CropPlan } from "../../ts/src/native/index.js";
 
 /**
  * Stands in for the addon. A "file" is the text `<id> <width> <height>`, or `broken`. Every byte of a rendered crop is a hash of

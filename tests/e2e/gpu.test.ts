@@ -72,12 +72,12 @@ describe.skipIf(reason)("on a GPU", { timeout: 240_000 }, () => {
     const { config: settings } = resolveConfig(["--config", config, "--batch-size", "1", "--output-dir", join(scratch, "concurrent")]);
     const spec = toTrainerSpec(settings);
     const trainer = native().createTrainer(spec, "gpu");
-    const encoder = native().createEncoder({ backbone: spec.backbone, image_size: 32, batch: 2, precision: "mixed", threads: 1, output: "view" }, "gpu");
+    const encoder = native().createEncoder({ backbone: spec.backbone, imageSize: 32, batch: 2, precision: "mixed", threads: 1, output: "view" }, "gpu");
     try {
       await encoder.initialize(1);
-      const { global_size, local_size, local_count } = spec.crops;
+      const { globalSize, localSize, localCount } = spec.crops;
       const pixels = (images: number, side: number) => new Uint8Array(images * 3 * side * side).fill(100);
-      const crops = { global: pixels(2, global_size), local: pixels(local_count, local_size) };
+      const crops = { global: pixels(2, globalSize), local: pixels(localCount, localSize) };
       const parameters = { progress: 0, learningRate: 1e-4, weightDecay: 0, momentum: 0.99, teacherTemperature: 0.05, freezeLastLayer: false };
       const calls = Array.from({ length: 64 }, (_, i) => i % 2 ? encoder.encode(pixels(2, 32), 2) : trainer.step(crops, { step: i, ...parameters }));
       expect(await Promise.all(calls)).toHaveLength(64);

@@ -1,4 +1,4 @@
-import type { CropPlan } from "../native/crop-plan.js";
+import type { CropPlan } from "../native/index.js";
 import { roundHalfEven } from "./box.js";
 
 /**

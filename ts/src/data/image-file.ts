@@ -1,5 +1,5 @@
 import { open } from "node:fs/promises";
-import type { CropPlan } from "../native/crop-plan.js";
+import type { CropPlan } from "../native/index.js";
 import { BadImageError } from "./error.js";
 
 /** What reading images needs of the engine. */
