@@ -9,22 +9,22 @@ import { native } from "../dist/index.js";
 
 const { values } = parseArgs({ options: { steps: { type: "string", default: "2000" }, precision: { type: "string", default: "mixed" } } });
 const steps = Number(values.steps);
-const crops = { batch: 1, global_size: 32, local_size: 16, local_count: 1 };
+const crops = { batch: 1, globalSize: 32, localSize: 16, localCount: 1 };
 const trainer = native().createTrainer({
   backbone: {
-    kind: "swin", image_size: 32, patch_size: 4, dim: 16, depths: [1, 1], heads: [1, 2], window: 4, mlp_ratio: 2,
-    qkv_bias: true, absolute_position: false, patch_norm: true, drop_path: 0.1,
+    kind: "swin", imageSize: 32, patchSize: 4, dim: 16, depths: [1, 1], heads: [1, 2], window: 4, mlpRatio: 2,
+    qkvBias: true, absolutePosition: false, patchNorm: true, dropPath: 0.1,
   },
-  head: { out_dim: 64, hidden_dim: 16, bottleneck_dim: 16, layers: 2, batch_norm: false, norm_last_layer: false },
+  head: { outDim: 64, hiddenDim: 16, bottleneckDim: 16, layers: 2, batchNorm: false, normLastLayer: false },
   crops,
-  loss: { region: true, student_temperature: 0.1, center_momentum: 0.9, mixup: false },
-  optimizer: "adamw", clip_grad: 1, precision: values.precision, seed: 0, threads: 1,
+  loss: { region: true, studentTemperature: 0.1, centerMomentum: 0.9, mixup: false },
+  accumulate: 1, checkpointing: false, optimizer: "adamw", clipGrad: 1, precision: values.precision, seed: 0, threads: 1,
 }, "gpu");
-const side = crops.global_size;
+const side = crops.globalSize;
 const image = native().encodePng(Uint8Array.from({ length: 3 * side * side }, (_, i) => (i * 31) % 256), side, side);
-const batch = native().createBatch({ batch: 1, passes: 1, globalSize: side, localSize: crops.local_size, localCount: crops.local_count });
+const batch = native().createBatch({ batch: 1, passes: 1, globalSize: side, localSize: crops.localSize, localCount: crops.localCount });
 const crop = (out) => ({ left: 0, top: 0, width: side, height: side, outWidth: out, outHeight: out, filter: "bilinear", flip: false, operations: [] });
-await batch.renderInto(image, 0, [crop(side), crop(side), crop(crops.local_size)]);
+await batch.renderInto(image, 0, [crop(side), crop(side), crop(crops.localSize)]);
 
 const every = steps / 20;
 const points = [];

@@ -95,7 +95,7 @@ async function main() {
   const { cargo, vitest } = parts[process.argv.includes("--golden") ? "golden" : process.argv.includes("--gpu") ? "gpu" : "all"];
   const all = [];
   try {
-    setup();
+    await setup();
   } catch (error) {
     if (!(error instanceof SetupError)) throw error;
     process.stderr.write(`setup: ${error.message}\n`);

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { drawCrops, drawLinearCrop, drawMixup, evaluationPlan, randomResizedBox } from "../../ts/src/augment/index.js";
 import { completeConfig } from "../../ts/src/config/index.js";
-import type { CropPlan, PixelOperation } from "../../ts/src/native/crop-plan.js";
+import type { CropPlan, PixelOperation } from "../../ts/src/native/index.js";
 import { stream } from "../../ts/src/random/index.js";
 
 const config = completeConfig({});

@@ -29,7 +29,7 @@ describe("the direction of imports", () => {
   });
 
   test.each([
-    ["types where they are allowed", "augment/crops.ts", 'import type { CropPlan } from "../native/crop-plan.js";'],
+    ["types where they are allowed", "augment/crops.ts", 'import type { CropPlan } from "../native/index.js";'],
     ["a folder's own files", "checkpoint/zip/read.ts", 'import { x } from "../errors.js";'],
     ["packages", "random/index.ts", 'import { z } from "zod";'],
     ["downwards", "train/pretrain.ts", 'import { openLoader } from "../data/index.js";'],

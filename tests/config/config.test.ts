@@ -2,7 +2,7 @@ import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import {
-  completeConfig, ConfigError, configSchema, parseConfigText, referenceFlags, resolveConfig, toEncoderSpec, toTrainerSpec,
+  completeConfig, ConfigError, configSchema, parseConfigText, originalFlags, resolveConfig, toEncoderSpec, toTrainerSpec,
 } from "../../ts/src/config/index.js";
 import { temporaryFolder } from "../support/temporary.js";
 
@@ -164,16 +164,32 @@ describe("the reference's command line", () => {
     // The arch's preset lies below the file.
     expect(notes).toEqual([expect.stringMatching(/--arch vil_2262: backbone.arch is .* which counts/)]);
     expect(toTrainerSpec(config).backbone).toMatchObject({
-      kind: "vil", neighbors: "drawn", draw_until: 0.75,
+      kind: "vil", neighbors: "drawn", drawUntil: 0.75,
       stages: [
-        { heads: 3, dim: 96, depth: 2, sparse: true, globals: 1, patch_size: 4, window: 7, absolute_position: false, pooled: false },
-        { heads: 6, dim: 192, depth: 2, sparse: true, globals: 1, patch_size: 2, window: 7, absolute_position: false, pooled: false },
+        { heads: 3, dim: 96, depth: 2, sparse: true, globals: 1, patchSize: 4, window: 7, absolutePosition: false, pooled: false },
+        { heads: 6, dim: 192, depth: 2, sparse: true, globals: 1, patchSize: 2, window: 7, absolutePosition: false, pooled: false },
       ],
     });
     const refused = (...override: string[]): string => messageOf(() => resolveConfig(["--cfg", cfg, ...override]));
     expect(refused("MODEL.SPEC.MSVIT.ATTN_TYPE", "performer")).toMatch(/MSVIT.ATTN_TYPE must be one of longformerhand, .*"performer"/);
     expect(refused("MODEL.SPEC.MSVIT.MOD", "1")).toMatch(/MSVIT.MOD does not exist for Vision Longformer.*mean MSVIT.MODE\?/);
     expect(refused("MODEL.SPEC.DROP", "0.1")).toMatch(/MODEL.SPEC.DROP must be 0/);
+  });
+
+  test("a field's former name is read, in files and in recorded configurations; both names together are refused", () => {
+    const text = JSON.stringify({ backbone: { kind: "vil", neighbours: "drawn" } });
+    expect(parseConfigText(text, "checkpoint.pth").config.backbone).toMatchObject({ kind: "vil", neighbors: "drawn" });
+    expect(parseConfigText(text, "checkpoint.pth", ["--backbone.neighbors", "all"]).config.backbone).toMatchObject({ neighbors: "all" });
+    expect(completeConfig({ backbone: { kind: "vil", neighbours: "none" } }).backbone).toMatchObject({ neighbors: "none" });
+    expect(completeConfig({ backbone: { kind: "vil", neighbours: "none" } }).backbone).not.toHaveProperty("neighbours");
+    const both = "backbone: { kind: vil, neighbours: all, neighbors: all }";
+    expect(messageOf(() => parseConfigText(both, "run.yaml"))).toBe("run.yaml: backbone.neighbours is the former name of backbone.neighbors; only one of them can be set");
+    expect(messageOf(() => parseConfigText("backbone: { kind: vil, neighbours: some }", "run.yaml"))).toMatch(/^run.yaml: backbone.neighbors must be one of all, drawn, none/);
+    expect(messageOf(() => parseConfigText("backbone: { kind: swin, neighbours: all }", "run.yaml"))).toMatch(/unknown field backbone.neighbors/);
+  });
+
+  test("a flag's former name is refused and leads to the present one", () => {
+    expect(messageOf(() => resolveConfig(["--grey"]))).toBe("unknown flag --grey; did you mean --gray?");
   });
 
   test("its names for ViT take the flag for the patch", () => {
@@ -196,7 +212,7 @@ describe("the reference's command line", () => {
   });
 
   test("every field a flag names exists", () => {
-    for (const [name, flag] of Object.entries(referenceFlags)) {
+    for (const [name, flag] of Object.entries(originalFlags)) {
       if (flag.kind !== "field") continue;
       let node: unknown = completeConfig({});
       for (const key of flag.path.split(".")) node = (node as Record<string, unknown>)[key];
@@ -336,15 +352,15 @@ describe("the engine's specification", () => {
     });
     expect(toTrainerSpec(config)).toEqual({
       backbone: {
-        kind: "swin", image_size: 64, patch_size: 4, dim: 48, depths: [2, 2], heads: [2, 4], window: 4, mlp_ratio: 4,
-        qkv_bias: true, absolute_position: false, patch_norm: true, drop_path: 0,
+        kind: "swin", imageSize: 64, patchSize: 4, dim: 48, depths: [2, 2], heads: [2, 4], window: 4, mlpRatio: 4,
+        qkvBias: true, absolutePosition: false, patchNorm: true, dropPath: 0,
       },
-      head: { out_dim: 65536, hidden_dim: 2048, bottleneck_dim: 256, layers: 3, batch_norm: false, norm_last_layer: true },
-      crops: { batch: 8, global_size: 64, local_size: 32, local_count: 4 },
-      loss: { region: true, student_temperature: 0.1, center_momentum: 0.9, mixup: true },
-      optimizer: "adamw", clip_grad: 3, precision: "f32", checkpointing: false, accumulate: 1, seed: 9, threads: 3,
+      head: { outDim: 65536, hiddenDim: 2048, bottleneckDim: 256, layers: 3, batchNorm: false, normLastLayer: true },
+      crops: { batch: 8, globalSize: 64, localSize: 32, localCount: 4 },
+      loss: { region: true, studentTemperature: 0.1, centerMomentum: 0.9, mixup: true },
+      optimizer: "adamw", clipGrad: 3, precision: "f32", checkpointing: false, accumulate: 1, seed: 9, threads: 3,
     });
-    expect(toEncoderSpec(config, { last_blocks: 4 })).toMatchObject({ image_size: 64, batch: 5, threads: 3, output: { last_blocks: 4 } });
+    expect(toEncoderSpec(config, { lastBlocks: 4 })).toMatchObject({ imageSize: 64, batch: 5, threads: 3, output: { lastBlocks: 4 } });
     expect(toTrainerSpec(completeConfig({})).threads).toBeGreaterThan(0);
   });
 });

@@ -72,7 +72,7 @@ describe.skipIf(reason)("on a GPU", { timeout: 240_000 }, () => {
     const { config: settings } = resolveConfig(["--config", config, "--batch-size", "1", "--output-dir", join(scratch, "concurrent")]);
     const spec = toTrainerSpec(settings);
     const trainer = native().createTrainer(spec, "gpu");
-    const encoder = native().createEncoder({ backbone: spec.backbone, image_size: 32, batch: 2, precision: "mixed", threads: 1, output: "view" }, "gpu");
+    const encoder = native().createEncoder({ backbone: spec.backbone, imageSize: 32, batch: 2, precision: "mixed", threads: 1, output: "view" }, "gpu");
     try {
       await encoder.initialize(1);
       const { globalSize, localSize, localCount } = settings.crops;

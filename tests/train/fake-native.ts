@@ -1,7 +1,7 @@
 /** An engine that learns nothing, but whose state is a function of all crops and parameters it was given, in order. */
 import { createHash } from "node:crypto";
 import type {
-  Batch, Encoder, GpuAdapter, KnnResult, Mixup, Native, StepParameters, StepStats, TensorData, Trainer, TrainerPlan, StatePart, TrainerSpec, TrainerState,
+  Accuracy, Batch, Encoder, GpuAdapter, Mixup, Native, StepParameters, StepStats, TensorData, Trainer, TrainerPlan, StatePart, TrainerSpec, TrainerState,
 } from "../../ts/src/native/index.js";
 import { EngineError } from "../../ts/src/native/index.js";
 import { type FakeBatch, FakeEngine } from "../data/fake-engine.js";
@@ -46,7 +46,7 @@ export class FakeTrainer implements Trainer {
     if (parameters.step === this.owner.lostAt) throw new EngineError("DEVICE", "the GPU was lost: unplugged");
     this.owner.steps.push({ parameters, mixup });
     const stats: StepStats = {
-      loss: 0, viewLoss: 1, regionLoss: 2, teacherEntropy: 1, featureDeviation: 1, gradientNorm: 3, finite: true, skipped: false, lossScale: 1, elapsedMs: 1, ...this.owner.stats,
+      loss: 0, viewLoss: 1, regionLoss: 2, teacherEntropy: 1, featureDeviation: 1, gradientNorm: 3, finite: true, skipped: false, lossScale: 1, ...this.owner.stats,
     };
     if (parameters.step === this.owner.nanAt) return { ...stats, loss: NaN, finite: false };
     const hash = createHash("sha256").update(global).update(local).update(JSON.stringify([parameters, mixup ?? null]));
@@ -151,7 +151,7 @@ export class FakeNative extends FakeEngine implements Native {
 
   knn(
     bank: Float32Array, bankLabels: Uint32Array, queries: Float32Array, queryLabels: Uint32Array, width: number, _: number, ks: number[],
-  ): Promise<KnnResult[]> {
+  ): Promise<Accuracy[]> {
     this.knnCalls.push({ bank, bankLabels, queries, queryLabels, width, ks });
     return Promise.resolve(ks.map((k) => ({ k, top1: 50, top5: 100 })));
   }

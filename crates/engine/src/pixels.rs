@@ -77,7 +77,8 @@ impl PixelMemory {
                 (student, teacher)
             }
         };
-        teacher.copy_from_slice(&student[..teacher.len()]);
+        let (global, _) = student.split_at(teacher.len());
+        teacher.copy_from_slice(global);
         let mut rest = student.as_mut_slice();
         for (crop, &lambda) in mixup.unwrap_or_default().iter().enumerate() {
             let side = if crop < GLOBAL_CROPS { spec.crops.global_size } else { spec.crops.local_size };

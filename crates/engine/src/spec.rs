@@ -1,18 +1,18 @@
-//! What a trainer or an encoder is built from. Complete and strict: see `ts/src/native/spec.ts`.
+//! Specifications of a trainer and of an encoder, complete and strict as those of [`esvit_nn::spec`].
 
 use esvit_nn::spec::{BackboneSpec, HeadSpec};
 use serde::{Deserialize, Serialize};
 
-/// A training run's static part.
+/// Specification of a training run: everything that does not change from step to step.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TrainerSpec {
-    /// The network.
+    /// Backbone of the network.
     pub backbone: BackboneSpec,
-    /// Both heads (views and regions).
+    /// Head of the views and, with the region loss, of the regions.
     pub head: HeadSpec,
-    /// What one pass sees.
+    /// Crops of a pass.
     pub crops: CropSpec,
     /// Passes of a step: their gradients are averaged before the update. 1 without accumulation.
     pub accumulate: usize,
@@ -24,7 +24,7 @@ pub struct TrainerSpec {
     pub clip_grad: f32,
     /// Rounding of matrix products.
     pub precision: PrecisionSpec,
-    /// Whether the student's blocks are computed again in the backward pass, instead of keeping what they computed.
+    /// Recomputes the student's blocks in the backward pass instead of keeping what they computed.
     pub checkpointing: bool,
     /// Seed of the initial weights and of stochastic depth.
     pub seed: u64,
@@ -37,24 +37,24 @@ pub struct TrainerSpec {
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct CropSpec {
-    /// B: images.
+    /// Images of a pass, B.
     pub batch: usize,
     /// Side of the global crops, in pixels.
     pub global_size: usize,
     /// Side of the local crops, in pixels.
     pub local_size: usize,
-    /// Local crops of an image.
+    /// Local crops of an image; 0 for none.
     pub local_count: usize,
 }
 
-/// Loss terms.
+/// Terms of the loss.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct LossSpec {
     /// Half view loss, half region loss; without, the view loss alone.
     pub region: bool,
-    /// τ.
+    /// Temperature τ of the student's softmax.
     pub student_temperature: f32,
     /// Momentum of the centers.
     pub center_momentum: f32,
@@ -95,34 +95,35 @@ impl From<PrecisionSpec> for esvit_graph::Precision {
     }
 }
 
-/// A forward pass for evaluation.
+/// Specification of a forward pass for evaluation.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct EncoderSpec {
-    /// The network.
+    /// Backbone of the network.
     pub backbone: BackboneSpec,
     /// Side of the images, in pixels.
     pub image_size: usize,
-    /// Images of one pass.
+    /// Largest number of images in one pass.
     pub batch: usize,
     /// Rounding of matrix products.
     pub precision: PrecisionSpec,
     /// Compute threads; 0 for one a core.
     pub threads: usize,
-    /// Which features.
+    /// Features that are returned.
     pub output: FeatureOutput,
 }
 
-/// Which features an encoder returns.
+/// Features that an encoder returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub enum FeatureOutput {
-    /// The pooled feature.
+    /// Pooled feature.
     View,
     /// Token means or class tokens of the last n blocks, side by side.
     LastBlocks(usize),
-    /// The same, and beside them the mean of the last block's regions: what ViT's linear evaluation may add to the class tokens.
+    /// Features of the last n blocks, and beside them the mean of the last block's regions: what ViT's linear evaluation may add to the
+    /// class tokens.
     LastBlocksAndRegions(usize),
 }

@@ -1,22 +1,22 @@
-//! What a network is built from. Complete: no field has a default, unknown fields are refused. The TypeScript side
-//! makes these from its configuration (`ts/src/native/spec.ts`, field for field).
+//! Specifications of networks. They are complete: no field has a default, unknown fields are refused. JavaScript spells them in camelCase;
+//! TypeScript's types and their comments are generated from this file, and its configuration has the same fields.
 
 use serde::{Deserialize, Serialize};
 
-/// A backbone; its `kind` picks the file in `backbones/`.
+/// Backbone of any family; its `kind` picks the file in `backbones/`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(tag = "kind", rename_all = "camelCase")]
 pub enum BackboneSpec {
-    /// CvT, version 4.
+    /// CvT, version 4 (`cvt`).
     Cvt(CvtSpec),
-    /// ResNet, ResNeXt.
+    /// ResNet and ResNeXt (`resnet`).
     Resnet(ResnetSpec),
-    /// Swin Transformer.
+    /// Swin Transformer (`swin`).
     Swin(SwinSpec),
-    /// Vision Longformer.
+    /// Vision Longformer (`vil`).
     Vil(VilSpec),
-    /// Vision transformer, DeiT's sizes included.
+    /// Vision transformer, DeiT's sizes included (`vit`).
     Vit(VitSpec),
 }
 
@@ -29,11 +29,11 @@ pub struct SwinSpec {
     pub image_size: usize,
     /// Side of a patch in pixels.
     pub patch_size: usize,
-    /// C of the first stage; doubles from stage to stage.
+    /// Channels C of the first stage; they double from stage to stage.
     pub dim: usize,
     /// Blocks of each stage.
     pub depths: Vec<usize>,
-    /// Heads of each stage.
+    /// Attention heads of each stage.
     pub heads: Vec<usize>,
     /// Side of a window in tokens.
     pub window: usize,
@@ -58,11 +58,11 @@ pub struct VitSpec {
     pub image_size: usize,
     /// Side of a patch in pixels.
     pub patch_size: usize,
-    /// C.
+    /// Channels C.
     pub dim: usize,
-    /// Blocks.
+    /// Number of blocks.
     pub depth: usize,
-    /// Heads of each block.
+    /// Attention heads of each block.
     pub heads: usize,
     /// Hidden width of the MLP over C.
     pub mlp_ratio: f64,
@@ -79,23 +79,23 @@ pub struct VitSpec {
 pub struct VilSpec {
     /// Nominal image size: decides the tables of positions, which are resampled for other sizes.
     pub image_size: usize,
-    /// The stages.
+    /// Stages, from the pixels on.
     pub stages: Vec<VilStage>,
     /// Layer norm after each patch embedding.
     pub norm_embed: bool,
-    /// The view feature is the mean over the tokens even where there is a global one.
+    /// Makes the view feature the mean over the tokens even where there is a global one.
     pub average_pool: bool,
-    /// Global tokens use the projections of the others.
+    /// Lets global tokens use the projections of the others.
     pub share_weights: bool,
-    /// Windows see the global tokens alone, not even themselves.
+    /// Lets windows see the global tokens alone, not even themselves.
     pub only_global: bool,
-    /// What is beyond the grid.
+    /// Keys beyond the grid.
     pub border: VilBorder,
-    /// Which neighbors a window sees.
+    /// Neighbors that a window sees.
     pub neighbors: VilNeighbors,
     /// Share of the training after which drawn neighbors become all.
     pub draw_until: f64,
-    /// How windows are pooled where a stage has pooled keys.
+    /// Pooling of windows where a stage has pooled keys.
     pub pool: VilPool,
     /// Gate on the channels after each attention.
     pub gate: VilGate,
@@ -112,36 +112,36 @@ pub struct VilSpec {
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct VilStage {
-    /// Heads.
+    /// Attention heads.
     pub heads: usize,
-    /// C.
+    /// Channels C.
     pub dim: usize,
-    /// Blocks.
+    /// Number of blocks.
     pub depth: usize,
-    /// Sliding windows; without, every token sees every one.
+    /// Attention in sliding windows; without, every token sees every one.
     pub sparse: bool,
-    /// Global tokens.
+    /// Number of global tokens.
     pub globals: usize,
-    /// Side of a patch of the stage before, or of pixels.
+    /// Side of a patch: of pixels in the first stage, of tokens in the others.
     pub patch_size: usize,
     /// Side of a window in tokens.
     pub window: usize,
-    /// Separable absolute positions; without, a bias for every relative one.
+    /// Separable absolute positions; without, a bias for every relative position.
     pub absolute_position: bool,
     /// Pooled windows as further keys of sparse attention.
     pub pooled: bool,
 }
 
-/// What is beyond the grid of a sliding window.
+/// Keys beyond the grid of a sliding window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub enum VilBorder {
-    /// Nothing.
+    /// No keys.
     Open,
-    /// The other end.
+    /// The windows at the other end.
     Cyclic,
-    /// Nothing, and distances count, not windows.
+    /// No keys, and distances count, not windows.
     Exact,
 }
 
@@ -150,35 +150,35 @@ pub enum VilBorder {
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub enum VilNeighbors {
-    /// All eight.
+    /// All eight neighbors.
     All,
-    /// One, drawn for each attention and step while training; all in evaluation.
+    /// One neighbor, drawn for each attention and step while training; all in evaluation.
     Drawn,
-    /// None.
+    /// No neighbor.
     None,
 }
 
-/// How a window becomes one key.
+/// Pooling of a window into one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub enum VilPool {
-    /// By learned weights.
+    /// Sum by learned weights.
     Learned,
-    /// By its mean.
+    /// Mean.
     Mean,
 }
 
-/// Gate on the channels.
+/// Gate on the channels after an attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub enum VilGate {
-    /// None.
+    /// No gate.
     None,
     /// Squeeze and excitation.
     Squeeze,
-    /// A convolution over the channels.
+    /// Convolution over the channels (ECA).
     Convolution,
 }
 
@@ -187,19 +187,19 @@ pub enum VilGate {
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct CvtSpec {
-    /// C of each stage.
+    /// Channels C of each stage.
     pub dims: Vec<usize>,
     /// Blocks of each stage.
     pub depths: Vec<usize>,
-    /// Heads of each stage.
+    /// Attention heads of each stage.
     pub heads: Vec<usize>,
     /// Side of a window in tokens; a smaller grid is one window.
     pub windows: Vec<usize>,
     /// Kernel of the convolution that embeds tokens.
     pub embed_kernels: Vec<usize>,
-    /// Its stride.
+    /// Stride of that convolution.
     pub embed_strides: Vec<usize>,
-    /// Its padding.
+    /// Padding of that convolution.
     pub embed_paddings: Vec<usize>,
     /// Kernel of the depthwise convolution before q, k and v; odd.
     pub qkv_kernels: Vec<usize>,
@@ -226,7 +226,7 @@ pub struct ResnetSpec {
     pub depths: Vec<usize>,
     /// Blocks of three convolutions and four times the channels; else of two.
     pub bottleneck: bool,
-    /// C of the stem and, before expansion, of the first stage: 64 in torchvision; doubles from stage to stage.
+    /// Channels C of the stem and, before expansion, of the first stage: 64 in torchvision; they double from stage to stage.
     pub dim: usize,
     /// Channels of a group of a bottleneck's 3x3 convolution at C = 64: 64, or 128 in the wide variants.
     pub width: usize,
@@ -239,16 +239,16 @@ pub struct ResnetSpec {
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct HeadSpec {
-    /// K: prototypes.
+    /// Number of prototypes, K.
     pub out_dim: usize,
     /// Width of the hidden layers.
     pub hidden_dim: usize,
     /// Width before the prototypes.
     pub bottleneck_dim: usize,
-    /// Linear layers before the prototypes.
+    /// Linear layers before the prototypes, at least 1.
     pub layers: usize,
     /// Batch norm in the hidden layers.
     pub batch_norm: bool,
-    /// Freezes the prototypes' gains at 1.
+    /// Freezes the magnitudes of the prototypes at 1.
     pub norm_last_layer: bool,
 }

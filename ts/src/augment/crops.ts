@@ -1,6 +1,6 @@
 /** The reference's `dino_aug`: two global crops, drawn differently, and local ones. */
 import type { Config } from "../config/index.js";
-import type { CropPlan, PixelOperation } from "../native/crop-plan.js";
+import type { CropPlan, PixelOperation } from "../native/index.js";
 import type { Rng } from "../random/index.js";
 import { randomResizedBox } from "./box.js";
 

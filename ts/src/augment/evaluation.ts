@@ -1,4 +1,4 @@
-import type { CropPlan } from "../native/crop-plan.js";
+import type { CropPlan } from "../native/index.js";
 import { roundHalfEven } from "./box.js";
 
 /** Longest side of a resized image that a plan can name. A longer one would take an image of a million times its height. */

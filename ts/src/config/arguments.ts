@@ -1,12 +1,12 @@
-/** Reads a command line, ours or the reference's, into assignments; looks at no file. */
+/** Reads a command line, ours or the original's, into assignments; looks at no file. */
 import { parse as parseYaml } from "yaml";
-import { presets, type Arch } from "./backbone.js";
+import { presets, type Arch } from "./backbones/index.js";
 import { ConfigError, nearest, show } from "./error.js";
 import { didYouMean, leafPaths, rootKeys, suggestPath } from "./parse.js";
-import { ownFlags, referenceFlags, type Flag } from "./reference-flags.js";
-import { isReferenceKey, isReferencePath } from "./reference-yaml.js";
+import { ownFlags, originalFlags, type Flag } from "./original-flags.js";
+import { isOriginalKey, isOriginalPath } from "./original-yaml.js";
 
-/** `path` gets `value`; `source` is how the user wrote it. Paths of the reference's files are in upper case. */
+/** `path` gets `value`; `source` is how the user wrote it. Paths of the original's files are in upper case. */
 export interface Assignment {
   path: string[];
   value: unknown;
@@ -18,7 +18,7 @@ export interface Arguments {
   /** Of `--cfg` or `--config`. */
   file: string | undefined;
   arch: Arch | undefined;
-  /** Of `--patch_size`, which the reference reads for ViT alone. */
+  /** Of `--patch_size`, which the original reads for ViT alone. */
   patchSize: number | undefined;
   /** In the order they were written; a later one wins. */
   assignments: Assignment[];
@@ -29,6 +29,9 @@ export interface Arguments {
   /** What accepted flags mean here when it is not what they say; to be shown to the user. */
   notes: string[];
 }
+
+/** Flags under other names than before. */
+const formerFlags: Readonly<Record<string, string>> = { grey: "gray" };
 
 /** `batchSize` → `batch_size`, `loss.region` stays. */
 function flagName(path: string): string {
@@ -64,13 +67,13 @@ const overrideKey = /^[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*$/;
 function isOverrideKey(word: string): boolean {
   if (!overrideKey.test(word) || !word.includes(".")) return false;
   const path = word.split(".");
-  return isReferencePath(path) || rootKeys().includes(path[0] ?? "");
+  return isOriginalPath(path) || rootKeys().includes(path[0] ?? "");
 }
 
 function assign(key: string, text: string, source: string, flag?: boolean): Assignment {
   const path = key.split(".");
-  const reference = path.every(isReferenceKey);
-  if (!reference && !leafPaths().includes(key)) {
+  const original = path.every(isOriginalKey);
+  if (!original && !leafPaths().includes(key)) {
     const suggestion = suggestPath(path);
     throw new ConfigError(`${source}: unknown ${flag ? "flag" : "field"} ${flag ? "--" : ""}${key}${didYouMean(suggestion)}`);
   }
@@ -93,7 +96,7 @@ function take(words: readonly string[], start: number, wanted: Flag["words"], na
 }
 
 /**
- * Reads a command line: flags of the reference (`--batch_size_per_gpu 32`), ours (`--batch-size 32`,
+ * Reads a command line: flags of the original (`--batch_size_per_gpu 32`), ours (`--batch-size 32`,
  * `--optimizer.lr 0.001`), overrides (`MODEL.SPEC.WINDOW_SIZE 14`, `optimizer.lr 0.001`, `optimizer.lr=0.001`) and the rest.
  * `-` and `_` are the same in flags, and `--flag=value` is `--flag value`.
  * @throws {ConfigError} for unknown flags and for values a flag does not take.
@@ -112,10 +115,10 @@ export function parseArguments(words: readonly string[]): Arguments {
       const name = word.slice(2);
       const normal = name.replaceAll("-", "_");
       const own = fieldOf(name.includes(".") ? name.replaceAll(/-([a-z])/g, (_, letter: string) => letter.toUpperCase()) : normal);
-      const flag = referenceFlags[normal] ?? ownFlags[normal];
+      const flag = originalFlags[normal] ?? ownFlags[normal];
       if (!flag && !own) {
-        const known = [...Object.keys(referenceFlags), ...Object.keys(ownFlags), ...leafPaths()];
-        const guess = nearest(normal, known) ?? suggestPath([normal]);
+        const known = [...Object.keys(originalFlags), ...Object.keys(ownFlags), ...leafPaths()];
+        const guess = formerFlags[normal] ?? nearest(normal, known) ?? suggestPath([normal]);
         throw new ConfigError(`unknown flag --${name}${didYouMean(guess && `--${guess}`)}`);
       }
       if (!flag && own) {

@@ -2,12 +2,12 @@ import { readFileSync, statSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { parse as parseYaml } from "yaml";
 import { parseArguments, type Arguments } from "./arguments.js";
-import { presets, type Arch } from "./backbone.js";
+import { defaultKind, formerNames, presets, takesPatchSize, type Arch } from "./backbones/index.js";
 import { ConfigError } from "./error.js";
 import { isTree, Layers, type Tree } from "./layers.js";
 import { parseConfig } from "./parse.js";
-import { addReferenceOverride, addReferenceTree, isReferenceKey, isReferencePath } from "./reference-yaml.js";
-import { settleMixup } from "./reference-flags.js";
+import { addOriginalOverride, addOriginalTree, isOriginalKey, isOriginalPath } from "./original-yaml.js";
+import { settleMixup } from "./original-flags.js";
 import type { Config } from "./schema.js";
 
 /** A resolved configuration. */
@@ -34,7 +34,7 @@ function readTree(path: string, depth: number): { path: string; tree: Tree }[] {
     throw new ConfigError(`${path}: the configuration cannot be read: ${reason}`, { cause: error });
   }
   const tree = parseText(text, path);
-  // The reference's files may lay themselves over others, named relative to the file.
+  // The original's files may lay themselves over others, named relative to the file.
   const bases = Array.isArray(tree["BASE"]) ? tree["BASE"].filter((base): base is string => typeof base === "string" && base !== "") : [];
   if (bases.length > 0 && depth >= maxBases) throw new ConfigError(`${path}: BASE is nested more than ${maxBases} files deep`);
   return [...bases.flatMap((base) => readTree(resolve(dirname(path), base), depth + 1)), { path, tree }];
@@ -52,10 +52,27 @@ function parseText(text: string, source: string): Tree {
   return tree;
 }
 
+/**
+ * The tree with the present names of a backbone's fields, where it has former ones.
+ * @throws {ConfigError} when it has both.
+ */
+export function withPresentNames(tree: Tree, source: string): Tree {
+  const { backbone } = tree;
+  if (!isTree(backbone)) return tree;
+  const renamed = Object.entries(backbone).map(([field, value]): [string, unknown] => {
+    const name = Object.hasOwn(formerNames, field) ? formerNames[field] : undefined;
+    if (name !== undefined && Object.hasOwn(backbone, name)) {
+      throw new ConfigError(`${source}: backbone.${field} is the former name of backbone.${name}; only one of them can be set`);
+    }
+    return [name ?? field, value];
+  });
+  return { ...tree, backbone: Object.fromEntries(renamed) };
+}
+
 function addTree(tree: Tree, source: string, layers: Layers): string[] {
   const entries = Object.entries(tree);
-  const notes = addReferenceTree(Object.fromEntries(entries.filter(([key]) => isReferenceKey(key))), source, layers);
-  layers.add(Object.fromEntries(entries.filter(([key]) => !isReferenceKey(key))), source);
+  const notes = addOriginalTree(Object.fromEntries(entries.filter(([key]) => isOriginalKey(key))), source, layers);
+  layers.add(withPresentNames(Object.fromEntries(entries.filter(([key]) => !isOriginalKey(key))), source), source);
   return notes;
 }
 
@@ -65,21 +82,21 @@ function addPreset(arch: Arch, layers: Layers, notes: string[]): void {
     const present = isTree(written) ? written[field] : undefined;
     if (present === undefined) layers.set(["backbone", field], value, `--arch ${arch}`);
     else if (JSON.stringify(present) !== JSON.stringify(value)) {
-      notes.push(`--arch ${arch}: backbone.${field} is ${JSON.stringify(present)} in ${layers.sourceOf(["backbone", field])}, which counts, as in the reference`);
+      notes.push(`--arch ${arch}: backbone.${field} is ${JSON.stringify(present)} in ${layers.sourceOf(["backbone", field])}, which counts, as in the original`);
     }
   }
 }
 
 function finish(layers: Layers, parsed: Arguments, notes: string[]): Resolved {
   if (parsed.arch) addPreset(parsed.arch, layers, notes);
-  if (layers.get(["backbone", "kind"]) === undefined) layers.set(["backbone", "kind"], "swin", "the defaults");
+  if (layers.get(["backbone", "kind"]) === undefined) layers.set(["backbone", "kind"], defaultKind, "the defaults");
   if (parsed.patchSize !== undefined) {
     const kind = layers.get(["backbone", "kind"]);
-    if (kind === "vit") layers.set(["backbone", "patchSize"], parsed.patchSize, "--patch_size");
+    if (takesPatchSize(kind)) layers.set(["backbone", "patchSize"], parsed.patchSize, "--patch_size");
     else notes.push(`--patch_size is for ViT; ${String(kind)} takes its patch size from the configuration`);
   }
   for (const { path, value, source } of parsed.assignments) {
-    if (isReferencePath(path)) notes.push(...addReferenceOverride(path, value, source, layers));
+    if (isOriginalPath(path)) notes.push(...addOriginalOverride(path, value, source, layers));
     else layers.set(path, value, source);
   }
   const byFlag = layers.sourceOf(["mixup", "enabled"]) === "--use_mixup";
@@ -91,7 +108,7 @@ function finish(layers: Layers, parsed: Arguments, notes: string[]): Resolved {
 
 /**
  * The configuration of a command line: defaults, over them the preset of `--arch`, over it the file, over it the rest.
- * @param words the command line behind the command's name, ours or the reference's.
+ * @param words the command line behind the command's name, ours or the original's.
  * @param defaultFile the configuration file when the words name none.
  * @throws {ConfigError} one line for each problem, naming source and field.
  */
@@ -107,7 +124,7 @@ export function resolveConfig(words: readonly string[], defaultFile?: string): R
 }
 
 /**
- * The configuration of a YAML text, of this project or of the reference, with overrides over it.
+ * The configuration of a YAML text, of this project or of the original, with overrides over it.
  * @param source what messages call the text.
  * @throws {ConfigError}
  */
@@ -123,7 +140,7 @@ export function parseConfigText(text: string, source: string, words: readonly st
  */
 export function completeConfig(input: object): Config {
   const layers = new Layers("the configuration");
-  layers.add(input as Tree, "the configuration");
-  if (layers.get(["backbone", "kind"]) === undefined) layers.set(["backbone", "kind"], "swin", "the defaults");
+  layers.add(withPresentNames(input as Tree, "the configuration"), "the configuration");
+  if (layers.get(["backbone", "kind"]) === undefined) layers.set(["backbone", "kind"], defaultKind, "the defaults");
   return parseConfig(layers.values, layers.sourceOf);
 }

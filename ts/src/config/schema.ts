@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { Backbone, backboneMisfits, patchSizeOf } from "./backbone.js";
+import { Backbone, backboneMisfits, patchSizeOf } from "./backbones/index.js";
 
 const positive = z.int().positive();
 const count = z.int().nonnegative();
@@ -20,22 +20,32 @@ const Head = z.strictObject({
   bottleneckDim: positive.default(256),
   layers: positive.default(3).describe("linear layers in front of the prototypes"),
   batchNorm: z.boolean().default(false),
-  normLastLayer: z.boolean().default(true).describe("freezes the gains of the prototypes at 1"),
+  normLastLayer: z.boolean().default(true).describe("freezes the magnitudes of the prototypes at 1"),
 });
 
-const Crops = z.strictObject({
+/** Sides and number of the crops: what the engine must know of them. */
+const EngineCrops = z.object({
   globalSize: positive.default(224).describe("side of the two global crops in pixels"),
   localSize: positive.default(96).describe("side of the local crops in pixels"),
   localCount: count.default(8).describe("local crops an image; 0 for none"),
+});
+
+const Crops = z.strictObject({
+  ...EngineCrops.shape,
   globalScale: range(z.number().positive().max(1), 0.4, 1).describe("share of the image's area a global crop covers"),
   localScale: range(z.number().positive().max(1), 0.05, 0.4).describe("share of the image's area a local crop covers"),
   aspectRatio: range(z.number().positive(), 3 / 4, 4 / 3).describe("width over height of a crop's box"),
 });
 
-const Loss = z.strictObject({
+/** Loss terms of the engine. */
+const EngineLoss = z.object({
   region: z.boolean().default(false).describe("EsViT's region-level term beside the view-level one, half and half"),
   studentTemperature: z.number().positive().default(0.1),
   centerMomentum: share.default(0.9),
+});
+
+const Loss = z.strictObject({
+  ...EngineLoss.shape,
   teacherTemperature: z
     .strictObject({
       warmup: z.number().positive().default(0.04).describe("in the first epoch"),
@@ -110,10 +120,22 @@ const Evaluate = z.strictObject({
   batchSize: positive.default(64),
 });
 
+/** Options of the engine. */
+const Engine = z.object({
+  accumulate: positive.default(1).describe("passes of a step: their gradients are averaged, and the schedules see batchSize times this"),
+  precision: z.enum(["f32", "mixed"]).default("f32").describe("of matrix products; mixed multiplies bf16 (CPU) or f16 (GPU) where that is faster"),
+  checkpointing: z.boolean().default(false).describe("recomputes the blocks in the backward pass: less memory, more time, the same numbers"),
+  seed: count.default(0),
+  threads: count.default(0).describe("threads of the engine; 0 for all cores"),
+});
+
+/** The parts of a configuration that are the engine's own, field for field. Parsing drops what is around them. */
+export const engineParts = { crops: EngineCrops, loss: EngineLoss, engine: Engine };
+
 /** One pre-training run. Every field acts; an unknown field is an error. Defaults live here and nowhere else. */
 export const Config = z
   .strictObject({
-    seed: z.int().nonnegative().default(0),
+    ...Engine.shape,
     backbone: Backbone.prefault({ kind: "swin" }),
     head: Head.prefault({}),
     crops: Crops.prefault({}),
@@ -125,13 +147,9 @@ export const Config = z
     evaluate: Evaluate.prefault({}),
     epochs: positive.default(100),
     batchSize: positive.default(64).describe("images of a pass on one device"),
-    accumulate: positive.default(1).describe("passes of a step: their gradients are averaged, and the schedules see batchSize times this"),
     saveEpochs: count.default(5).describe("keeps a numbered checkpoint every so many epochs; 0 keeps only the last"),
     saveSteps: count.default(0).describe("writes the checkpoint every so many steps too; 0 only at the end of an epoch"),
     device: z.enum(["cpu", "gpu", "auto"]).default("cpu").describe("where steps run; auto is the best GPU, or the CPU where there is none"),
-    precision: z.enum(["f32", "mixed"]).default("f32").describe("of matrix products; mixed multiplies bf16 (CPU) or f16 (GPU) where that is faster"),
-    checkpointing: z.boolean().default(false).describe("computes the blocks again in the backward pass: less memory, more time, the same numbers"),
-    threads: count.default(0).describe("threads of the engine; 0 for all cores"),
     outputDir: z.string().min(1).default("."),
     pretrained: z.string().min(1).nullable().default(null).describe("checkpoint to start from when outputDir has none"),
     allowPartial: z.boolean().default(false).describe("starts from that checkpoint even if it lacks tensors of this network or has others"),

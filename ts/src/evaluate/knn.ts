@@ -4,7 +4,7 @@
  */
 import { DataError, type BadImage } from "../data/index.js";
 import { toEncoderSpec, type Config } from "../config/index.js";
-import { chooseDevice, type KnnResult, type Native, type TensorData } from "../native/index.js";
+import { chooseDevice, type Accuracy, type Native, type TensorData } from "../native/index.js";
 import { extractFeatures, grayEngine, type Features, type FeatureSource } from "./features.js";
 import type { LabeledSplit } from "./split.js";
 
@@ -14,7 +14,7 @@ export type KnnConfig = Pick<Config, "backbone" | "evaluate" | "data" | "device"
 /** Accuracy of the neighbors' votes. */
 export interface KnnReport {
   /** One for each k, in per cent. A k above the size of the bank is cut to it. */
-  results: KnnResult[];
+  results: Accuracy[];
   /** Images in the bank, and queries. */
   bank: number;
   queries: number;

@@ -1,30 +1,9 @@
 import { EngineError } from "./error.js";
+import type { GpuAdapter } from "./generated/addon.js";
+import type { Device } from "./generated/types.js";
 
-/** Where programs run. */
-export type Device = "cpu" | "gpu";
-
-/** What a user asks for: `auto` is the best GPU, and the CPU where there is none. */
+/** Device that a user asks for: `auto` is the best GPU, and the CPU where there is none. */
 export type DeviceChoice = Device | "auto";
-
-/** What is known of a GPU. Sizes in bytes. */
-export interface GpuAdapter {
-  name: string;
-  /** `software` computes on the CPU: for tests, and never chosen by `auto`. */
-  kind: "discrete" | "integrated" | "virtual" | "other" | "software";
-  backend: string;
-  driver: string;
-  /** Largest buffer, and the largest part of one that a kernel can see. */
-  maxBuffer: number;
-  maxBinding: number;
-  /** Shared memory of a workgroup. */
-  workgroupMemory: number;
-  /** Whether kernels can compute in half precision, multiply small matrices in hardware, and be timed. */
-  halfPrecision: boolean;
-  cooperativeMatrix: boolean;
-  /** What multiplies matrices with `--precision mixed`. */
-  mixed: string;
-  timestamps: boolean;
-}
 
 /** A choice that was made. */
 export interface ChosenDevice {

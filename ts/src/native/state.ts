@@ -1,5 +1,7 @@
 /** A trainer's state without a second copy of it. */
-import type { StatePart, StoredTensor, TensorData, Trainer, TrainerState } from "./index.js";
+import type { TensorData } from "./generated/addon.js";
+import type { StatePart } from "./generated/types.js";
+import type { StoredTensor, Trainer, TrainerState } from "./trainer.js";
 
 /** The state, its values read from the trainer when somebody wants them. Until the next step or load they are those of this moment. */
 export async function storedState(trainer: Pick<Trainer, "outline" | "read">): Promise<TrainerState<StoredTensor>> {

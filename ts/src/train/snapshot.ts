@@ -1,6 +1,6 @@
 /** Facts of a run in its checkpoint: where the run is, and how it was configured. */
 import { CheckpointError, fromTrainerState, toPlain, type Checkpoint, type CheckpointContents, type Plain, type StateTensor } from "../checkpoint/index.js";
-import { presets, referenceFlags, type Config } from "../config/index.js";
+import { presets, originalFlags, type Config } from "../config/index.js";
 import { CONFIG_KEY, recordedConfig } from "../evaluate/index.js";
 import type { StepParameters, TrainerState } from "../native/index.js";
 import { emptySums, type EpochSums, type LogLine } from "./averages.js";
@@ -83,7 +83,7 @@ export function readProgress(checkpoint: Checkpoint): { progress: Omit<Progress,
 /** The options of the run under the original's names, which its own evaluation reads. */
 export function originalArguments(config: Config): Record<string, Plain> {
   const args: Record<string, Plain> = { arch: archOf(config), rank: 0, world_size: 1 };
-  for (const [name, flag] of Object.entries(referenceFlags)) {
+  for (const [name, flag] of Object.entries(originalFlags)) {
     if (flag.kind !== "field") continue;
     const value = valueAt(config, flag.path);
     // Those that take several words are lists there.

@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { CHECKPOINT_NAME, CheckpointError, readCheckpoint, toTrainerState, weightsFor, type Checkpoint } from "../checkpoint/index.js";
-import type { Config } from "../config/index.js";
+import { withPresentNames, type Config } from "../config/index.js";
 import type { TensorData, Trainer } from "../native/index.js";
 import { emptySums } from "./averages.js";
 import { readProgress, type Progress } from "./snapshot.js";
@@ -96,7 +96,7 @@ const harmless = /^(outputDir|pretrained|allowPartial|maxSteps|maxMinutes|saveSt
 export function changes(recorded: string, config: Config, file: string): string[] {
   let before: Map<string, string>;
   try {
-    before = leaves(JSON.parse(recorded));
+    before = leaves(withPresentNames(JSON.parse(recorded) as Record<string, unknown>, file));
   } catch {
     throw new CheckpointError(file, "mismatch", "\"esvit/config\" must be JSON");
   }

@@ -1,4 +1,4 @@
-/** The flags of the reference's `main_esvit.py`: what each one is here. */
+/** The flags of the original's `main_esvit.py`: what each one is here. */
 import { ConfigError, show } from "./error.js";
 
 /** Turns a flag's words into a value; throws an `Error` that says what was expected. */
@@ -48,7 +48,7 @@ const pair: FlagParser = (words) => {
   return values;
 };
 
-/** The reference takes a list, one number for each local size; its losses know one local size only. */
+/** The original takes a list, one number for each local size; its losses know one local size only. */
 const single: FlagParser = (words) => {
   if (words.length !== 1) throw new Error("one number, because there is one size of local crops");
   return number(words);
@@ -58,11 +58,11 @@ const field = (path: string, parse: FlagParser, words: 1 | "any" = 1): Flag => (
 const noted = (note: string, silent?: (word: string) => boolean): Flag => ({ kind: "noted", words: 1, note, ...(silent && { silent }) });
 const only = (accept: (word: string) => boolean, reason: string): Flag => ({ kind: "only", words: 1, accept, reason });
 
-const forDeit = "belongs to deit_aug and has no effect with dino_aug, as in the reference";
+const forDeit = "belongs to deit_aug and has no effect with dino_aug, as in the original";
 const forLaunch = "is not needed: one process uses all cores of this machine";
 
-/** Every flag of the reference, without the dashes, `_` for `-`. */
-export const referenceFlags: Readonly<Record<string, Flag>> = {
+/** Every flag of the original, without the dashes, `_` for `-`. */
+export const originalFlags: Readonly<Record<string, Flag>> = {
   cfg: { kind: "file", words: 1 },
   arch: { kind: "arch", words: 1 },
   patch_size: { kind: "patch", words: 1 },
@@ -142,14 +142,14 @@ export function settleMixup(
     throw new ConfigError(`--mixup must be a number, got ${show(one(given.get("mixup") ?? []))}`);
   }
   if (!enabled) {
-    return { alpha: undefined, notes: [...given.keys()].map((name) => `--${name} has no effect without --use_mixup true, as in the reference`) };
+    return { alpha: undefined, notes: [...given.keys()].map((name) => `--${name} has no effect without --use_mixup true, as in the original`) };
   }
   const refuse = (name: string, why: string): never => {
     throw new ConfigError(`--${name} ${show((given.get(name) ?? []).join(" "))}: ${why}`);
   };
   if (given.has("cutmix_minmax")) refuse("cutmix_minmax", "CutMix does not exist here, only whole images are mixed");
   if (given.has("cutmix") ? !isZero(one(given.get("cutmix") ?? [])) : enabledByFlag) {
-    throw new ConfigError("--use_mixup true: the reference then uses CutMix too (--cutmix is 1 unless set), which does not exist here; add --cutmix 0");
+    throw new ConfigError("--use_mixup true: the original then uses CutMix too (--cutmix is 1 unless set), which does not exist here; add --cutmix 0");
   }
   if (given.has("smoothing") && !isZero(one(given.get("smoothing") ?? []))) refuse("smoothing", "must be 0, labels are not smoothed");
   if (given.has("mixup_mode") && one(given.get("mixup_mode") ?? []) !== "batch") refuse("mixup_mode", "must be batch, one factor for a crop of the whole batch");

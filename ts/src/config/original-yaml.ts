@@ -4,29 +4,11 @@
  * else; the rest belongs to the supervised training the files were written for.
  */
 import { ConfigError, nearest, show } from "./error.js";
-import { didYouMean } from "./parse.js";
-import { translateCvt } from "./reference-cvt.js";
-import { translateVil } from "./reference-vil.js";
+import { originalKinds, originalNames, type OriginalKey } from "./backbones/index.js";
 import { isTree, type Layers, type Tree } from "./layers.js";
+import { didYouMean } from "./parse.js";
 
-/** Fields of `MODEL.SPEC` for Swin, and ours. */
-const swinSpec: Record<string, string> = {
-  PATCH_SIZE: "patchSize",
-  DIM_EMBED: "dim",
-  DEPTHS: "depths",
-  NUM_HEADS: "heads",
-  WINDOW_SIZE: "window",
-  MLP_RATIO: "mlpRatio",
-  QKV_BIAS: "qkvBias",
-  DROP_PATH_RATE: "dropPath",
-  USE_APE: "absolutePosition",
-  PATCH_NORM: "patchNorm",
-};
-
-/** Dropout rates of the reference that are 0 in every published file and do not exist here. */
-const onlyZero = ["DROP_RATE", "ATTN_DROP_RATE"];
-
-/** Root keys of the reference's defaults. Those that are not handled below have no effect on pre-training. */
+/** Root keys of the original's defaults. Those that are not handled below have no effect on pre-training. */
 const rootNames = [
   "BASE", "NAME", "DATA_DIR", "DIST_BACKEND", "GPUS", "MULTIPROCESSING_DISTRIBUTED", "OUTPUT_DIR", "PIN_MEMORY", "PRINT_FREQ",
   "RANK", "VERBOSE", "WORKERS", "MODEL_SUMMARY", "AMP", "CUDNN", "MODEL", "LOSS", "DATASET", "INPUT", "AUG", "SWA", "TRAIN",
@@ -35,21 +17,18 @@ const rootNames = [
 
 const modelNames = ["NAME", "INIT_WEIGHTS", "PRETRAINED", "PRETRAINED_LAYERS", "NUM_CLASSES", "SPEC"];
 
-/** `MODEL.NAME` of each backbone. */
-const kinds: Record<string, string> = { cls_cvt: "cvt", cls_cvt_v4: "cvt", cvt_v4_transformer: "cvt", swin_transformer: "swin", vision_longformer: "vil", cls_vil: "vil" };
-
-/** True for a key of the reference's files. */
-export function isReferenceKey(key: string): boolean {
+/** True for a key of the original's files. */
+export function isOriginalKey(key: string): boolean {
   return /^[A-Z][A-Z0-9_]*$/.test(key);
 }
 
-/** True when the first part of `MODEL.SPEC.WINDOW_SIZE` is a root key of the reference's files. */
-export function isReferencePath(path: readonly string[]): boolean {
+/** True when the first part of `MODEL.SPEC.WINDOW_SIZE` is a root key of the original's files. */
+export function isOriginalPath(path: readonly string[]): boolean {
   return rootNames.includes(path[0] ?? "");
 }
 
 /**
- * Translates one value of the reference into ours and lays it over `layers`.
+ * Translates one value of the original into ours and lays it over `layers`.
  * @returns whether pre-training uses the value.
  * @throws {ConfigError} when the key does not exist, or asks for something this engine cannot do.
  */
@@ -64,9 +43,7 @@ function translate(path: readonly string[], value: unknown, source: string, laye
     if (!Array.isArray(value) || value.length !== 2 || value[0] !== value[1]) {
       return refuse(`must be two equal numbers, got ${show(value)}`);
     }
-    // CvT has no nominal size: its windows follow from the crops.
-    if (layers.get(["backbone", "kind"]) === "cvt") return true;
-    layers.set(["backbone", "imageSize"], value[0], source);
+    if (originalNames(layers.get(["backbone", "kind"])).nominalSize !== false) layers.set(["backbone", "imageSize"], value[0], source);
     return true;
   }
   if (root !== "MODEL") return false;
@@ -74,8 +51,8 @@ function translate(path: readonly string[], value: unknown, source: string, laye
     return refuse(`does not exist${didYouMean(nearest(second ?? "", modelNames))}`);
   }
   if (second === "NAME") {
-    const kind = typeof value === "string" && Object.hasOwn(kinds, value) ? kinds[value] : undefined;
-    if (kind === undefined) return refuse(`must be one of ${Object.keys(kinds).join(", ")}, got ${show(value)}`);
+    const kind = originalKinds.get(value);
+    if (kind === undefined) return refuse(`must be one of ${[...originalKinds.keys()].join(", ")}, got ${show(value)}`);
     layers.set(["backbone", "kind"], kind, source);
     return true;
   }
@@ -85,28 +62,35 @@ function translate(path: readonly string[], value: unknown, source: string, laye
   }
   if (second !== "SPEC") return false;
   if (third === undefined) return refuse(`must hold named fields, got ${show(value)}`);
-  if (layers.get(["backbone", "kind"]) === "vil") {
-    const reason = translateVil(path.slice(2), value, source, layers);
-    return reason === undefined || refuse(reason);
+  const { title, keys } = originalNames(layers.get(["backbone", "kind"]));
+  const within = path.slice(2).join(".");
+  const key = Object.hasOwn(keys, within) ? keys[within] : undefined;
+  if (key === undefined) return refuse(`does not exist for ${title}${didYouMean(nearest(within, Object.keys(keys)))}`);
+  try {
+    setField(key, value, source, layers);
+  } catch (error) {
+    return refuse((error as Error).message);
   }
-  if (layers.get(["backbone", "kind"]) === "cvt") {
-    const reason = translateCvt(path.slice(2), value, source, layers);
-    return reason === undefined || refuse(reason);
+  return true;
+}
+
+/** Lays a value below `MODEL.SPEC` over `layers`. @throws {Error} that says what it must be. */
+function setField(key: OriginalKey, value: unknown, source: string, layers: Layers): void {
+  if ("accept" in key) {
+    if (!key.accept(value)) throw new Error(`${key.reason}, got ${show(value)}`);
+    return;
   }
-  const ours = path.length === 3 ? swinSpec[third] : undefined;
-  if (ours) {
-    layers.set(["backbone", ours], value, source);
-    return true;
+  let ours = value;
+  if ("read" in key) ours = key.read(value);
+  else if ("values" in key) {
+    ours = key.values[String(value)];
+    if (ours === undefined) throw new Error(`must be one of ${Object.keys(key.values).join(", ")}, got ${show(value)}`);
   }
-  if (onlyZero.includes(third)) {
-    if (value !== 0) return refuse(`must be 0, as in every published experiment, got ${show(value)}`);
-    return true;
-  }
-  return refuse(`does not exist for Swin${didYouMean(nearest(third, [...Object.keys(swinSpec), ...onlyZero]))}`);
+  layers.set(["backbone", key.field], ours, source);
 }
 
 /** Lays the upper-case part of a file over `layers`. Returns one note when parts of it have no effect. */
-export function addReferenceTree(tree: Tree, source: string, layers: Layers): string[] {
+export function addOriginalTree(tree: Tree, source: string, layers: Layers): string[] {
   const unused = new Set<string>();
   const walk = (node: Tree, path: string[]): void => {
     for (const [key, value] of Object.entries(node)) {
@@ -126,10 +110,10 @@ export function addReferenceTree(tree: Tree, source: string, layers: Layers): st
   if (unused.size === 0) return [];
   // TRAIN is half used: its image size counts.
   const names = [...unused].map((name) => (name === "TRAIN" ? "TRAIN (but for IMAGE_SIZE)" : name));
-  return [`${source}: ${names.join(", ")} describe supervised training; pre-training does not read them, as in the reference`];
+  return [`${source}: ${names.join(", ")} describe supervised training; pre-training does not read them, as in the original`];
 }
 
 /** Lays one override such as `MODEL.SPEC.WINDOW_SIZE 14` over `layers`; returns a note when it has no effect. */
-export function addReferenceOverride(path: readonly string[], value: unknown, source: string, layers: Layers): string[] {
-  return translate(path, value, source, layers) ? [] : [`${source}: has no effect on pre-training, as in the reference`];
+export function addOriginalOverride(path: readonly string[], value: unknown, source: string, layers: Layers): string[] {
+  return translate(path, value, source, layers) ? [] : [`${source}: has no effect on pre-training, as in the original`];
 }
