@@ -12,6 +12,7 @@ pub struct JsCrops {
     /// localCount·B images of localSize²; empty when there are none.
     pub local: Uint8Array,
     /// Mixes the student's crops and matches them with soft targets; the teacher's stay as they are.
+    #[napi(ts_type = "Mixup")]
     pub mixup: Option<JsMixup>,
 }
 
