@@ -220,7 +220,7 @@ export interface StepCrops {
   /** localCount·B images of localSize²; empty when there are none. */
   local: Uint8Array
   /** Mixes the student's crops and matches them with soft targets; the teacher's stay as they are. */
-  mixup?: JsMixup
+  mixup?: Mixup
 }
 
 /** A tensor with its values. */
@@ -254,7 +254,7 @@ export interface TrainerState {
   /** `center` and, with the region loss, `center_grid`; each `[1, K]`. */
   loss: Array<TensorData>
   /** The optimizer's moments and counts. */
-  optimizer: JsOptimizerState
+  optimizer: OptimizerState
   /** Loss scaling of mixed precision on a GPU. */
   scaler?: LossScaler
 }
