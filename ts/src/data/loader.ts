@@ -49,7 +49,7 @@ export interface LoaderPlan {
   depth: number;
 }
 
-/** What the loader of a configuration keeps in memory. */
+/** Memory that the loader of a configuration keeps. */
 export function planLoader({ crops, data, ...batch }: Pick<Config, "batchSize" | "accumulate" | "crops" | "data">): LoaderPlan {
   const batchBytes = 3 * imagesPerStep(batch) * (2 * crops.globalSize ** 2 + crops.localCount * crops.localSize ** 2);
   return { batchBytes, depth: Math.max(1, Math.min(maxDepth, Math.floor((data.prefetchMiB * 2 ** 20) / batchBytes))) };
