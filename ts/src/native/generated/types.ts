@@ -4,34 +4,48 @@
 export type Accuracy = {
   /** Neighbors that vote. */
   k: number,
-  /** Test rows whose class is ranked first. */
+  /** Queries whose class is ranked first. */
   top1: number,
-  /** Test rows whose class is among the first five. */
+  /** Queries whose class is among the first five. */
   top5: number,
 };
 
 /** Backbone of any family; its `kind` picks the file in `backbones/`. */
 export type BackboneSpec = { kind: "cvt" } & CvtSpec | { kind: "resnet" } & ResnetSpec | { kind: "swin" } & SwinSpec | { kind: "vil" } & VilSpec | { kind: "vit" } & VitSpec;
 
-/** What was measured, and on what. */
+/** Numbers that decide where each crop of a batch lies. */
+export type BatchLayout = {
+  /** Images of a pass. */
+  batch: number,
+  /** Passes of a step. */
+  passes: number,
+  /** Side of the global crops in pixels. */
+  globalSize: number,
+  /** Side of the local crops in pixels. */
+  localSize: number,
+  /** Local crops of each image. */
+  localCount: number,
+};
+
+/** Measurements, and the machine they were made on. */
 export type BenchReport = {
   /** `esvit`: `bench/peer/` prints the same object under another name. */
   tool: string,
-  /** Of this library. */
+  /** Version of this library. */
   version: string,
   /** `cpu`, or the GPU's name. */
   device: string,
   /** Instruction set of the CPU's kernels. */
   instructions: string,
-  /** What shares of the peak refer to, for each number of threads. */
+  /** Rates that shares of the peak refer to, for each number of threads. */
   peaks: Array<Peak>,
-  /** The cases. */
+  /** Measured cases. */
   cases: Array<Measurement>,
-  /** The last step, split by part and operator. */
+  /** Rows of the last step, by part and operator. */
   rows: Array<ProfileRow>,
-  /** The last encoding, split by operator. */
+  /** Rows of the last encoding, by operator. */
   encoding: Array<ProfileRow>,
-  /** The operators. */
+  /** Measured operators. */
   operators: Array<OperatorRow>,
 };
 
@@ -49,13 +63,13 @@ export type BenchRequest = {
   only?: string,
 };
 
-/** What to do to one image for one crop. */
+/** Crop of one image, as plain numbers. */
 export type CropPlan = {
   /** First column of the box in the decoded image. */
   left: number,
   /** First row of the box. */
   top: number,
-  /** Columns of the box. Cut first, then resized. */
+  /** Columns of the box. The box is cut first, then resized. */
   width: number,
   /** Rows of the box. */
   height: number,
@@ -63,8 +77,10 @@ export type CropPlan = {
   outWidth: number,
   /** Height of the result, 1 to [`MAX_SIDE`]. */
   outHeight: number,
+  /** Part of the resized box that is the result; without it, the box is resized to the result's size. */
+  window?: CropWindow,
   /** Interpolation. */
-  filter: Filter,
+  filter: ResampleFilter,
   /** Mirrors left and right, after the resize. */
   flip: boolean,
   /** Applied in this order, after the flip. */
@@ -81,6 +97,18 @@ export type CropSpec = {
   localSize: number,
   /** Local crops of an image; 0 for none. */
   localCount: number,
+};
+
+/** Part of a resized box, as large as the plan's result. The rest of the resized box is never made, so it may be of any size. */
+export type CropWindow = {
+  /** Width the box is resized to. */
+  fullWidth: number,
+  /** Height the box is resized to. */
+  fullHeight: number,
+  /** First column of the result in the resized box. */
+  left: number,
+  /** First row of the result in the resized box. */
+  top: number,
 };
 
 /** CvT of any size; one value for each stage. */
@@ -115,7 +143,7 @@ export type CvtSpec = {
   dropPath: number,
 };
 
-/** Where programs run. */
+/** Kind of a device: enough to plan a run. */
 export type Device = "cpu" | "gpu";
 
 /** Specification of a forward pass for evaluation. */
@@ -137,9 +165,6 @@ export type EncoderSpec = {
 /** Features that an encoder returns. */
 export type FeatureOutput = "view" | { "lastBlocks": number } | { "lastBlocksAndRegions": number };
 
-/** Interpolation kernel. */
-export type Filter = "bicubic" | "bilinear";
-
 /** DINO projection head. */
 export type HeadSpec = {
   /** Number of prototypes, K. */
@@ -156,7 +181,7 @@ export type HeadSpec = {
   normLastLayer: boolean,
 };
 
-/** What a header says, in pixels of the stored picture. */
+/** Size of a picture as its header declares it, in pixels. */
 export type ImageInfo = {
   /** Width in pixels, at least 1. */
   width: number,
@@ -164,7 +189,7 @@ export type ImageInfo = {
   height: number,
 };
 
-/** Result of loading a set of weights. */
+/** Outcome of loading a set of weights. */
 export type LoadReport = {
   /** Entries that were replaced. */
   loaded: number,
@@ -174,7 +199,7 @@ export type LoadReport = {
   unexpected: Array<string>,
 };
 
-/** The scale and the rule that changes it, as PyTorch's `GradScaler`. Only `mixed` on a GPU has one; it lives there, in `gpu/scaler.wgsl`. */
+/** The scale and the rule that changes it, as PyTorch's `GradScaler`. Only `mixed` on a GPU has one; it lives there, in `executor/gpu/scaler.wgsl`. */
 export type LossScaler = {
   /** Factor that multiplies the loss. */
   scale: number,
@@ -204,7 +229,7 @@ export type LossSpec = {
 export type Measurement = {
   /** Name of the case. */
   case: string,
-  /** Whose code it is: `esvit`, and `pytorch`, `onnxruntime` … in what the peer prints. */
+  /** Library that was measured: `esvit`, and `pytorch`, `onnxruntime` … in what the peer prints. */
   tool: string,
   /** `cpu`, or the GPU's name. */
   device: string,
@@ -214,27 +239,27 @@ export type Measurement = {
   threads: number,
   /** Images of a run: those of all passes of a step. */
   batch: number,
-  /** Of every run that counts. */
+  /** Time of every run that counts. */
   runMs: Array<number>,
-  /** Their median. */
+  /** Median of the times. */
   medianMs: number,
-  /** The fastest. */
+  /** Fastest run. */
   minMs: number,
-  /** The slowest. */
+  /** Slowest run. */
   maxMs: number,
-  /** Of the median. */
+  /** Images a second at the median time. */
   imagesPerSecond: number,
   /** Matrix products by their formula, as if every matrix were stored: what a faster formulation saves counts for it. */
   gflop: number,
-  /** Rate of the median. */
+  /** Rate of the products at the median time. */
   gflops: number,
   /** Memory known before the first run. */
   plannedBytes: number,
-  /** Of the GPU's memory; `null` on the CPU. */
+  /** Planned bytes of the GPU's memory; `null` on the CPU. */
   deviceBytes: number | null,
-  /** Resident before anything of the case was built; `null` where the system does not tell. */
+  /** Bytes resident before anything of the case was built; `null` where the system does not tell. */
   baseBytes: number | null,
-  /** The most that was resident until its end. */
+  /** Most bytes that were resident until its end. */
   peakBytes: number | null,
 };
 
@@ -244,15 +269,15 @@ export type MemoryPlan = {
   arena: number,
   /** Both networks, moments, centers; with accumulation also the sums of the gradients. */
   parameters: number,
-  /** Staging of pixels, and on the CPU scratch memory of the operators. */
+  /** With mixup the pixels of a pass as floats, and on the CPU scratch memory of the operators. */
   workspace: number,
-  /** The largest tensor of a state: what a checkpoint takes while it is written. */
+  /** The largest tensor of a state: a checkpoint takes as much while it is written. */
   largestTensor: number,
 };
 
 /** An operator at one set of shapes. */
 export type OperatorRow = {
-  /** Its name. */
+  /** Name of the operator. */
   operator: string,
   /** Shapes of its operands. */
   operands: Array<Array<number>>,
@@ -260,13 +285,13 @@ export type OperatorRow = {
   calls: number,
   /** Median of one application, in milliseconds. */
   ms: number,
-  /** The fastest. */
+  /** Fastest application, in milliseconds. */
   minMs: number,
-  /** The slowest. */
+  /** Slowest application, in milliseconds. */
   maxMs: number,
   /** Matrix products of one application, 10⁹ operations; 0 for operators without. */
   gflop: number,
-  /** Their rate. */
+  /** Rate of these products. */
   gflops: number,
   /** Bytes of operands and results over the time, in 10⁹ a second: what a kernel reaches that reads and writes everything once. */
   gigabytesPerSecond: number,
@@ -283,7 +308,7 @@ export type Peak = {
   gflops: number,
 };
 
-/** Pillow's and torchvision's definitions, 8 bit in, 8 bit out. */
+/** Change of a crop's pixels. Pillow's and torchvision's definitions, 8 bit in, 8 bit out. */
 export type PixelOperation = { kind: "brightness",
   /** 0 is black, 1 no change. Not negative. */
   factor: number,
@@ -322,6 +347,9 @@ export type ProfileRow = {
   gflop: number,
 };
 
+/** Interpolation kernel. */
+export type ResampleFilter = "bicubic" | "bilinear";
+
 /** ResNet or ResNeXt as torchvision builds it. */
 export type ResnetSpec = {
   /** Blocks of each of the four stages. */
@@ -357,7 +385,7 @@ export type StepParameters = {
   freezeLastLayer: boolean,
 };
 
-/** Statistics of one step. */
+/** Report of a step. */
 export type StepStats = {
   /** The loss: the sum of the two terms. */
   loss: number,
@@ -407,7 +435,7 @@ export type SwinSpec = {
 
 /** Sizes of a training run. */
 export type TrainerPlan = {
-  /** Memory, in bytes. */
+  /** Memory in bytes. */
   memory: MemoryPlan,
   /** Number of trained values in the student. */
   parameterCount: number,
