@@ -54,7 +54,7 @@ describe("drawCrops", () => {
     [1, 0.1, 0.2],
     [2, 0.5, 0],
     [9, 0.5, 0],
-  ])("crop %i has the reference's probabilities", (crop, blur, solarize) => {
+  ])("crop %i has the original's probabilities", (crop, blur, solarize) => {
     about(0.5, share(crop, ({ flip }) => flip));
     about(0.8, share(crop, has("brightness")));
     about(0.2, share(crop, has("grayscale")));

@@ -32,7 +32,7 @@ describe.skipIf(!golden || !loaded)("the evaluation transform", () => {
 
   test("has fixtures", () => expect(cases.length).toBeGreaterThan(0));
 
-  test.each(cases.map((one) => [basename(one.source), one] as const))("of %s is the reference's", async (_, { folder, source, output }) => {
+  test.each(cases.map((one) => [basename(one.source), one] as const))("of %s is the original's", async (_, { folder, source, output }) => {
     const image = readFileSync(join(folder, source));
     const expected = join(folder, output);
     expect(existsSync(expected)).toBe(true);

@@ -9,8 +9,8 @@ import { temporaryFolder } from "../support/temporary.js";
 const configs = join(import.meta.dirname, "../../configs");
 const scratch = temporaryFolder();
 
-/** A file of the reference: its model part, and a little of the rest. */
-const referenceFile = `
+/** A file of the original: its model part, and a little of the rest. */
+const originalFile = `
 OUTPUT_DIR: 'OUTPUT/'
 AMP:
   ENABLED: true
@@ -56,7 +56,7 @@ describe("configs/", () => {
     expect(text).toContain(`--config configs/${name}`);
   });
 
-  test("every row of the reference's tables and every experiment of its families is there", () => {
+  test("every row of the original's tables and every experiment of its families is there", () => {
     const crossed = (...lists: string[][]): string[] => lists.reduce((all, list) => all.flatMap((name) => list.map((part) => name + part)), [""]);
     const expected = [
       ...crossed(["swin_"], ["tiny", "small", "base"], ["_w7", "_w7_view", "_w14"]), "swin_large_w7",
@@ -91,7 +91,7 @@ describe("order of sources", () => {
     expect(notes.join()).toMatch(/--arch swin_small: backbone.depths is \[2,2,4,2\] in .*order.yaml/);
   });
 
-  test("the defaults are the reference's", () => {
+  test("the defaults are the original's", () => {
     const { config } = resolveConfig([]);
     expect(config).toMatchObject({
       epochs: 100, batchSize: 64, saveEpochs: 5, seed: 0,
@@ -108,10 +108,10 @@ describe("order of sources", () => {
   });
 });
 
-describe("the reference's command line", () => {
+describe("the original's command line", () => {
   test("a command of its README runs", () => {
     const cfg = join(scratch, "swin_base_patch4_window14_224.yaml");
-    writeFileSync(cfg, referenceFile);
+    writeFileSync(cfg, originalFile);
     const words = `--arch swin_base --data_path /images/train --output_dir out --batch_size_per_gpu 32 --epochs 300 --teacher_temp 0.07
       --warmup_epochs 10 --warmup_teacher_temp_epochs 30 --norm_last_layer false --use_dense_prediction True --aug-opt dino_aug
       --local_crops_number 6 --global_crops_scale 0.3 1.0 --out_dim 4096 --num_workers 2 --cfg ${cfg} MODEL.SPEC.WINDOW_SIZE 7 MODEL.NUM_CLASSES 0`;
@@ -244,7 +244,7 @@ describe("the reference's command line", () => {
   });
 
   test("a file of another backbone, or with a dropout, is refused by name", () => {
-    const text = (changes: (yaml: string) => string) => () => parseConfigText(changes(referenceFile), "s1.yaml");
+    const text = (changes: (yaml: string) => string) => () => parseConfigText(changes(originalFile), "s1.yaml");
     expect(messageOf(text((yaml) => yaml.replace("swin_transformer", "cls_cut")))).toMatch(/s1.yaml: MODEL.NAME must be one of cls_cvt, .*swin_transformer, .*"cls_cut"/);
     expect(messageOf(text((yaml) => yaml.replace(" DROP_RATE: 0", " DROP_RATE: 0.1")))).toMatch(/s1.yaml: MODEL.SPEC.DROP_RATE must be 0/);
     expect(messageOf(text((yaml) => yaml.replace("WINDOW_SIZE", "WINDOW_SIZ")))).toMatch(/MODEL.SPEC.WINDOW_SIZ does not exist.*mean WINDOW_SIZE\?/);
@@ -253,7 +253,7 @@ describe("the reference's command line", () => {
   });
 
   test("BASE lays a file over others", () => {
-    writeFileSync(join(scratch, "base.yaml"), referenceFile);
+    writeFileSync(join(scratch, "base.yaml"), originalFile);
     writeFileSync(join(scratch, "over.yaml"), "BASE: ['base.yaml']\nMODEL: { SPEC: { WINDOW_SIZE: 7 } }\n");
     expect(resolveConfig(["--cfg", join(scratch, "over.yaml")]).config.backbone).toMatchObject({ dim: 128, window: 7 });
     writeFileSync(join(scratch, "loop.yaml"), "BASE: ['loop.yaml']\n");
@@ -277,7 +277,7 @@ describe("our command line", () => {
     ["--batchsize", /^unknown flag --batchsize; did you mean --batchSize\?$/],
     ["--windw", /^unknown flag --windw; did you mean --backbone.window\?$/],
     ["--use_dense_predicton", /did you mean --use_dense_prediction\?$/],
-    ["optimiser.lr=1", /optimiser.lr=1: unknown field optimiser.lr; did you mean optimizer.lr\?/],
+    ["optimzer.lr=1", /optimzer.lr=1: unknown field optimzer.lr; did you mean optimizer.lr\?/],
     ["lr=0.1", /lr=0.1: unknown field lr; did you mean optimizer.lr\?/],
     ["backbone.windwo=7", /did you mean backbone.window\?/],
   ])("%s is an error with a suggestion", (word, expected) => {

@@ -92,7 +92,7 @@ describe("findSplits", () => {
     ["train and val below", ["train/a/1.png", "val/a/1.png"], "", "train", "val"],
     ["train alone", ["train/a/1.png"], "", "train", null],
     ["train and val among others", ["train/a/1.png", "val/a/1.png", "test/2.png"], "", "train", "val"],
-    ["the reference's .../train", ["train/a/1.png", "val/a/1.png"], "train", "train", "val"],
+    ["the original's .../train", ["train/a/1.png", "val/a/1.png"], "train", "train", "val"],
     ["classes", ["a/1.png", "b/1.png"], "", "", null],
     ["a class called train", ["train/1.png", "plane/1.png"], "", "", null],
     ["images", ["1.png", "train/2.png"], "", "", null],

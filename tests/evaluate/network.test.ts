@@ -30,7 +30,7 @@ describe("the network of a checkpoint", () => {
     expect(networkOf(ours, "teacher", ["--arch=swin_base"]).config.backbone).toMatchObject({ dim: 128 });
   });
 
-  test("is the arch of the reference's options, which is said", () => {
+  test("is the arch of the original's options, which is said", () => {
     const theirs = checkpoint({ teacher: net, args: new Map([["arch", "swin_large"]]) });
     const { config: found, notes } = networkOf(theirs, "teacher");
     expect(found.backbone).toMatchObject({ dim: 192 });

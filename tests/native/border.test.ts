@@ -40,7 +40,11 @@ describe.skipIf(notBuilt !== undefined)("the addon", () => {
 
   test("a step takes its parameters field for field, and a loss that is not a number arrives as one", async () => {
     const trainer = native().createTrainer(spec, "cpu");
-    const crops = { global: new Uint8Array(2 * 3 * 32 * 32).map((_, i) => (i * 31) % 256), local: new Uint8Array(0) };
+    const { batch: images, globalSize, localSize, localCount } = spec.crops;
+    const crops = native().createBatch({ batch: images, passes: spec.accumulate, globalSize, localSize, localCount });
+    const image = native().encodePng(new Uint8Array(3 * 32 * 32).map((_, i) => (i * 31) % 256), 32, 32);
+    const plan = { left: 0, top: 0, width: 32, height: 32, outWidth: 32, outHeight: 32, filter: "bilinear" as const, flip: false, operations: [] };
+    await crops.renderInto(image, 0, [plan, { ...plan, flip: true }]);
     try {
       expect(failure(() => trainer.step(crops, { ...parameters, lr: 1 } as StepParameters))).toMatchObject({ code: "ENGINE", message: expect.stringMatching(/unknown field `lr`/) });
       expect(await trainer.step(crops, { ...parameters, learningRate: 1e38 })).toMatchObject({ finite: true, skipped: false, lossScale: 1 });

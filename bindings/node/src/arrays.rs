@@ -12,25 +12,25 @@ use napi::{Result, ValueType, check_status, sys};
 
 use crate::failure::{ENGINE, failure};
 
-/// Element type of a typed array. Every pattern of bits is a value of it.
-pub trait Element: Copy + 'static {
+/// ArrayElement type of a typed array. Every pattern of bits is a value of it.
+pub trait ArrayElement: Copy + 'static {
     /// Name of the array's class.
     const CLASS: &'static str;
     /// Type of the array.
     const TYPE: TypedArrayType;
 }
 
-impl Element for u8 {
+impl ArrayElement for u8 {
     const CLASS: &'static str = "Uint8Array";
     const TYPE: TypedArrayType = TypedArrayType::Uint8;
 }
 
-impl Element for u32 {
+impl ArrayElement for u32 {
     const CLASS: &'static str = "Uint32Array";
     const TYPE: TypedArrayType = TypedArrayType::Uint32;
 }
 
-impl Element for f32 {
+impl ArrayElement for f32 {
     const CLASS: &'static str = "Float32Array";
     const TYPE: TypedArrayType = TypedArrayType::Float32;
 }
@@ -39,7 +39,7 @@ impl Element for f32 {
 ///
 /// # Safety
 /// `env` and `value` must be live handles of the running call.
-unsafe fn view<T: Element>(env: sys::napi_env, value: sys::napi_value) -> Result<(*mut T, usize)> {
+unsafe fn view<T: ArrayElement>(env: sys::napi_env, value: sys::napi_value) -> Result<(*mut T, usize)> {
     let (mut is_array, mut kind, mut length, mut data) = (false, 0, 0, ptr::null_mut());
     let (mut buffer, mut offset, mut is_plain, mut is_detached) = (ptr::null_mut(), 0, false, false);
     // SAFETY: the handles are live, the out parameters are locals.
@@ -71,7 +71,7 @@ unsafe fn view<T: Element>(env: sys::napi_env, value: sys::napi_value) -> Result
 ///
 /// # Safety
 /// As [`view`], and JavaScript must not run while the slice is used.
-unsafe fn elements<'a, T: Element>((data, length): (*mut T, usize)) -> &'a [T] {
+unsafe fn elements<'a, T: ArrayElement>((data, length): (*mut T, usize)) -> &'a [T] {
     if length == 0 {
         return &[];
     }
@@ -82,7 +82,7 @@ unsafe fn elements<'a, T: Element>((data, length): (*mut T, usize)) -> &'a [T] {
 /// Copy of a typed array, made when the argument was read.
 pub struct Copied<T>(pub Vec<T>);
 
-impl<T: Element> TypeName for Copied<T> {
+impl<T: ArrayElement> TypeName for Copied<T> {
     fn type_name() -> &'static str {
         T::CLASS
     }
@@ -92,9 +92,9 @@ impl<T: Element> TypeName for Copied<T> {
     }
 }
 
-impl<T: Element> ValidateNapiValue for Copied<T> {}
+impl<T: ArrayElement> ValidateNapiValue for Copied<T> {}
 
-impl<T: Element> FromNapiValue for Copied<T> {
+impl<T: ArrayElement> FromNapiValue for Copied<T> {
     unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> Result<Self> {
         // SAFETY: handles of the running call; JavaScript does not run before the copy is made.
         Ok(Copied(unsafe { elements(view(env, value)?) }.to_vec()))
@@ -116,7 +116,7 @@ pub struct Lent<T> {
     element: PhantomData<T>,
 }
 
-impl<T: Element> Lent<T> {
+impl<T: ArrayElement> Lent<T> {
     /// The elements, where they are now.
     ///
     /// # Errors
@@ -143,7 +143,7 @@ impl<T: Element> Lent<T> {
     }
 }
 
-impl<T: Element> TypeName for Lent<T> {
+impl<T: ArrayElement> TypeName for Lent<T> {
     fn type_name() -> &'static str {
         T::CLASS
     }
@@ -153,9 +153,9 @@ impl<T: Element> TypeName for Lent<T> {
     }
 }
 
-impl<T: Element> ValidateNapiValue for Lent<T> {}
+impl<T: ArrayElement> ValidateNapiValue for Lent<T> {}
 
-impl<T: Element> FromNapiValue for Lent<T> {
+impl<T: ArrayElement> FromNapiValue for Lent<T> {
     unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> Result<Self> {
         Ok(Lent { env, value, element: PhantomData })
     }

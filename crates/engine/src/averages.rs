@@ -6,9 +6,9 @@ use esvit_ops::batch_norm::MOMENTUM;
 /// `y ← keep·y + x·share[0]·share[1]`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MovingAverage {
-    /// y.
+    /// The average y that moves.
     pub target: AverageTarget,
-    /// x.
+    /// The new value x.
     pub source: AverageSource,
     pub keep: f32,
     /// Factors of x, applied one after the other.

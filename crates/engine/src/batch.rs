@@ -104,7 +104,7 @@ enum Place {
 
 /// States of all places, and how many readers there are.
 #[derive(Debug)]
-struct Places {
+struct PlaceStates {
     places: Box<[Place]>,
     readers: usize,
 }
@@ -114,7 +114,7 @@ struct Places {
 pub struct Batch {
     layout: BatchLayout,
     pixels: Box<[UnsafeCell<u8>]>,
-    places: Mutex<Places>,
+    places: Mutex<PlaceStates>,
 }
 
 // SAFETY: a byte of `pixels` is reached in two ways only. A `PlaceWriter` has its image's ranges alone: it exists from the moment when
@@ -139,7 +139,7 @@ impl Batch {
         // SAFETY: the pointer comes from a box of the same layout: `UnsafeCell<u8>` has the representation of `u8`.
         let pixels = unsafe { Box::from_raw(pixels as *mut [UnsafeCell<u8>]) };
         let places = vec![Place::Free; layout.images()].into_boxed_slice();
-        Ok(Arc::new(Batch { layout, pixels, places: Mutex::new(Places { places, readers: 0 }) }))
+        Ok(Arc::new(Batch { layout, pixels, places: Mutex::new(PlaceStates { places, readers: 0 }) }))
     }
 
     /// Makes a full batch from crops that lie crop-major over the whole step: `2·B` global images, all of crop 0 first, then
@@ -218,7 +218,7 @@ impl Batch {
     }
 
     /// Locks the states. A panic elsewhere leaves them whole: nothing fails while the lock is held.
-    fn lock(&self) -> MutexGuard<'_, Places> {
+    fn lock(&self) -> MutexGuard<'_, PlaceStates> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! What an encoder can return, of a small ViT.
+//! Outputs of an encoder, for a small ViT.
 
 use esvit_engine::spec::{EncoderSpec, FeatureOutput, PrecisionSpec};
 use esvit_engine::{Device, Encoder};

@@ -1,11 +1,11 @@
-//! k-NN votes and accuracies against the reference's.
+//! k-NN votes and accuracies against the original's.
 
 use esvit_engine::knn::{LabeledRows, classify, votes};
 use esvit_simd::Pool;
 use esvit_testkit::{fixtures, golden_or_skip};
 
 #[test]
-fn votes_and_accuracies_are_the_references() -> Result<(), Box<dyn std::error::Error>> {
+fn votes_and_accuracies_are_the_originals() -> Result<(), Box<dyn std::error::Error>> {
     if golden_or_skip("knn").is_none() {
         return Ok(());
     }
@@ -26,7 +26,7 @@ fn votes_and_accuracies_are_the_references() -> Result<(), Box<dyn std::error::E
             for (i, (got, want)) in got.iter().zip(&want).enumerate() {
                 assert!(
                     (got - want).abs() <= 2e-5 * want.abs().max(1.0),
-                    "{} k {k}: vote {i} is {got}, the reference has {want}",
+                    "{} k {k}: vote {i} is {got}, the original has {want}",
                     fixture.name
                 );
             }

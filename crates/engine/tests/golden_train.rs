@@ -1,4 +1,4 @@
-//! Whole training runs against the reference's: losses, matches, gradient norms, parameters, moments, centers.
+//! Whole training runs against the original's: losses, matches, gradient norms, parameters, moments, centers.
 
 // What is skipped is told with its reason.
 #![allow(clippy::print_stderr)]
@@ -72,7 +72,7 @@ fn fill_store(fixture: &Fixture, store: &mut Store) {
     }
 }
 
-/// The reference's order of matches (global crop, other crop, image, token), as token of the teacher's image, from ours
+/// The original's order of matches (global crop, other crop, image, token), as token of the teacher's image, from ours
 /// (student row, then global crop; absolute teacher rows).
 fn reference_matches(ours: &[u32], batch: usize, crop_tokens: &[usize]) -> Vec<i32> {
     let mut by_pair = vec![Vec::new(); 2 * crop_tokens.len()];
@@ -91,7 +91,7 @@ fn reference_matches(ours: &[u32], batch: usize, crop_tokens: &[usize]) -> Vec<i
     by_pair.concat()
 }
 
-/// The neighbors a step of the reference drew, in our order. It called the teacher's layers, then the student's for the global crops, then for
+/// The neighbors a step of the original drew, in our order. It called the teacher's layers, then the student's for the global crops, then for
 /// the local ones.
 fn reference_neighbors(fixture: &Fixture, step: usize, steps: usize) -> Option<Vec<Vec<u32>>> {
     let all: Vec<u32> = fixture.json["vil_modes_in_call_order"].as_array()?.iter().filter_map(Json::as_u64).map(|v| v as u32).collect();
@@ -180,7 +180,7 @@ fn check(fixture: &Fixture, spec: TrainerSpec, device: Device) -> Outcome {
             let got = gradient.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
             // Key biases carry rounding noise only, and every step's parameters differ by what went before.
             let tolerance = 2e-4 * want + 1e-4 * median;
-            assert!((got - want).abs() <= tolerance, "{} step {t}: |gradient of {name}| = {got}, the reference has {want}", fixture.name);
+            assert!((got - want).abs() <= tolerance, "{} step {t}: |gradient of {name}| = {got}, the original has {want}", fixture.name);
         }
         if t + 1 == per_epoch {
             trainer.state()?;
@@ -229,7 +229,7 @@ fn check(fixture: &Fixture, spec: TrainerSpec, device: Device) -> Outcome {
 }
 
 #[test]
-fn trajectories_are_the_references() -> Outcome {
+fn trajectories_are_the_originals() -> Outcome {
     if golden_or_skip("trajectories").is_none() {
         return Ok(());
     }
@@ -243,7 +243,7 @@ fn trajectories_are_the_references() -> Outcome {
 }
 
 #[test]
-fn trajectories_on_a_gpu_are_the_references() -> Outcome {
+fn trajectories_on_a_gpu_are_the_originals() -> Outcome {
     if golden_or_skip("trajectories on a GPU").is_none() {
         return Ok(());
     }
@@ -275,11 +275,11 @@ fn open_or_skip() -> Result<Option<Gpu>, Box<dyn std::error::Error>> {
 }
 
 #[test]
-fn parameter_groups_are_the_references() -> Outcome {
+fn parameter_groups_are_the_originals() -> Outcome {
     let Some(folder) = golden_or_skip("parameter_groups") else { return Ok(()) };
     let file = folder.join("schedules/param_groups.json");
     if !file.is_file() {
-        eprintln!("skipped parameter_groups_are_the_references: no file {}", file.display());
+        eprintln!("skipped parameter_groups_are_the_originals: no file {}", file.display());
         return Ok(());
     }
     let text = std::fs::read_to_string(file)?;

@@ -1,5 +1,5 @@
 //! A micro network on a GPU and on the CPU, step by step: every optimizer, both loss terms, mixup, batch norm in the head. Small enough for a GPU in
-//! software; the reference's own trajectories are in `golden_train.rs`.
+//! software; the original's own trajectories are in `golden_train.rs`.
 
 // What is skipped is told with its reason.
 #![allow(clippy::print_stderr)]

@@ -1,4 +1,4 @@
-//! What saves memory and changes no number: passes over parts of a batch, and blocks that are computed again in the backward pass.
+//! Options that save memory and change no number: passes over parts of a batch, and blocks that are recomputed in the backward pass.
 
 use esvit_engine::spec::{CropSpec, LossSpec, OptimizerKind, PrecisionSpec, TrainerSpec};
 use esvit_engine::{Batch, BatchLayout, Device, DeviceKind, Pixels, StepParameters, StepStats, TensorValues, Trainer, TrainerPlan};

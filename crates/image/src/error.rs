@@ -1,4 +1,4 @@
-//! What can go wrong between a file's bytes and a crop's pixels.
+//! Failures between a file's bytes and a crop's pixels.
 
 /// Why an image could not be decoded, cropped or encoded. One sentence each; the caller, who
 /// knows the file, puts its name in front.
@@ -29,7 +29,7 @@ pub enum ImageError {
     Unsupported {
         /// Format by content.
         format: &'static str,
-        /// What the file asks for.
+        /// The feature that the file asks for.
         feature: String,
     },
     /// The header declares more pixels than [`crate::Limits`] allows. Nothing was allocated.
@@ -49,9 +49,9 @@ pub enum ImageError {
     Plan {
         /// Path of the field, for instance `plans[3].operations[0].factor`.
         field: String,
-        /// What would have been accepted.
+        /// Values that would have been accepted.
         want: String,
-        /// What came.
+        /// The value that came.
         got: String,
     },
     /// A pixel buffer has another length than its size says.

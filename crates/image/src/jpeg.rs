@@ -29,7 +29,7 @@ use crate::raster::{RgbImage, buffer_bytes};
 
 const FORMAT: &str = "JPEG";
 
-/// How the components are to be understood.
+/// Color model of the components.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Color {
     Gray,
@@ -39,7 +39,7 @@ enum Color {
     Ycck,
 }
 
-/// What stands before the first scan. Offsets count from the start of the file.
+/// Segments before the first scan. Offsets count from the start of the file.
 #[derive(Debug)]
 struct Header {
     info: ImageInfo,

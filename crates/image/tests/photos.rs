@@ -97,7 +97,7 @@ fn broken_files_are_errors_or_pictures_but_never_panics() {
     }
 }
 
-/// What is wrong decides the variant, so that a loader can count by cause.
+/// The kind of damage decides the variant, so that a loader can count by cause.
 #[test]
 fn damage_is_named() {
     let Some((folder, photos)) = photos() else { return };

@@ -1,4 +1,4 @@
-//! Backbones against the reference: names and shapes, features, features of single blocks, every gradient.
+//! Backbones against the original: names and shapes, features, features of single blocks, every gradient.
 
 // What is skipped is told with its reason.
 #![allow(clippy::print_stderr)]
@@ -57,7 +57,7 @@ fn entries_of(model: &serde_json::Value) -> Result<Vec<ParameterEntry>, Box<dyn 
     Ok(parameters.entries)
 }
 
-/// One part of a fixture, `eval` or `train`: the latter where the reference's network behaves differently in training.
+/// One part of a fixture, `eval` or `train`: the latter where the original's network behaves differently in training.
 fn check(fixture: &Fixture, part: &str, device: &TestDevice) -> Outcome {
     let spec = backbone_spec(&fixture.json["model"]).ok_or("a known family")?;
     let mut g = Graph::new();
@@ -77,7 +77,7 @@ fn check(fixture: &Fixture, part: &str, device: &TestDevice) -> Outcome {
     let pixel_leaf = leaf(&mut g, "pixels", &[pixels.len()]);
     let patchify = Patchify { pixels: crops.clone(), patch: backbone.patch_size() };
     let mut feed = Feed::default();
-    // Neighbors drawn in training: the reference's calls went through the blocks, then through the segments.
+    // Neighbors drawn in training: the original's calls went through the blocks, then through the segments.
     let drawn: Vec<u32> =
         fixture.json["train.vil_modes"].as_array().into_iter().flatten().filter_map(|v| v.as_u64()).map(|v| v as u32).collect();
     let layers = if part == "train" { backbone.sampled_layers().0 } else { 0 };
@@ -207,7 +207,7 @@ fn check(fixture: &Fixture, part: &str, device: &TestDevice) -> Outcome {
         let want = fixture.json[format!("{part}.loss_f64")].as_f64().ok_or("loss_f64")?;
         // A GPU's exp and division are some units less exact.
         let tolerance: f64 = if matches!(device, TestDevice::Cpu) { 1e-5 } else { 5e-5 };
-        // Behind batch norms of a batch the reference itself is further off; it says by how much.
+        // Behind batch norms of a batch the original itself is further off; it says by how much.
         let noise = fixture.json[format!("{part}.loss")].as_f64().map_or(0.0, |rounded| ((rounded - want) / want).abs());
         let tolerance = tolerance.max(20.0 * noise);
         compare_loss(&format!("{}: loss", fixture.name), loss, want, tolerance)?;
@@ -235,7 +235,7 @@ fn check(fixture: &Fixture, part: &str, device: &TestDevice) -> Outcome {
     Ok(())
 }
 
-/// What one value on the other side of a ReLU moves the gradients before it by: a term of one channel's sum over the tokens, 1 % of the norm
+/// Change of the gradients before a ReLU when one value lies on its other side: a term of one channel's sum over the tokens, 1 % of the norm
 /// over all channels at most. Tolerances are twenty times this.
 const KINK: f64 = 5e-4;
 

@@ -1,4 +1,4 @@
-//! Heads and losses against the reference: logits, losses, matches, centers, every gradient.
+//! Heads and losses against the original: logits, losses, matches, centers, every gradient.
 
 mod support;
 
@@ -400,7 +400,7 @@ fn heads_and_losses_agree_together() -> Outcome {
 }
 
 #[test]
-fn frozen_gains_are_no_parameters() {
+fn frozen_magnitudes_are_no_parameters() {
     let spec = HeadSpec { out_dim: 4, hidden_dim: 4, bottleneck_dim: 4, layers: 3, batch_norm: true, norm_last_layer: true };
     let mut parameters = Parameters::default();
     DinoHead::new(&spec, &mut Graph::new(), &mut Scope::root(&mut parameters, "net"), "head", 4).unwrap();

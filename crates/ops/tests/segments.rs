@@ -16,7 +16,7 @@ const BLOCKS: usize = 3;
 enum Parts {
     Nothing,
     Blocks,
-    /// Its first half lies inside, and reads a norm that is in the block alone.
+    /// The block's first half lies inside, and reads a norm that is in the block alone.
     BlocksAndHalves,
 }
 

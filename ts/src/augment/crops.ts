@@ -1,4 +1,4 @@
-/** The reference's `dino_aug`: two global crops, drawn differently, and local ones. */
+/** The original's `dino_aug`: two global crops, drawn differently, and local ones. */
 import type { Config } from "../config/index.js";
 import type { CropPlan, PixelOperation } from "../native/index.js";
 import type { Rng } from "../random/index.js";
@@ -7,7 +7,7 @@ import { randomResizedBox } from "./box.js";
 type Augmentation = Config["augmentation"];
 type Crops = Config["crops"];
 
-/** What differs between the first global crop, the second and the local ones. */
+/** Settings that differ between the first global crop, the second and the local ones. */
 interface CropKind {
   size: number;
   scale: readonly [number, number];

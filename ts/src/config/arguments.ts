@@ -15,10 +15,10 @@ export interface Assignment {
 
 /** A command line, read. */
 export interface Arguments {
-  /** Of `--cfg` or `--config`. */
+  /** File of `--cfg` or `--config`. */
   file: string | undefined;
   arch: Arch | undefined;
-  /** Of `--patch_size`, which the original reads for ViT alone. */
+  /** Value of `--patch_size`, which the original reads for ViT alone. */
   patchSize: number | undefined;
   /** In the order they were written; a later one wins. */
   assignments: Assignment[];
@@ -26,7 +26,7 @@ export interface Arguments {
   mixup: Map<string, readonly string[]>;
   /** Words that are neither flags nor overrides, for instance the folder of images. */
   positional: string[];
-  /** What accepted flags mean here when it is not what they say; to be shown to the user. */
+  /** Meaning of accepted flags where it is not what they say; to be shown to the user. */
   notes: string[];
 }
 

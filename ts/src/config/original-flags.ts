@@ -4,7 +4,7 @@ import { ConfigError, show } from "./error.js";
 /** Turns a flag's words into a value; throws an `Error` that says what was expected. */
 export type FlagParser = (words: readonly string[]) => unknown;
 
-/** How the words after a flag are used. `words`: how many there are, `any` for one or more numbers. */
+/** Use of the words after a flag. `words`: how many there are, `any` for one or more numbers. */
 export type Flag = { words: 0 | 1 | "any" } & (
   | { kind: "field"; path: string; parse: FlagParser }
   /** Chooses the preset below the file. */

@@ -13,7 +13,7 @@ import type { Config } from "./schema.js";
 /** A resolved configuration. */
 export interface Resolved {
   config: Config;
-  /** What accepted settings mean here when it is not what they say; to be shown to the user. */
+  /** Meaning of accepted settings where it is not what they say; to be shown to the user. */
   notes: string[];
   /** Words of the command line that were not settings. */
   positional: string[];

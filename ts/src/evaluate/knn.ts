@@ -1,5 +1,5 @@
 /**
- * Weighted k-nearest-neighbor classification of frozen features, as the reference's `eval_knn.py` does it: the images
+ * Weighted k-nearest-neighbor classification of frozen features, as the original's `eval_knn.py` does it: the images
  * of `train` are the bank, those of `val` the query set, votes are exp(cosine / temperature).
  */
 import { DataError, type BadImage } from "../data/index.js";

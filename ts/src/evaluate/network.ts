@@ -1,4 +1,4 @@
-/** The network a checkpoint holds: its own record, what the reference wrote beside it, or what the user says. */
+/** The network a checkpoint holds: its own record, what the original wrote beside it, or what the user says. */
 import { parseConfigText, presets, resolveConfig, type Config } from "../config/index.js";
 import { CheckpointError, toPlain, weightsFor, type Checkpoint } from "../checkpoint/index.js";
 import type { TensorData } from "../native/index.js";
@@ -22,7 +22,7 @@ export function recordedConfig(checkpoint: Checkpoint): string | undefined {
 
 /**
  * The network of a checkpoint. Its configuration is, in this order: the file that `words` name (`--config`, `--cfg`) or the
- * `--arch` among them; the configuration in the checkpoint; the `arch` in the reference's options. Other settings in `words` lie
+ * `--arch` among them; the configuration in the checkpoint; the `arch` in the original's options. Other settings in `words` lie
  * over it.
  * @throws {CheckpointError} when nothing says which network it is, or the net is not in the file. {ConfigError} for wrong words.
  */

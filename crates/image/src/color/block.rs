@@ -15,7 +15,7 @@ pub(crate) type ChannelBlock = [u8; LANES];
 /// Samples of a block.
 const SAMPLES: usize = LANES * CHANNELS;
 
-/// What to do to a block, whatever its place in the picture.
+/// Operation on a block, whatever its place in the picture.
 pub(crate) trait BlockOperation {
     /// Changes red, green and blue. Implementations are `#[inline(always)]`.
     fn apply(&self, rgb: &mut [ChannelBlock; CHANNELS]);

@@ -75,7 +75,7 @@ fn swin(model: &Json) -> Option<SwinSpec> {
     })
 }
 
-/// Named architectures, or the arguments of the reference's class.
+/// Named architectures, or the arguments of the original's class.
 fn vit(model: &Json) -> Option<VitSpec> {
     let given = &model["kwargs"];
     let (dim, heads) = match model["arch"].as_str() {

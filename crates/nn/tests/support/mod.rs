@@ -1,4 +1,4 @@
-//! What the golden tests of networks share: a graph whose leaves are filled by name.
+//! Shared by the golden tests of networks: a graph whose leaves are filled by name.
 
 // Each test binary uses its part.
 #![allow(dead_code)]

@@ -46,7 +46,7 @@ def fill(name, shape, kind=None):
 
 
 class Net(torch.nn.Module):
-    """The reference's names: its wrapper calls the network `backbone`, and that one is an attribute of the same name."""
+    """The original's names: its wrapper calls the network `backbone`, and that one is an attribute of the same name."""
 
     def __init__(self, network):
         super().__init__()

@@ -38,7 +38,7 @@ fn downcast<'a, T: Op>(candidate: &Candidate<'a>) -> Option<&'a T> {
     (candidate.op as &dyn Any).downcast_ref()
 }
 
-/// How an elementwise operator describes itself.
+/// The epilogue that an elementwise operator describes itself as.
 fn epilogue(candidate: &Candidate) -> Option<EpilogueKind> {
     if let Some(unary) = downcast::<Unary>(candidate) {
         return unary.epilogues.map(|[forward, _]| forward.clone());

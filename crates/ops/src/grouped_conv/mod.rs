@@ -28,7 +28,7 @@ pub struct GroupedConv {
     pub layout: Layout,
     /// Kernel, stride and padding.
     pub filter: Filter,
-    /// G.
+    /// Number of groups G.
     pub groups: usize,
 }
 

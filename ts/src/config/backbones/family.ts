@@ -5,9 +5,9 @@ import type { BackboneSpec } from "../../native/index.js";
 /** A field of a backbone that does not fit the others. */
 export interface Misfit {
   path: string[];
-  /** What the field must be. */
+  /** Values that the field must have. */
   message: string;
-  /** What it is. */
+  /** Value that the field has. */
   input: unknown;
 }
 

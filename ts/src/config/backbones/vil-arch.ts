@@ -1,28 +1,7 @@
-/** Stages of a Vision Longformer as the reference writes them: `l1,h3,d96,n1,s1,g1,p4,f7,a0_l2,…`, in any order and depth. */
+/** Stages of a Vision Longformer as the original writes them: `l1,h3,d96,n1,s1,g1,p4,f7,a0_l2,…`, in any order and depth. */
+import type { VilStage } from "../../native/index.js";
 
-/** One stage, with the reference's letters. */
-export interface VilStage {
-  /** h */
-  heads: number;
-  /** d: channels. */
-  dim: number;
-  /** n: blocks. */
-  depth: number;
-  /** s: sliding windows; the first stage without them makes all later ones full. */
-  sparse: boolean;
-  /** g: global tokens. */
-  globals: number;
-  /** p: side of a patch, of pixels in the first stage and of tokens in the others. */
-  patchSize: number;
-  /** f: side of a window in tokens. */
-  window: number;
-  /** a: absolute positions instead of relative biases. */
-  absolutePosition: boolean;
-  /** r: pooled windows as further keys. */
-  pooled: boolean;
-}
-
-/** What the reference takes for letters that are left out. */
+/** Values that the original takes for letters that are left out. */
 const defaults: Record<string, number> = { h: 3, d: 192, n: 1, s: 1, g: 1, p: 2, f: 7, a: 1, r: 0 };
 
 /** @throws {Error} that says what was expected. */
