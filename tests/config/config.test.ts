@@ -277,7 +277,7 @@ describe("our command line", () => {
     ["--batchsize", /^unknown flag --batchsize; did you mean --batchSize\?$/],
     ["--windw", /^unknown flag --windw; did you mean --backbone.window\?$/],
     ["--use_dense_predicton", /did you mean --use_dense_prediction\?$/],
-    ["optimizer.lr=1", /optimizer.lr=1: unknown field optimizer.lr; did you mean optimizer.lr\?/],
+    ["optimiser.lr=1", /optimiser.lr=1: unknown field optimiser.lr; did you mean optimizer.lr\?/],
     ["lr=0.1", /lr=0.1: unknown field lr; did you mean optimizer.lr\?/],
     ["backbone.windwo=7", /did you mean backbone.window\?/],
   ])("%s is an error with a suggestion", (word, expected) => {

@@ -21,6 +21,7 @@ pub struct JsTrainerState {
     /// `center` and, with the region loss, `center_grid`; each `[1, K]`.
     pub loss: Vec<TensorData>,
     /// The optimizer's moments and counts.
+    #[napi(ts_type = "OptimizerState")]
     pub optimizer: JsOptimizerState,
     /// Loss scaling of mixed precision on a GPU.
     #[napi(ts_type = "LossScaler")]

@@ -37,6 +37,7 @@ impl TypeVisitor for Collected {
 
 /// Indents what stands inside of braces; comments and fields get lines of their own.
 fn indented(text: &str) -> String {
+    let text = text.replace(", }", ",\n}").replace("\"kind\"", "kind").replace("/**\n * ", "/** ").replace("\n */", " */");
     let mut lines = String::new();
     let mut depth = 0_usize;
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {

@@ -1,5 +1,7 @@
 import { ConfigError } from "./error.js";
-import type { SourceOf } from "./parse.js";
+
+/** Tells where the value at a dotted path was written; used in messages. */
+export type SourceOf = (path: readonly string[]) => string;
 
 /** Plain data, as YAML gives it. */
 export type Tree = { [key: string]: unknown };

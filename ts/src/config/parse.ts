@@ -1,10 +1,7 @@
 import { z } from "zod";
 import { ConfigError, nearest, show } from "./error.js";
-import { isTree } from "./layers.js";
+import { isTree, type SourceOf } from "./layers.js";
 import { Config, configSchema } from "./schema.js";
-
-/** Tells where the value at a dotted path was written; used in messages. */
-export type SourceOf = (path: readonly string[]) => string;
 
 interface SchemaNode {
   properties?: Record<string, SchemaNode>;

@@ -42,11 +42,11 @@ export interface OriginalNames {
 type Schema = z.ZodObject<{ kind: z.ZodLiteral<BackboneSpec["kind"]> }>;
 
 /** Everything TypeScript knows about one family of backbones. */
-export interface Family<S extends Schema = Schema, Presets extends object = object> {
+export interface Family<S extends Schema = Schema, Names extends string = string> {
   /** Fields, defaults and descriptions. */
   schema: S;
   /** Names of `--arch`, and the fields each stands for. */
-  presets: Presets;
+  presets: Readonly<Record<Names, z.input<S>>>;
   /** Fields that a schema of single fields cannot see. */
   misfits(backbone: z.output<S>, crops: readonly CropSide[]): Misfit[];
   /** Side of the patches that pixels are cut in. */
@@ -62,7 +62,7 @@ export interface Family<S extends Schema = Schema, Presets extends object = obje
 }
 
 /** A family, its presets checked against its schema. */
-export function family<S extends Schema, const Presets extends Record<string, z.input<S>>>(facts: Family<S, Presets>): Family<S, Presets> {
+export function family<S extends Schema, Names extends string>(facts: Family<S, Names>): Family<S, Names> {
   return facts;
 }
 

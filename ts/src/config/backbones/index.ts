@@ -12,15 +12,15 @@ const families = [cvt, resnet, swin, vil, vit] as const;
 
 export type { CropSide, Misfit, OriginalKey, OriginalNames } from "./family.js";
 
-type Families = typeof families;
-type Schemas = { -readonly [I in keyof Families]: Families[I]["schema"] };
+type SchemasOf<Families extends readonly { schema: unknown }[]> = { -readonly [I in keyof Families]: Families[I]["schema"] };
+type NamesOf<F> = F extends { presets: infer Presets } ? keyof Presets : never;
 
 /** A backbone of any family; its `kind` says which. */
-export const Backbone = z.discriminatedUnion("kind", families.map(({ schema }) => schema) as unknown as Schemas);
+export const Backbone = z.discriminatedUnion("kind", families.map(({ schema }) => schema) as unknown as SchemasOf<typeof families>);
 export type Backbone = z.output<typeof Backbone>;
 
 /** Names of `--arch`. */
-export type Arch = { [I in keyof Families]: keyof Families[I]["presets"] }[number];
+export type Arch = NamesOf<(typeof families)[number]>;
 
 /** The family of a configuration that names none. */
 export const defaultKind: Backbone["kind"] = "swin";
