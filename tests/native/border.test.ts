@@ -1,7 +1,7 @@
 /** The addon itself: plain data through serde, errors with their codes. */
 import { describe, expect, test } from "vitest";
 import { completeConfig, toEncoderSpec, toTrainerSpec } from "../../ts/src/config/index.js";
-import { EngineError, native, type Device, type StepParameters, type TrainerSpec } from "../../ts/src/native/index.js";
+import { EngineError, native, type CropPlan, type Device, type StepParameters, type TrainerSpec } from "../../ts/src/native/index.js";
 import { notBuilt } from "../e2e/program.js";
 
 const config = completeConfig({
@@ -40,25 +40,23 @@ describe.skipIf(notBuilt !== undefined)("the addon", () => {
 
   test("a step takes its parameters field for field, and a loss that is not a number arrives as one", async () => {
     const trainer = native().createTrainer(spec, "cpu");
-    const { batch: images, globalSize, localSize, localCount } = spec.crops;
-    const crops = native().createBatch({ batch: images, passes: spec.accumulate, globalSize, localSize, localCount });
-    const image = native().encodePng(new Uint8Array(3 * 32 * 32).map((_, i) => (i * 31) % 256), 32, 32);
-    const plan = { left: 0, top: 0, width: 32, height: 32, outWidth: 32, outHeight: 32, filter: "bilinear" as const, flip: false, operations: [] };
-    await crops.renderInto(image, 0, [plan, { ...plan, flip: true }]);
+    const batch = native().createBatch({ batch: 1, passes: 1, globalSize: 32, localSize: config.crops.localSize, localCount: 0 });
+    const plan: CropPlan = { left: 0, top: 0, width: 32, height: 32, outWidth: 32, outHeight: 32, filter: "bicubic", flip: false, operations: [] };
+    await batch.renderInto(native().encodePng(new Uint8Array(3 * 32 * 32).map((_, i) => (i * 31) % 256), 32, 32), 0, [plan, { ...plan, flip: true }]);
     try {
-      expect(failure(() => trainer.step(crops, { ...parameters, lr: 1 } as StepParameters))).toMatchObject({ code: "ENGINE", message: expect.stringMatching(/unknown field `lr`/) });
-      expect(await trainer.step(crops, { ...parameters, learningRate: 1e38 })).toMatchObject({ finite: true, skipped: false, lossScale: 1 });
-      const stats = await trainer.step(crops, { ...parameters, step: 1 });
+      expect(failure(() => trainer.step(batch, { ...parameters, lr: 1 } as StepParameters))).toMatchObject({ code: "ENGINE", message: expect.stringMatching(/unknown field `lr`/) });
+      expect(await trainer.step(batch, { ...parameters, learningRate: 1e38 })).toMatchObject({ finite: true, skipped: false, lossScale: 1 });
+      const stats = await trainer.step(batch, { ...parameters, step: 1 });
       expect(stats.loss).toBeNaN();
       expect(stats.finite).toBe(false);
-      const rows = await trainer.profile(crops, { ...parameters, step: 2 });
+      const rows = await trainer.profile(batch, { ...parameters, step: 2 });
       expect(rows[0]).toEqual({ phase: expect.any(String), operator: expect.any(String), calls: expect.any(Number), ms: expect.any(Number), gflop: expect.any(Number) });
       const { optimizer } = await trainer.outline();
       expect(optimizer.kind).toBe("adamw");
     } finally {
       trainer.dispose();
     }
-    expect(failure(() => trainer.step(crops, parameters))).toMatchObject({ code: "ENGINE", message: "the engine was disposed of" });
+    expect(failure(() => trainer.step(batch, parameters))).toMatchObject({ code: "ENGINE", message: "the engine was disposed of" });
   });
 
   test("images and crop plans have errors of their own", async () => {
