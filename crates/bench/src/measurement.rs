@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::{Case, Machine, memory};
 
-/// Times in milliseconds, arithmetic in 10⁹ operations, memory in bytes.
+/// Measurement of one case. Times in milliseconds, arithmetic in 10⁹ operations, memory in bytes.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
@@ -22,27 +22,27 @@ pub struct Measurement {
     pub threads: usize,
     /// Images of a run: those of all passes of a step.
     pub batch: usize,
-    /// Of every run that counts.
+    /// Time of every run that counts.
     pub run_ms: Vec<f64>,
-    /// Their median.
+    /// Median of the runs.
     pub median_ms: f64,
-    /// The fastest.
+    /// Fastest run.
     pub min_ms: f64,
-    /// The slowest.
+    /// Slowest run.
     pub max_ms: f64,
-    /// Of the median.
+    /// Images in a second at the median.
     pub images_per_second: f64,
     /// Matrix products by their formula, as if every matrix were stored: what a faster formulation saves counts for it.
     pub gflop: f64,
-    /// Rate of the median.
+    /// Rate at the median, 10⁹ operations a second.
     pub gflops: f64,
     /// Memory known before the first run.
     pub planned_bytes: u64,
-    /// Of the GPU's memory; `null` on the CPU.
+    /// Planned bytes in the GPU's memory; `null` on the CPU.
     pub device_bytes: Option<u64>,
     /// Resident before anything of the case was built; `null` where the system does not tell.
     pub base_bytes: Option<u64>,
-    /// The most that was resident until its end.
+    /// Largest resident memory until its end.
     pub peak_bytes: Option<u64>,
 }
 

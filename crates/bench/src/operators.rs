@@ -12,12 +12,12 @@ use crate::Machine;
 use crate::measurement::spread;
 use crate::workload::{Data, Workload, indices};
 
-/// An operator at one set of shapes.
+/// Time of an operator at one set of shapes.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub struct OperatorRow {
-    /// Its name.
+    /// Name of the operator.
     pub operator: &'static str,
     /// Shapes of its operands.
     pub operands: Vec<Shape>,
@@ -25,13 +25,13 @@ pub struct OperatorRow {
     pub calls: usize,
     /// Median of one application, in milliseconds.
     pub ms: f64,
-    /// The fastest.
+    /// Fastest application.
     pub min_ms: f64,
-    /// The slowest.
+    /// Slowest application.
     pub max_ms: f64,
     /// Matrix products of one application, 10⁹ operations; 0 for operators without.
     pub gflop: f64,
-    /// Their rate.
+    /// Rate of the matrix products, 10⁹ operations a second.
     pub gflops: f64,
     /// Bytes of operands and results over the time, in 10⁹ a second: what a kernel reaches that reads and writes everything once.
     pub gigabytes_per_second: f64,

@@ -56,28 +56,28 @@ pub struct Peak {
     pub gflops: f64,
 }
 
-/// What was measured, and on what.
+/// Measurements of one call, and the machine they were made on.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(rename = "BenchReport"))]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// `esvit`: `bench/peer/` prints the same object under another name.
     pub tool: &'static str,
-    /// Of this library.
+    /// Version of this library.
     pub version: &'static str,
     /// `cpu`, or the GPU's name.
     pub device: String,
     /// Instruction set of the CPU's kernels.
     pub instructions: &'static str,
-    /// What shares of the peak refer to, for each number of threads.
+    /// Rates that shares of the peak refer to, for each number of threads.
     pub peaks: Vec<Peak>,
-    /// The cases.
+    /// Cases that were measured.
     pub cases: Vec<Measurement>,
-    /// The last step, split by part and operator.
+    /// Last step, split by part and operator.
     pub rows: Vec<ProfileRow>,
-    /// The last encoding, split by operator.
+    /// Last encoding, split by operator.
     pub encoding: Vec<ProfileRow>,
-    /// The operators.
+    /// Operators that were measured alone.
     pub operators: Vec<OperatorRow>,
 }
 

@@ -86,7 +86,7 @@ pub enum OptimizerKind {
     Lars,
 }
 
-/// Rounding of matrix products: see [`esvit_graph::Precision`].
+/// Rounding of matrix products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]

@@ -13,25 +13,25 @@ export type Accuracy = {
 /** Backbone of any family; its `kind` picks the file in `backbones/`. */
 export type BackboneSpec = { kind: "cvt" } & CvtSpec | { kind: "resnet" } & ResnetSpec | { kind: "swin" } & SwinSpec | { kind: "vil" } & VilSpec | { kind: "vit" } & VitSpec;
 
-/** What was measured, and on what. */
+/** Measurements of one call, and the machine they were made on. */
 export type BenchReport = {
   /** `esvit`: `bench/peer/` prints the same object under another name. */
   tool: string,
-  /** Of this library. */
+  /** Version of this library. */
   version: string,
   /** `cpu`, or the GPU's name. */
   device: string,
   /** Instruction set of the CPU's kernels. */
   instructions: string,
-  /** What shares of the peak refer to, for each number of threads. */
+  /** Rates that shares of the peak refer to, for each number of threads. */
   peaks: Array<Peak>,
-  /** The cases. */
+  /** Cases that were measured. */
   cases: Array<Measurement>,
-  /** The last step, split by part and operator. */
+  /** Last step, split by part and operator. */
   rows: Array<ProfileRow>,
-  /** The last encoding, split by operator. */
+  /** Last encoding, split by operator. */
   encoding: Array<ProfileRow>,
-  /** The operators. */
+  /** Operators that were measured alone. */
   operators: Array<OperatorRow>,
 };
 
@@ -200,7 +200,7 @@ export type LossSpec = {
   mixup: boolean,
 };
 
-/** Times in milliseconds, arithmetic in 10⁹ operations, memory in bytes. */
+/** Measurement of one case. Times in milliseconds, arithmetic in 10⁹ operations, memory in bytes. */
 export type Measurement = {
   /** Name of the case. */
   case: string,
@@ -214,27 +214,27 @@ export type Measurement = {
   threads: number,
   /** Images of a run: those of all passes of a step. */
   batch: number,
-  /** Of every run that counts. */
+  /** Time of every run that counts. */
   runMs: Array<number>,
-  /** Their median. */
+  /** Median of the runs. */
   medianMs: number,
-  /** The fastest. */
+  /** Fastest run. */
   minMs: number,
-  /** The slowest. */
+  /** Slowest run. */
   maxMs: number,
-  /** Of the median. */
+  /** Images in a second at the median. */
   imagesPerSecond: number,
   /** Matrix products by their formula, as if every matrix were stored: what a faster formulation saves counts for it. */
   gflop: number,
-  /** Rate of the median. */
+  /** Rate at the median, 10⁹ operations a second. */
   gflops: number,
   /** Memory known before the first run. */
   plannedBytes: number,
-  /** Of the GPU's memory; `null` on the CPU. */
+  /** Planned bytes in the GPU's memory; `null` on the CPU. */
   deviceBytes: number | null,
   /** Resident before anything of the case was built; `null` where the system does not tell. */
   baseBytes: number | null,
-  /** The most that was resident until its end. */
+  /** Largest resident memory until its end. */
   peakBytes: number | null,
 };
 
@@ -250,9 +250,9 @@ export type MemoryPlan = {
   largestTensor: number,
 };
 
-/** An operator at one set of shapes. */
+/** Time of an operator at one set of shapes. */
 export type OperatorRow = {
-  /** Its name. */
+  /** Name of the operator. */
   operator: string,
   /** Shapes of its operands. */
   operands: Array<Array<number>>,
@@ -260,13 +260,13 @@ export type OperatorRow = {
   calls: number,
   /** Median of one application, in milliseconds. */
   ms: number,
-  /** The fastest. */
+  /** Fastest application. */
   minMs: number,
-  /** The slowest. */
+  /** Slowest application. */
   maxMs: number,
   /** Matrix products of one application, 10⁹ operations; 0 for operators without. */
   gflop: number,
-  /** Their rate. */
+  /** Rate of the matrix products, 10⁹ operations a second. */
   gflops: number,
   /** Bytes of operands and results over the time, in 10⁹ a second: what a kernel reaches that reads and writes everything once. */
   gigabytesPerSecond: number,
@@ -305,7 +305,7 @@ export type PixelOperation = { kind: "brightness",
   threshold: number,
 };
 
-/** Rounding of matrix products: see [`esvit_graph::Precision`]. */
+/** Rounding of matrix products. */
 export type Precision = "f32" | "mixed";
 
 /** Time and arithmetic of one operator in one part of the step. */
