@@ -75,7 +75,7 @@ pub enum OptimizerKind {
     Lars,
 }
 
-/// Rounding of matrix products: see [`esvit_graph::Precision`].
+/// Rounding of matrix products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(rename = "Precision"))]
 #[serde(rename_all = "camelCase")]
