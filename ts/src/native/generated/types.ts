@@ -330,7 +330,7 @@ export type PixelOperation = { kind: "brightness",
   threshold: number,
 };
 
-/** Rounding of matrix products: see [`esvit_graph::Precision`]. */
+/** Rounding of matrix products. */
 export type Precision = "f32" | "mixed";
 
 /** Time and arithmetic of one operator in one part of the step. */
