@@ -69,7 +69,9 @@ describe.skipIf(notBuilt)("a batch", { timeout: 120_000 }, () => {
     await refused(() => batch.renderInto(image, 3, plans.slice(1)), "ENGINE", /4 crops of each image, got 3 plans/);
     await refused(() => batch.renderInto(image, 3, [...plans.slice(0, 3), plan(17)]), "IMAGE", /must have 768 bytes|867 bytes/);
     await refused(() => batch.renderInto(Buffer.from("no image"), 3, plans), "IMAGE", /not a JPEG/);
-    const rendering = batch.renderInto(image, 3, plans);
+    // Large enough to be under way while the next calls are made.
+    const large = native().encodePng(Uint8Array.from({ length: 2000 * 2000 * 3 }, (_, i) => (i * i) % 251), 2000, 2000);
+    const rendering = batch.renderInto(large, 3, plans);
     await refused(() => batch.renderInto(image, 3, plans), "ENGINE", /being written already/);
     await refused(() => batch.clear(), "ENGINE", /being written/);
     await refused(() => trainer.step(batch, parameters), "ENGINE", /not written yet/);

@@ -1,6 +1,6 @@
 //! A trainer's state between JavaScript and the engine.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use esvit_engine::{OptimizerState, TrainerState};
 use napi::Result;
@@ -39,7 +39,7 @@ pub struct JsOptimizerState {
     /// Names of the trainable parameters without weight decay.
     pub not_decayed: Vec<String>,
     /// Updates made to each parameter, by name; last layers lag while they are frozen.
-    pub steps: HashMap<String, u32>,
+    pub steps: BTreeMap<String, u32>,
     /// Moment tensors named `<slot>/<parameter>`: slots `exp_avg` and `exp_avg_sq` (AdamW), `momentum_buffer` (SGD), `mu` (LARS).
     /// Parameters never updated are absent.
     pub slots: Vec<TensorData>,
@@ -56,7 +56,7 @@ pub fn give_state(state: TrainerState) -> Result<JsTrainerState> {
             kind: plain(o.kind)?,
             decayed: o.decayed,
             not_decayed: o.not_decayed,
-            steps: o.steps.into_iter().collect(),
+            steps: o.steps,
             slots: give_all(o.slots),
         },
         scaler: state.scaler.map(plain).transpose()?,
@@ -71,7 +71,7 @@ pub fn take_state(state: JsTrainerState) -> Result<TrainerState> {
             kind: read(o.kind, STATE, "the optimizer's kind")?,
             decayed: o.decayed,
             not_decayed: o.not_decayed,
-            steps: o.steps.into_iter().collect(),
+            steps: o.steps,
             slots: take_all(o.slots)?,
         },
         student: take_all(state.student)?,
