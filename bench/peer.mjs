@@ -72,10 +72,13 @@ export function readOptions(words) {
 
 /** The engine's program, built when it is stale. */
 function builtBench() {
-  const { status, error } = spawnSync("cargo", ["build", "--release", "-p", "esvit-bench"], { cwd: root, stdio: ["ignore", 2, 2] });
+  const args = ["build", "--release", "-p", "esvit-bench", "--message-format", "json-render-diagnostics"];
+  const options = { cwd: root, stdio: ["ignore", "pipe", 2], encoding: "utf8", maxBuffer: 2 ** 28 };
+  const { status, error, stdout } = spawnSync("cargo", args, options);
   if (error) throw new PeerError("cargo was not found: install Rust from https://rustup.rs");
   if (status !== 0) throw new PeerError("cargo build failed; its messages are above");
-  return join(resolve(root, process.env.CARGO_TARGET_DIR ?? "target"), "release", process.platform === "win32" ? "esvit-bench.exe" : "esvit-bench");
+  const messages = stdout.split("\n").filter((line) => line.startsWith("{")).map((line) => JSON.parse(line));
+  return messages.find(({ executable, target }) => executable && target.name === "esvit-bench").executable;
 }
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));

@@ -1,10 +1,10 @@
 /**
  * Makes everything a run needs: node_modules, the addon, dist. Each part only when it is stale, so that it may stand
- * in front of every command. Node's own modules only, but for the generator of the addon's types: nothing is installed when it begins.
- * `--types` generates the types of plain data anew, after a change of the crates' structs.
+ * in front of every command. Node's own modules only, for nothing is installed when it begins; the napi CLI is imported
+ * once it is. `--types` generates the types of plain data anew, after a change of the crates' structs.
  */
 import { spawnSync } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
@@ -15,8 +15,8 @@ export class SetupError extends Error {}
 
 /** True when every package of the lock file is installed in its version; optional ones may be missing. */
 export function isInstalled(folder) {
-  const lock = readPackages(join(folder, "package-lock.json"));
-  const installed = readPackages(join(folder, "node_modules", ".package-lock.json"));
+  const lock = readJson(join(folder, "package-lock.json"))?.packages;
+  const installed = readJson(join(folder, "node_modules", ".package-lock.json"))?.packages;
   if (!lock || !installed) return false;
   return Object.entries(lock).every(([path, wanted]) => {
     if (path === "") return true;
@@ -25,9 +25,9 @@ export function isInstalled(folder) {
   });
 }
 
-function readPackages(file) {
+function readJson(file) {
   try {
-    return JSON.parse(readFileSync(file, "utf8")).packages;
+    return JSON.parse(readFileSync(file, "utf8"));
   } catch {
     return undefined;
   }
@@ -51,23 +51,37 @@ function installPackages() {
   else run("npm", args, "npm ci", { shell: process.platform === "win32" });
 }
 
-/** Names of the library that cargo builds, by platform. */
-const libraryNames = { win32: "esvit_node.dll", darwin: "libesvit_node.dylib" };
+const targetFolder = resolve(root, process.env.CARGO_TARGET_DIR ?? process.env.CARGO_BUILD_TARGET_DIR ?? "target");
 
-/** File that the macros of the binding write what it exports to: see .cargo/config.toml. */
-const typeDefinitions = join(root, "target", "esvit-node");
-const generatedTypes = join(root, "ts", "src", "native", "generated", "addon.ts");
+/** Files and folders that the addon and its types are made from. */
+const sources = [
+  ".cargo", "Cargo.lock", "Cargo.toml", "bindings/node/Cargo.toml", "bindings/node/build.rs", "bindings/node/header.ts", "bindings/node/src",
+  "crates", "package-lock.json", "package.json", "scripts/setup.mjs",
+];
 
-/** Makes TypeScript's types of the addon's exports with napi-rs's generator; tells whether they were stale. */
-async function generateTypes() {
-  const { generateTypeDef } = await import("@napi-rs/cli");
-  const folder = join(root, "target", "types");
-  rmSync(folder, { recursive: true, force: true });
-  mkdirSync(folder, { recursive: true });
-  copyFileSync(typeDefinitions, join(folder, "esvit-node"));
-  const { dts } = await generateTypeDef({ typeDefDir: folder, cwd: root, dtsHeaderFile: "bindings/node/header.ts" });
-  if (existsSync(generatedTypes) && readFileSync(generatedTypes, "utf8") === dts) return;
-  writeFileSync(generatedTypes, dts);
+/** Time of the last change of a file, or in a folder and all below it, in milliseconds; a removed file changes its folder. */
+export function lastChange(path) {
+  const status = statSync(path);
+  if (!status.isDirectory()) return status.mtimeMs;
+  return Math.max(status.mtimeMs, ...readdirSync(path).map((name) => lastChange(join(path, name))));
+}
+
+/** The compiler and all variables that change what cargo builds, as text. */
+function compilerSettings(compiler) {
+  const names = /^(CARGO_(BUILD|ENCODED|PROFILE|TARGET)_|RUSTC|RUSTFLAGS|RUSTUP_TOOLCHAIN)/;
+  const variables = Object.entries(process.env).filter(([name]) => names.test(name));
+  return JSON.stringify([compiler, variables.sort()]);
+}
+
+/** Builds with the napi CLI into `folder`. The target, named to it, keeps cargo from downloading other platforms' crates. */
+async function runNapi(folder, target) {
+  const { NapiCli } = await import("@napi-rs/cli");
+  try {
+    const { task } = await new NapiCli().build({ cwd: root, package: "esvit-node", release: true, target, outputDir: folder, noJsBinding: true });
+    await task;
+  } catch (error) {
+    throw new SetupError(`the addon could not be built: ${error.message}; cargo's messages are above`);
+  }
 }
 
 async function buildAddon() {
@@ -76,13 +90,21 @@ async function buildAddon() {
   if (process.platform !== "win32" && !hasLinker && !has("cc")) {
     throw new SetupError("no C compiler (cc) was found, and Rust links with it: install one (Debian: apt-get install build-essential, macOS: xcode-select --install)");
   }
-  mkdirSync(dirname(typeDefinitions), { recursive: true });
-  run("cargo", ["build", "--release", "-p", "esvit-node"], "cargo build");
-  const target = resolve(root, process.env.CARGO_TARGET_DIR ?? "target");
-  const library = join(target, "release", libraryNames[process.platform] ?? "libesvit_node.so");
-  if (!existsSync(library)) throw new SetupError(`cargo build made no ${library}`);
-  const changed = replaceIfChanged(library, join(root, "bindings", "node", "esvit.node"));
-  if (changed || !existsSync(generatedTypes)) await generateTypes();
+  const compiler = spawnSync("rustc", ["-vV"], { cwd: root, encoding: "utf8" }).stdout ?? "";
+  const folder = join(targetFolder, "addon");
+  const [addon, types, stamp] = ["esvit.node", "index.d.ts", "built.json"].map((name) => join(folder, name));
+  const isMade = existsSync(addon) && existsSync(types);
+  // The CLI takes seconds to find out that nothing changed.
+  const settings = compilerSettings(compiler);
+  const built = readJson(stamp);
+  if (!isMade || built?.settings !== settings || sources.some((path) => lastChange(join(root, path)) >= built.began)) {
+    rmSync(stamp, { force: true });
+    const began = Date.now();
+    await runNapi(folder, process.env.CARGO_BUILD_TARGET ?? /^host: (.+)$/m.exec(compiler)?.[1]);
+    writeFileSync(stamp, JSON.stringify({ began, settings }));
+  }
+  replaceIfChanged(addon, join(root, "bindings", "node", "esvit.node"));
+  replaceIfChanged(types, join(root, "ts", "src", "native", "generated", "addon.ts"));
 }
 
 /** A process that has the old file open keeps it: the new one takes its name, not its place on disk. */

@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, utimesSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { describe, expect, test } from "vitest";
@@ -17,8 +17,9 @@ const { countCargo, countVitest, settle } = (await load("test.mjs")) as {
   countVitest(report: object): Counts;
   settle(name: string, code: number | null, counts: Counts): Counts;
 };
-const { isInstalled, replaceIfChanged } = (await load("setup.mjs")) as {
+const { isInstalled, lastChange, replaceIfChanged } = (await load("setup.mjs")) as {
   isInstalled(folder: string): boolean;
+  lastChange(path: string): number;
   replaceIfChanged(from: string, to: string): boolean;
 };
 
@@ -68,6 +69,19 @@ describe("the setup script", () => {
     expect(isInstalled(folder)).toBe(false);
     writeFileSync(installed, lock({ "node_modules/a": { version: "1.0.0" }, "node_modules/b": { version: "2.1.0" } }));
     expect(isInstalled(folder)).toBe(false);
+  });
+
+  test("sees when a source changed last", () => {
+    const folder = join(scratch, "crates");
+    const source = join(folder, "one", "lib.rs");
+    mkdirSync(dirname(source), { recursive: true });
+    writeFileSync(source, "");
+    for (const path of [source, dirname(source), folder]) utimesSync(path, 1000, 1000);
+    expect(lastChange(folder)).toBe(1_000_000);
+    utimesSync(source, 2000, 2000);
+    expect(lastChange(folder)).toBe(2_000_000);
+    utimesSync(dirname(source), 3000, 3000);
+    expect(lastChange(folder)).toBe(3_000_000);
   });
 
   test("replaces the addon only when it changed", () => {
