@@ -69,14 +69,16 @@ describe.skipIf(notBuilt)("a batch", { timeout: 120_000 }, () => {
     await refused(() => batch.renderInto(image, 3, plans.slice(1)), "ENGINE", /4 crops of each image, got 3 plans/);
     await refused(() => batch.renderInto(image, 3, [...plans.slice(0, 3), plan(17)]), "IMAGE", /must have 768 bytes|867 bytes/);
     await refused(() => batch.renderInto(Buffer.from("no image"), 3, plans), "IMAGE", /not a JPEG/);
-    const rendering = batch.renderInto(image, 3, plans);
-    await refused(() => batch.renderInto(image, 3, plans), "ENGINE", /being written already/);
-    await refused(() => batch.clear(), "ENGINE", /being written/);
-    await refused(() => trainer.step(batch, parameters), "ENGINE", /not written yet/);
+    // Large, so that it is still being decoded when the next lines run.
+    const large = native().encodePng(new Uint8Array(3 * 2000 * 2000), 2000, 2000);
+    const rendering = batch.renderInto(large, 3, plans);
+    expect(() => batch.renderInto(image, 3, plans)).toThrow(/being written already/);
+    expect(() => batch.clear()).toThrow(/being written/);
+    expect(() => trainer.step(batch, parameters)).toThrow(/not written yet/);
     await rendering;
-    const first = trainer.step(batch, parameters);
-    await refused(() => batch.clear(), "ENGINE", /being read/);
-    expect((await first).finite).toBe(true);
+    const steps = Array.from({ length: 10 }, (_, step) => trainer.step(batch, { ...parameters, step }));
+    expect(() => batch.clear()).toThrow(/being read/);
+    for (const { finite } of await Promise.all(steps)) expect(finite).toBe(true);
     batch.clear();
     await refused(() => trainer.step(batch, parameters), "ENGINE", /not written yet/);
     trainer.dispose();

@@ -103,8 +103,11 @@ const calls = {
   "knn: the queries' labels": (wrap) => engine.knn(bank, bankLabels, queries, wrap(queryLabels), 8, 4, [3], 0.1),
 };
 
-/** Everything of a result, exactly. */
-const show = (value) => JSON.stringify(value, (_, v) => (ArrayBuffer.isView(v) ? Buffer.from(v.buffer, v.byteOffset, v.byteLength).toString("base64") : v));
+/** Everything of a result, exactly; fields in the order of their names. */
+const show = (value) => JSON.stringify(value, (_, v) => {
+  if (ArrayBuffer.isView(v)) return Buffer.from(v.buffer, v.byteOffset, v.byteLength).toString("base64");
+  return typeof v === "object" && v !== null && !Array.isArray(v) ? Object.fromEntries(Object.entries(v).sort(([a], [b]) => (a < b ? -1 : 1))) : v;
+});
 
 async function attempt(call, { make = (array) => array.slice(), then = () => {} }) {
   const passed = [];

@@ -132,8 +132,10 @@ impl JsTrainer {
         let part: StatePart = read(part, STATE, "a part of the state")?;
         let target = target.get_mut()?;
         let size = target.len();
-        for (i, piece) in target.chunks_mut(PIECE).enumerate() {
-            let range = i * PIECE..i * PIECE + piece.len();
+        // An empty target has one piece too: its size is checked like any other.
+        for i in 0..size.div_ceil(PIECE).max(1) {
+            let range = i * PIECE..size.min((i + 1) * PIECE);
+            let piece = &mut target[range.clone()];
             let bytes = self.worker.wait(move |trainer| {
                 let view = trainer.read(part, index as usize);
                 let bytes = view.as_ref().map(|view| view.bytes()).filter(|bytes| bytes.len() == size);
