@@ -160,8 +160,9 @@ describe("openLoader", () => {
     expect(planLoader(settings).depth).toBe(3);
     const batches = loader.batches({ epoch: 0, index: 0 });
     await batches.next();
+    // One is with the reader, three are ready; nothing more is begun.
+    await expect.poll(() => engine.rendered, { timeout: 20_000 }).toBe(4 * 4);
     await new Promise((resolve) => setTimeout(resolve, 100));
-    // One is with the reader, three are ready; nothing more was begun.
     expect(engine.rendered).toBe(4 * 4);
     expect(engine.most).toBe(5);
     await loader.close();
