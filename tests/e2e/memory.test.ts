@@ -21,7 +21,9 @@ describe.skipIf(notBuilt)("memory", () => {
     const planned = json(await run("plan", ...settings, "--json"))["memory"] as Memory;
     const { memory } = json(await run("pretrain", images, ...settings, "--max-steps", "4", "--output-dir", join(scratch, "run"), "--json")) as { memory: Memory };
     expect(memory.total).toBe(planned.total);
-    expect(memory.peak).toBeLessThan(1.15 * (memory.total + baseMemory));
+    // Without AVX-512 products go through the gemm crate, whose packing buffers are in no plan.
+    const unplanned = 16 * 2 ** 20;
+    expect(memory.peak).toBeLessThan(1.15 * (memory.total + baseMemory) + unplanned);
     // Most of the plan is used: it is no wild guess.
     expect(memory.peak).toBeGreaterThan(memory.total / 2);
   });
